@@ -1,0 +1,2 @@
+//! mm
+#![cfg_attr(not(test), no_std)]

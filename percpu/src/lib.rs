@@ -1,0 +1,2 @@
+//! percpu
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! perf
+#![cfg_attr(not(test), no_std)]
