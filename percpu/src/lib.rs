@@ -1,2 +1,32 @@
-//! percpu
+//! Who am I, what is mine, how cores talk.
+//!
+//! * [`id`], [`set`]: core and node ids, sets of cores.
+//! * [`pin`]: witnesses — [`Pinned`] proves that the caller stays on its core, [`IrqOff`] that nothing interrupts it.
+//! * [`local`]: core-local statics, reached through the core's segment base.
+//! * [`lock`]: levelled spin locks; a wrong order does not compile.
+//! * [`sync`]: the only place of the workspace that names the raw atomics; loom can swap them.
+//!
+//! The crate builds for the bare machine and for the host. On the host a *core* is a thread (see [`host`]).
 #![cfg_attr(not(test), no_std)]
+
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
+mod arch;
+#[cfg(not(target_os = "none"))]
+pub mod host;
+pub mod id;
+pub mod local;
+pub mod lock;
+pub mod pin;
+pub mod set;
+pub mod sync;
+
+pub use id::{CoreId, MAX_CORES, MAX_NODES, NodeId};
+pub use local::{CoreCell, PerCpu};
+pub use lock::{Held, Lock};
+pub use pin::{IrqOff, Pinned};
+pub use set::{AtomicCoreSet, CoreSet, NodeSet};
+
+/// Bytes that two cores can write without disturbing each other: one cache line.
+pub const CACHE_LINE: usize = 64;
