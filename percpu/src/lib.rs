@@ -4,6 +4,7 @@
 //! * [`pin`]: witnesses — [`Pinned`] proves that the caller stays on its core, [`IrqOff`] that nothing interrupts it.
 //! * [`local`]: core-local statics, reached through the core's segment base.
 //! * [`lock`]: levelled spin locks; a wrong order does not compile.
+//! * [`topology`]: cores, nodes, caches and distances, from ACPI and CPUID; [`frozen`] holds it.
 //! * [`sync`]: the only place of the workspace that names the raw atomics; loom can swap them.
 //!
 //! The crate builds for the bare machine and for the host. On the host a *core* is a thread (see [`host`]).
@@ -13,6 +14,7 @@
 extern crate std;
 
 mod arch;
+pub mod frozen;
 #[cfg(not(target_os = "none"))]
 pub mod host;
 pub mod id;
@@ -21,12 +23,15 @@ pub mod lock;
 pub mod pin;
 pub mod set;
 pub mod sync;
+pub mod topology;
 
+pub use frozen::Frozen;
 pub use id::{CoreId, MAX_CORES, MAX_NODES, NodeId};
 pub use local::{CoreCell, PerCpu};
 pub use lock::{Held, Lock};
 pub use pin::{IrqOff, Pinned};
 pub use set::{AtomicCoreSet, CoreSet, NodeSet};
+pub use topology::Topology;
 
 /// Bytes that two cores can write without disturbing each other: one cache line.
 pub const CACHE_LINE: usize = 64;
