@@ -1,2 +1,46 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: the only interface for building, running, testing and measuring Nearfield.
+//!
+//! One module for each subcommand; [`qemu`] is the one place that builds QEMU's command line, [`guest`] the one that
+//! listens to a guest, [`error`] holds the exit codes. Every subcommand calls [`setup`] for what it needs.
+
+pub mod check;
+pub mod cli;
+pub mod error;
+pub mod guest;
+pub mod image;
+pub mod interrupt;
+pub mod lane;
+pub mod process;
+pub mod qemu;
+pub mod run;
+pub mod setup;
+pub mod topology;
+pub mod ui;
+pub mod workspace;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use error::{Class, Error, Result};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match interrupt::install().and_then(|()| dispatch(&cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> Result<()> {
+    match command {
+        Command::Setup(args) => setup::execute(args),
+        Command::Run(args) => run::execute(args),
+        Command::Check(args) => check::execute(args),
+        Command::Test(_) | Command::Bench(_) | Command::Report(_) => {
+            Err(Error::new(Class::Usage, "this subcommand is not part of this build"))
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The command line: one struct for each subcommand, and the examples of `--help`.
+
+use crate::error;
+use crate::topology::{Mebibytes, Topology};
+use abi::boot::{ApicMode, Lane, Profile};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Build, run, test and measure Nearfield.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_long_help = after_help(), max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install what is missing: the Rust target and QEMU
+    Setup(SetupArgs),
+    /// Boot the kernel with its serial port on this terminal
+    Run(RunArgs),
+    /// Run the host tests, then the tests in QEMU
+    Test(TestArgs),
+    /// Measure, and write a run to results/runs
+    Bench(BenchArgs),
+    /// Write the report of a run as one offline HTML file
+    Report(ReportArgs),
+    /// Check formatting, lints, crate layers, licences and house rules
+    Check(CheckArgs),
+}
+
+/// Flags of `setup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest"
+)]
+pub struct SetupArgs {
+    /// Only say what is missing; fail if anything is
+    #[arg(long)]
+    pub check: bool,
+    /// Take QEMU from the backports of the distribution if it is newer there (what CI does)
+    #[arg(long, conflicts_with = "check")]
+    pub newest: bool,
+}
+
+/// Flags that describe the machine.
+#[derive(Clone, Debug, Args)]
+pub struct MachineArgs {
+    /// Cores, spread evenly over the nodes
+    #[arg(long, value_name = "CORES", default_value_t = 8, conflicts_with = "topology")]
+    pub smp: u32,
+    /// NUMA nodes
+    #[arg(long, value_name = "NODES", default_value_t = 2, conflicts_with = "topology")]
+    pub nodes: u32,
+    /// Memory of all nodes together
+    #[arg(long, value_name = "SIZE", default_value = "4G", conflicts_with = "topology")]
+    pub mem: Mebibytes,
+    /// TOML file with nodes, distances and sparse ids
+    #[arg(long, value_name = "FILE")]
+    pub topology: Option<PathBuf>,
+}
+
+impl MachineArgs {
+    /// The machine asked for.
+    ///
+    /// # Errors
+    /// [`error::Class::BadTopology`].
+    pub fn topology(&self) -> error::Result<Topology> {
+        match &self.topology {
+            Some(path) => Topology::read(path),
+            None => Topology::even(self.smp, self.nodes, self.mem),
+        }
+    }
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// auto, tcg, kvm or icount
+    #[arg(long, value_parser = lanes(&["auto", "tcg", "kvm", "icount"]), default_value = "auto")]
+    pub lane: LaneChoice,
+    /// Stop before the first instruction until gdb attaches to port 1234
+    #[arg(long)]
+    pub gdb: bool,
+    /// auto uses x2APIC where the CPU has it, xapic never does
+    #[arg(long, value_parser = words(&["auto", "xapic"], ApicMode::parse), default_value = "auto")]
+    pub apic: ApicMode,
+    /// More words for the kernel command line
+    #[arg(last = true, value_name = "KEY=VALUE")]
+    pub words: Vec<String>,
+}
+
+/// Flags of `test`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --host histogram\n  \
+                        cargo xtask test --qemu topology/uneven\n\nThe last line is `N passed, N failed[, N skipped]`.")]
+pub struct TestArgs {
+    /// Run only tests whose name has one of these words, joined by commas
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// Only the tests that need no QEMU
+    #[arg(long, conflicts_with = "qemu")]
+    pub host: bool,
+    /// Only the tests in QEMU
+    #[arg(long)]
+    pub qemu: bool,
+    /// Every topology with the whole table, and larger loom bounds; takes hours
+    #[arg(long)]
+    pub soak: bool,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --list\n  cargo xtask bench frame.alloc,ipi \
+                        --smp 16 --nodes 4\n  cargo xtask bench --lane icount frame.alloc"
+)]
+pub struct BenchArgs {
+    /// Run only cases whose name has one of these words, joined by commas
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// Name the cases and stop
+    #[arg(long)]
+    pub list: bool,
+    /// quick takes minutes, full gives far percentiles
+    #[arg(long, value_parser = words(&["quick", "ci", "full"], Profile::parse), default_value = "quick")]
+    pub profile: Profile,
+    /// auto measures with kvm where it really works, else with tcg
+    #[arg(long, value_parser = lanes(&["auto", "tcg", "kvm", "icount", "native"]), default_value = "auto")]
+    pub lane: LaneChoice,
+    /// Boots of the machine; each gives one figure per case
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub boots: Option<u32>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Samples of each case, instead of the profile's number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: Option<u32>,
+    /// Where runs are written [default: results/runs]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `report`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask report\n  cargo xtask report results/runs/tcg/<machine>/<run>"
+)]
+pub struct ReportArgs {
+    /// A run directory [default: the newest complete run]
+    pub run: Option<PathBuf>,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --only rules")]
+pub struct CheckArgs {
+    /// Run one check only
+    #[arg(long, value_name = "CHECK", value_parser = ["format", "lints", "layers", "licences", "rules"])]
+    pub only: Option<String>,
+}
+
+/// A lane, or the choice of one by probing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneChoice {
+    /// The best that works.
+    Auto,
+    /// This one.
+    Fixed(Lane),
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  cargo xtask run
+  cargo xtask run --smp 4 --nodes 1 --mem 512M --apic xapic
+  cargo xtask run --topology uneven.toml -- mode=test filter=frame
+
+A topology file:
+  distances = [[10, 17], [17, 10]]   # optional; 20 between all nodes otherwise
+  cores_per_package = 3              # optional; no power of two leaves holes in the APIC ids
+  threads_per_core = 1               # optional
+  tables = \"auto\"                    # or \"srat\", \"hmat\"
+  [[node]]
+  cores = 6
+  mem = \"3G\"
+  [[node]]                           # a node without cores
+  mem = \"1G\"
+
+Leave with Ctrl-A X.";
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n  cargo xtask test\n  cargo xtask bench\n  cargo xtask run --smp 4\n  cargo xtask check\n\n{}",
+        error::table()
+    )
+}
+
+/// A parser that accepts `words` and turns them into what `parse` makes of them.
+fn words<T: Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+    parse: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words).try_map(move |word| parse(&word).ok_or("has no meaning"))
+}
+
+fn lanes(words_allowed: &'static [&'static str]) -> impl TypedValueParser<Value = LaneChoice> {
+    words(words_allowed, |word| match word {
+        "auto" => Some(LaneChoice::Auto),
+        _ => Lane::parse(word).map(LaneChoice::Fixed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Command, LaneChoice};
+    use abi::boot::Lane;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_machine() {
+        let cli = Cli::try_parse_from(["cargo xtask", "bench", "--lane", "icount", "frame.alloc"]).unwrap();
+        let Command::Bench(args) = cli.command else { panic!("another subcommand") };
+        assert_eq!((args.lane, args.filter.as_str()), (LaneChoice::Fixed(Lane::Icount), "frame.alloc"));
+        assert_eq!(args.machine.topology().unwrap().to_string(), "8 cores, 2 nodes, 4G");
+    }
+
+    #[test]
+    fn refuses_what_has_no_meaning() {
+        for line in [
+            "bench --lane hw",
+            "bench --boots 0",
+            "test --host --qemu",
+            "run --mem much",
+            "fly",
+            "run --turbo",
+        ] {
+            let words = std::iter::once("cargo xtask").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a machine boots: builds the kernel and the loader, and packs the bundle.
+
+use crate::error::{Class, Error, Result};
+use crate::process;
+use crate::qemu::Payload;
+use crate::workspace::{self, GUEST_TARGET};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Cargo profile of the guest.
+const PROFILE: &str = "kernel";
+/// Name of the kernel inside the bundle.
+const KERNEL_MEMBER: &str = "kernel";
+
+/// The built guest.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The kernel, an ELF with symbols.
+    pub kernel: PathBuf,
+    /// What QEMU is given.
+    pub payload: Payload,
+}
+
+/// Builds the kernel and the loader and packs the bundle.
+///
+/// # Errors
+/// [`Class::BuildFailed`] with the output of the build.
+pub fn build() -> Result<Image> {
+    let mut command = workspace::cargo();
+    command.args(["build", "--quiet", "-p", "kernel", "-p", "boot"]);
+    command.args(["--target", GUEST_TARGET, "--profile", PROFILE]);
+    // They would replace the code model that .cargo/config.toml asks for.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    process::succeed(&mut command, Class::BuildFailed, "building the kernel and the loader")
+        .map_err(|error| error.next("fix what the compiler reports, or run `cargo xtask setup`"))?;
+    let built = workspace::target().join(GUEST_TARGET).join(PROFILE);
+    let (kernel, loader) = (built.join("kernel"), built.join("boot"));
+    let bundle = workspace::output("image")?.join("bundle.tar");
+    let content = fs::read(&kernel).map_err(|error| Error::io(&error, "read", &kernel))?;
+    write_bundle(&bundle, &content)?;
+    Ok(Image { kernel, payload: Payload { loader, bundle } })
+}
+
+/// Writes a bundle whose kernel is `kernel`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_bundle(path: &Path, kernel: &[u8]) -> Result<()> {
+    let fail = |error: io::Error| Error::io(&error, "write", path);
+    let mut file = BufWriter::new(File::create(path).map_err(fail)?);
+    pack(&mut file, &[(KERNEL_MEMBER, kernel)]).and_then(|()| file.flush()).map_err(fail)
+}
+
+/// An uncompressed ustar archive whose bytes depend on nothing but the members.
+fn pack(out: impl Write, members: &[(&str, &[u8])]) -> io::Result<()> {
+    let mut archive = tar::Builder::new(out);
+    for (name, content) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(u64::try_from(content.len()).map_err(io::Error::other)?);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, *content)?;
+    }
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pack;
+
+    #[test]
+    fn bundles_are_ustar() {
+        let mut bytes = Vec::new();
+        pack(&mut bytes, &[("kernel", &[7; 513]), ("cmdline", b"mode=idle")]).unwrap();
+        assert_eq!(&bytes[..7], b"kernel\0");
+        assert_eq!(&bytes[257..263], b"ustar\0");
+        assert_eq!(&bytes[512..1025], &[7; 513]);
+        assert_eq!(&bytes[512 + 1024..][..8], b"cmdline\0");
+        assert!(bytes.len().is_multiple_of(512));
+    }
+}

@@ -1,0 +1,113 @@
+//! Child processes: quiet unless they fail, and gone when we are.
+
+use crate::error::{Class, Error, Result};
+use crate::interrupt;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// A child that is killed and reaped when it goes out of scope.
+#[derive(Debug)]
+pub struct Guarded(Child);
+
+impl Guarded {
+    /// Starts `command` outside our process group, so that Ctrl-C at the terminal reaches only us.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        command.process_group(0).spawn().map(Self)
+    }
+
+    /// The child itself.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Both fail only if the child is gone already, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `command` to its end with its output collected; stops it when the user interrupts.
+///
+/// # Errors
+/// [`Class::Missing`]: it cannot be started. [`Class::Interrupted`].
+pub fn collect(command: &mut Command) -> Result<Output> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Guarded::start(command).map_err(|error| cannot_start(&name, &error))?;
+    let (stdout, stderr) = (running.child().stdout.take(), running.child().stderr.take());
+    thread::scope(|scope| {
+        let stdout = scope.spawn(move || drain(stdout));
+        let stderr = scope.spawn(move || drain(stderr));
+        // An interrupted wait must kill the child before the readers are joined: they end with its pipes.
+        let status = wait(&mut running);
+        if status.is_err() {
+            drop(running);
+        }
+        let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+        status.map(|status| Output { status, stdout, stderr })
+    })
+}
+
+/// Runs `command` with our own terminal, stopping it when the user interrupts.
+///
+/// # Errors
+/// As [`collect`].
+pub fn show(command: &mut Command) -> Result<ExitStatus> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    // Not guarded by a process group: a child that reads the terminal must stay in the foreground.
+    let child = command.spawn().map_err(|error| cannot_start(&name, &error))?;
+    wait(&mut Guarded(child))
+}
+
+/// Runs `command` quietly and turns failure into an error of `class` that ends with its output.
+///
+/// # Errors
+/// `class`, or as [`collect`].
+pub fn succeed(command: &mut Command, class: Class, doing: &str) -> Result<Output> {
+    let output = collect(command)?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8_lossy(&text).trim_end().to_owned();
+    Err(Error::new(class, format!("{doing} failed ({})\n{text}", output.status)))
+}
+
+fn wait(running: &mut Guarded) -> Result<ExitStatus> {
+    // Short waits at first: most children of a test run end within milliseconds.
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match running.child().try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => {}
+            Err(error) => {
+                return Err(Error::new(Class::Io, format!("cannot wait for a child process: {error}")));
+            }
+        }
+        interrupt::check()?;
+        thread::sleep(pause);
+        pause = (pause * 2).min(interrupt::POLL);
+    }
+}
+
+fn drain(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What arrived before the pipe broke is still worth showing.
+        let _ = pipe.read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+fn cannot_start(name: &str, error: &io::Error) -> Error {
+    Error::new(Class::Missing, format!("cannot start `{name}`: {error}")).next("run `cargo xtask setup`")
+}
