@@ -6,8 +6,10 @@
 //! A row's `cases` enumerates its parameters and placements on the machine at hand, its `run` measures one case with
 //! a [`Meter`](crate::runner::Meter). A case is named by its [`CaseKey`], `frame.alloc/order=0,mem=local,cores=1`.
 
+mod check;
 mod key;
 
+pub use check::{Flaw, check};
 pub use key::{CaseKey, KeyText, Params, ParsedKey, Text, Value};
 
 use abi::boot::Lane;

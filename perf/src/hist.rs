@@ -56,7 +56,8 @@ impl Layout {
         // The OR keeps small values in the finest range, and the operand of the bit scan non-zero.
         let finest = (2 << self.half_bits) - 1;
         let doubling = (value | finest).ilog2() - self.half_bits;
-        ((doubling as usize) << self.half_bits) + (value >> doubling) as usize
+        let within = (value >> doubling) as usize;
+        within + ((doubling as usize) << self.half_bits)
     }
 
     /// The lowest value of a bucket.
@@ -108,7 +109,8 @@ impl<'m, const DIGITS: u8> Hist<'m, DIGITS> {
         (self.sum, self.min, self.max, self.overflow, self.saturated) = (0, u64::MAX, 0, 0, 0);
     }
 
-    /// Counts a value. At most 20 instructions on x86-64, no call, no panic.
+    /// Counts a value. Compiled for baseline x86-64 this is 19 instructions with the return, one more when the value is a
+    /// new minimum or a new maximum; no call, no panic.
     #[inline]
     pub fn record(&mut self, value: u64) {
         // Branches instead of `min` and `max`: once the extremes are found they cost a compare with memory each.
