@@ -80,6 +80,8 @@ impl fmt::Debug for Nanos {
 }
 
 /// The two reads around a timed window. Monomorphised into every measuring loop; a unit struct in the kernel.
+///
+/// The compiler must not move memory accesses across a read either: an `asm!` block without `nomem` keeps to that.
 pub trait Clock: Copy {
     /// Reads the clock such that everything before the call is done, and nothing after it has begun.
     fn start(&self) -> Ticks;

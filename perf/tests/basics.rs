@@ -13,7 +13,7 @@ fn exact(count: u64, from: u64, to: u64) -> u64 {
 }
 
 fn frequency(hertz: u64) -> Frequency {
-    Frequency::new(hertz).unwrap()
+    Frequency::new(hertz).expect("not zero")
 }
 
 proptest! {

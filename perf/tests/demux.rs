@@ -62,7 +62,8 @@ fn metric(name: &str, value: u64) -> Owned {
 
 fn encode(records: &[Owned]) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new();
-    records.iter().map(|record| encoder.encode(&record.get()).unwrap().to_vec()).collect()
+    let mut frame = |record: &Owned| encoder.encode(&record.get()).expect("the record fits").to_vec();
+    records.iter().map(&mut frame).collect()
 }
 
 fn record() -> impl Strategy<Value = Owned> {

@@ -28,7 +28,7 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn reference(digits: u8) -> Histogram<u64> {
-    Histogram::new_with_bounds(1, HIGHEST, digits).unwrap()
+    Histogram::new_with_bounds(1, HIGHEST, digits).expect("valid bounds")
 }
 
 /// Compares everything that both sides offer.
@@ -41,7 +41,7 @@ fn compare<const DIGITS: u8>(values: &[u64]) {
     assert!(ours.is_empty());
     for &value in values {
         ours.record(value);
-        theirs.record(value).unwrap();
+        theirs.record(value).expect("in range");
         let bucket = layout.bucket(value);
         assert_eq!(layout.lowest(bucket), theirs.lowest_equivalent(value));
         assert_eq!(layout.highest(bucket), theirs.highest_equivalent(value));

@@ -163,7 +163,7 @@ const TABLE: &[Bench<Lab>] = &[
 ];
 
 fn run(lab: &mut Lab, line: &str) -> (Vec<Owned>, perf::record::Done) {
-    let params = Params::parse(line).unwrap();
+    let params = Params::parse(line).expect("a valid command line");
     let settings = Settings::new(&params, Timebase::new(Frequency::GIGAHERTZ));
     let mut records = Vec::new();
     let mut counts = vec![0; DEFAULT_COUNTS];
@@ -181,7 +181,7 @@ fn the_case<'r>(records: &'r [Owned], id: &str) -> perf::record::CaseRow<'r> {
         Record::Case(row) if row.id == id => Some(row),
         _ => None,
     });
-    rows.last().expect("the row was reported")
+    rows.reduce(|_, last| last).expect("the row was reported")
 }
 
 #[test]

@@ -252,14 +252,15 @@ impl<'a, K: Clock> Meter<'a, K> {
         self.tally.backwards += probe.backwards;
     }
 
-    /// Reports a further figure of the case. Nothing may be timed meanwhile: sending takes long.
+    /// Reports a further figure of the case. Nothing may be timed meanwhile: sending takes long. Only the meter that the
+    /// body was given reports; those of other cores have no line to send on, and do nothing here.
     pub fn metric(&mut self, name: &str, value: u64, unit: Unit) {
         if let Some(Reporter { case, sink }) = &mut self.reporter {
             sink.send(&Record::Metric(Metric { case: *case, name, value, unit }));
         }
     }
 
-    /// Reports a matrix of the case, whose cells `cell` gives by row and column. Nothing may be timed meanwhile.
+    /// Reports a matrix of the case, whose cells `cell` gives by row and column; as [`metric`](Self::metric) does.
     pub fn matrix(&mut self, head: &MatrixHead<'_>, cell: &mut dyn FnMut(usize, usize) -> Option<u64>) {
         if let Some(Reporter { case, sink }) = &mut self.reporter {
             emit::matrix(*case, head, cell, *sink);
