@@ -153,11 +153,18 @@ pub struct BenchArgs {
 /// Flags of `report`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask report\n  cargo xtask report results/runs/tcg/<machine>/<run>"
+    after_help = "Examples:\n  cargo xtask report\n  cargo xtask report results/runs/tcg/<machine>/<run>\n  \
+                  cargo xtask report --update-readme"
 )]
 pub struct ReportArgs {
-    /// A run directory [default: the newest complete run]
+    /// A run directory [default: the newest run]
     pub run: Option<PathBuf>,
+    /// Print the result table as markdown instead
+    #[arg(long, conflicts_with = "update_readme")]
+    pub markdown: bool,
+    /// Put the result table between the markers of README.md instead
+    #[arg(long)]
+    pub update_readme: bool,
 }
 
 /// Flags of `check`.

@@ -39,7 +39,7 @@ pub fn build() -> Result<Image> {
     let bundle = workspace::output("image")?.join("bundle.tar");
     let content = fs::read(&kernel).map_err(|error| Error::io(&error, "read", &kernel))?;
     write_bundle(&bundle, &content)?;
-    Ok(Image { kernel, payload: Payload { loader, bundle } })
+    Ok(Image { kernel, payload: Payload { loader, bundle: Some(bundle) } })
 }
 
 /// Writes a bundle whose kernel is `kernel`.

@@ -14,6 +14,7 @@ pub mod process;
 pub mod qemu;
 pub mod run;
 pub mod setup;
+pub mod test;
 pub mod topology;
 pub mod ui;
 pub mod workspace;
@@ -38,8 +39,9 @@ fn dispatch(command: &Command) -> Result<()> {
     match command {
         Command::Setup(args) => setup::execute(args),
         Command::Run(args) => run::execute(args),
+        Command::Test(args) => test::execute(args),
         Command::Check(args) => check::execute(args),
-        Command::Test(_) | Command::Bench(_) | Command::Report(_) => {
+        Command::Bench(_) | Command::Report(_) => {
             Err(Error::new(Class::Usage, "this subcommand is not part of this build"))
         }
     }

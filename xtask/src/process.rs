@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A child that is killed and reaped when it goes out of scope.
 #[derive(Debug)]
@@ -40,6 +40,14 @@ impl Drop for Guarded {
 /// # Errors
 /// [`Class::Missing`]: it cannot be started. [`Class::Interrupted`].
 pub fn collect(command: &mut Command) -> Result<Output> {
+    collect_within(command, Duration::MAX)
+}
+
+/// As [`collect`], for at most `limit`.
+///
+/// # Errors
+/// [`Class::Timeout`], or as [`collect`].
+pub fn collect_within(command: &mut Command, limit: Duration) -> Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Guarded::start(command).map_err(|error| cannot_start(&name, &error))?;
@@ -48,7 +56,7 @@ pub fn collect(command: &mut Command) -> Result<Output> {
         let stdout = scope.spawn(move || drain(stdout));
         let stderr = scope.spawn(move || drain(stderr));
         // An interrupted wait must kill the child before the readers are joined: they end with its pipes.
-        let status = wait(&mut running);
+        let status = wait(&mut running, limit);
         if status.is_err() {
             drop(running);
         }
@@ -65,7 +73,7 @@ pub fn show(command: &mut Command) -> Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
     // Not guarded by a process group: a child that reads the terminal must stay in the foreground.
     let child = command.spawn().map_err(|error| cannot_start(&name, &error))?;
-    wait(&mut Guarded(child))
+    wait(&mut Guarded(child), Duration::MAX)
 }
 
 /// Runs `command` quietly and turns failure into an error of `class` that ends with its output.
@@ -82,7 +90,8 @@ pub fn succeed(command: &mut Command, class: Class, doing: &str) -> Result<Outpu
     Err(Error::new(class, format!("{doing} failed ({})\n{text}", output.status)))
 }
 
-fn wait(running: &mut Guarded) -> Result<ExitStatus> {
+fn wait(running: &mut Guarded, limit: Duration) -> Result<ExitStatus> {
+    let started = Instant::now();
     // Short waits at first: most children of a test run end within milliseconds.
     let mut pause = Duration::from_millis(1);
     loop {
@@ -94,6 +103,9 @@ fn wait(running: &mut Guarded) -> Result<ExitStatus> {
             }
         }
         interrupt::check()?;
+        if started.elapsed() > limit {
+            return Err(Error::new(Class::Timeout, format!("a child process was not done after {limit:?}")));
+        }
         thread::sleep(pause);
         pause = (pause * 2).min(interrupt::POLL);
     }

@@ -109,8 +109,8 @@ pub enum Debugger {
 pub struct Payload {
     /// The loader, an ELF with a PVH entry.
     pub loader: PathBuf,
-    /// The bundle that holds the kernel.
-    pub bundle: PathBuf,
+    /// The bundle that holds the kernel; without one the loader refuses to go on.
+    pub bundle: Option<PathBuf>,
 }
 
 /// One machine to start.
@@ -219,7 +219,9 @@ impl Qemu {
         }
         list.pair("-device", format!("isa-debug-exit,iobase={:#x},iosize=0x04", abi::exit::PORT));
         list.pair("-kernel", payload.loader.display().to_string());
-        list.pair("-initrd", payload.bundle.display().to_string());
+        if let Some(bundle) = &payload.bundle {
+            list.pair("-initrd", bundle.display().to_string());
+        }
         list.pair("-append", cmdline.to_owned());
         Ok(list.0)
     }
@@ -354,7 +356,7 @@ mod tests {
     fn line(topology: Topology, accelerator: Accelerator, major: u32) -> crate::error::Result<String> {
         let version = Version { major, minor: 0 };
         let qemu = Qemu { program: PathBuf::from("qemu"), version, banner: String::new() };
-        let payload = Payload { loader: PathBuf::from("boot"), bundle: PathBuf::from("bundle") };
+        let payload = Payload { loader: PathBuf::from("boot"), bundle: Some(PathBuf::from("bundle")) };
         let list = qemu.arguments(&QemuSpec::new(topology, accelerator), &payload, "mode=test filter=a,b")?;
         Ok(shell_line(Path::new("qemu"), &list))
     }
