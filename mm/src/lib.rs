@@ -1,2 +1,19 @@
-//! mm
+//! Memory: physical frames per NUMA node, and the heap for cold paths on top of them.
+//!
+//! * [`id`]: frame numbers, block orders, ranges, zones.
+//! * [`frames`]: the frame allocator.
+//!
+//! `unsafe` is confined to the placing of tables in memory that the caller gives.
 #![cfg_attr(not(test), no_std)]
+
+#[cfg(test)]
+extern crate std;
+
+mod carve;
+mod error;
+pub mod frames;
+pub mod id;
+
+pub use error::FrameError;
+pub use frames::{CoreCache, Frames};
+pub use id::{FrameId, Order, PhysRange, Zone};

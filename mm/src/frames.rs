@@ -1,0 +1,376 @@
+//! The physical frame allocator: bitmaps below 2 MiB, a buddy above, one set per NUMA node.
+//!
+//! Memory is divided into chunks of 512 frames. A chunk is wholly free, an allocated block (or part of one), or *split*.
+//! Wholly free chunks stand in one bitmap per span, in which an aligned run of ones is a free block: neighbours coalesce by
+//! lying side by side. From a split chunk only the core that has it reserved allocates, with plain loads and stores; freeing
+//! into a chunk that somebody else has reserved, or nobody, is one locked operation. A chunk that its core is done with goes
+//! back to the pool, on one of seven lists by the longest free run it has.
+//!
+//! Nothing here takes a lock. Every call but the first on an exhausted chunk touches lines of the calling core alone.
+//! Reasons and measurements: `docs/adr/0001-frame-allocator.md`. Invariants M1–M4: `frames/span.rs`.
+
+mod bits;
+mod cache;
+mod chunk;
+mod index;
+mod order;
+mod plan;
+mod request;
+mod span;
+mod state;
+mod stats;
+
+pub use cache::{CoreCache, MAGAZINE, SLOTS};
+pub use plan::{Config, MAX_SPANS, Plan};
+pub use request::{Policy, Request};
+pub use stats::Stats;
+
+use crate::error::FrameError;
+use crate::id::{CHUNK_ORDER, FrameId, Order, Zone};
+use cache::{ADOPT_AFTER, ADOPTED, AWAY, CLASSES, Slot, class};
+use percpu::{NodeId, NodeSet};
+use plan::NodeTable;
+use span::Span;
+
+/// The allocator of a whole machine, shared by every core. Metadata lies in memory that the caller has given, for `'m`.
+#[derive(Debug)]
+pub struct Frames<'m> {
+    spans: &'m [Span<'m>],
+    nodes: &'m NodeTable,
+    /// Nodes that have memory.
+    populated: NodeSet,
+}
+
+/// How hard to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    /// Lists only; chunks stay reserved for the next time.
+    Usual,
+    /// Everything; nothing stays reserved.
+    Last,
+}
+
+impl<'m> Frames<'m> {
+    /// Takes a block of normal memory, from the home node if it has any.
+    ///
+    /// # Errors
+    /// [`FrameError::OutOfMemory`], or [`FrameError::Held`] when other cores' caches may hold enough.
+    #[inline]
+    pub fn get(&self, cache: &mut CoreCache<'m>, order: Order) -> Result<FrameId, FrameError> {
+        match self.get_fast(cache, order) {
+            Some(frame) => Ok(frame),
+            None => self.get_slow(cache, order, Request::LOCAL),
+        }
+    }
+
+    /// Takes a block where the request says.
+    ///
+    /// # Errors
+    /// As [`Frames::get`], and [`FrameError::NoNode`] when the request names no node that has memory.
+    #[inline]
+    pub fn get_from(
+        &self,
+        cache: &mut CoreCache<'m>,
+        order: Order,
+        request: Request,
+    ) -> Result<FrameId, FrameError> {
+        if request.is_local()
+            && let Some(frame) = self.get_fast(cache, order)
+        {
+            return Ok(frame);
+        }
+        self.get_slow(cache, order, request)
+    }
+
+    #[inline(always)]
+    fn get_fast(&self, cache: &mut CoreCache<'m>, order: Order) -> Option<FrameId> {
+        if order.is_small() {
+            return cache.slots[class(order.get())].take_here(order.get());
+        }
+        if order != CHUNK_ORDER || cache.stocked == 0 {
+            return None;
+        }
+        self.get_stocked(cache)
+    }
+
+    /// Takes a chunk out of the magazine.
+    #[inline]
+    fn get_stocked(&self, cache: &mut CoreCache<'m>) -> Option<FrameId> {
+        let at = cache.stocked.checked_sub(1)?;
+        let (span, offset) = *cache.magazine.get(at)?;
+        cache.stocked = at;
+        let span = self.spans.get(span)?;
+        span.set_huge(offset, CHUNK_ORDER);
+        Some(span.frame(offset))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_slow(
+        &self,
+        cache: &mut CoreCache<'m>,
+        order: Order,
+        request: Request,
+    ) -> Result<FrameId, FrameError> {
+        let (start, allowed) = self.targets(cache, request.policy)?;
+        for effort in [Effort::Usual, Effort::Last] {
+            for node in self.nodes.by_distance(start).filter(|&node| allowed.contains(node)) {
+                if let Some(frame) = self.get_on(cache, node, request.zone, order, effort) {
+                    return Ok(frame);
+                }
+            }
+            self.drain(cache);
+        }
+        let mut spans = self.spans.iter().filter(|span| allowed.contains(span.node));
+        Err(if spans.any(Span::is_held) { FrameError::Held } else { FrameError::OutOfMemory })
+    }
+
+    /// The node to start from and the nodes that are allowed.
+    fn targets(&self, cache: &mut CoreCache<'m>, policy: Policy) -> Result<(NodeId, NodeSet), FrameError> {
+        let (start, set) = match policy {
+            Policy::Local => (cache.home, self.populated),
+            Policy::LocalOnly => (cache.home, NodeSet::one(cache.home)),
+            Policy::Prefer(node) => (node, self.populated),
+            Policy::Bind(set) => (cache.home, set),
+            Policy::Interleave(set) => {
+                let set = NodeSet::from_bits(set.bits() & self.populated.bits());
+                cache.turn = cache.turn.wrapping_add(1);
+                let turn = cache.turn.checked_rem(set.len()).ok_or(FrameError::NoNode)?;
+                (set.iter().nth(turn).ok_or(FrameError::NoNode)?, set)
+            }
+        };
+        let allowed = NodeSet::from_bits(set.bits() & self.populated.bits());
+        if allowed.is_empty() { Err(FrameError::NoNode) } else { Ok((start, allowed)) }
+    }
+
+    fn get_on(
+        &self,
+        cache: &mut CoreCache<'m>,
+        node: NodeId,
+        zone: Zone,
+        order: Order,
+        effort: Effort,
+    ) -> Option<FrameId> {
+        if !order.is_small() {
+            return self.zone_spans(node, zone, order).find_map(|(_, span)| span.take_huge(order));
+        }
+        let home = node == cache.home && zone == Zone::Normal;
+        let at = if home { class(order.get()) } else { CLASSES + node.index() % AWAY };
+        let fits = self
+            .spans
+            .get(cache.slots[at].span)
+            .is_some_and(|span| span.node == node && allows(zone, span.zone));
+        if fits && let Some(frame) = cache.slots[at].take(order.get()) {
+            return Some(frame);
+        }
+        self.empty(&mut cache.slots[at]);
+        if home && order == Order::FRAME && effort == Effort::Usual && self.use_adopted(cache, node) {
+            if let Some(frame) = cache.slots[at].take(0) {
+                return Some(frame);
+            }
+            self.empty(&mut cache.slots[at]);
+        }
+        self.refill(cache, at, (node, zone), order, effort)
+    }
+
+    /// Reserves a chunk for a slot and takes a block from it.
+    fn refill(
+        &self,
+        cache: &mut CoreCache<'m>,
+        at: usize,
+        (node, zone): (NodeId, Zone),
+        order: Order,
+        effort: Effort,
+    ) -> Option<FrameId> {
+        for (index, span) in self.zone_spans(node, zone, order) {
+            while let Some(offset) = match effort {
+                Effort::Usual => span.find(order.get(), cache.core),
+                Effort::Last => span.find_anywhere(order.get(), cache.core),
+            } {
+                let slot = &mut cache.slots[at];
+                *slot =
+                    Slot { words: Some(span.chunk(offset)), chunk: span.base + offset, word: 0, span: index };
+                let frame = slot.take(order.get());
+                if frame.is_none() || !span.keep || effort == Effort::Last {
+                    self.empty(slot);
+                }
+                if frame.is_some() {
+                    return frame;
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes the chunk that this core has been freeing into the one it takes frames from, if that is on the right node.
+    fn use_adopted(&self, cache: &mut CoreCache<'m>, node: NodeId) -> bool {
+        let adopted = &cache.slots[ADOPTED];
+        let near = adopted.words.is_some()
+            && self
+                .spans
+                .get(adopted.span)
+                .is_some_and(|span| span.node == node && span.zone == Zone::Normal);
+        if near {
+            cache.slots.swap(class(0), ADOPTED);
+        }
+        near
+    }
+
+    /// The spans of a node where a block of this order may come from, best first.
+    fn zone_spans(
+        &self,
+        node: NodeId,
+        zone: Zone,
+        order: Order,
+    ) -> impl Iterator<Item = (usize, &'m Span<'m>)> {
+        let range = self.nodes.spans(node);
+        let spans = self.spans;
+        let zones = match zone {
+            Zone::Normal if order.is_small() => [Some(Zone::Normal), Some(Zone::Huge)],
+            Zone::Normal => [Some(Zone::Huge), Some(Zone::Normal)],
+            only => [Some(only), None],
+        };
+        zones.into_iter().flatten().flat_map(move |wanted| {
+            range
+                .clone()
+                .filter_map(move |index| spans.get(index).map(|span| (index, span)))
+                .filter(move |(_, span)| span.node == node && span.zone == wanted)
+        })
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Errors
+    /// [`FrameError::DoubleFree`], [`FrameError::WrongOrder`], [`FrameError::Interior`] or [`FrameError::Foreign`]. They are exact for
+    /// every call that happens after the allocation and after any earlier free of the block; two frees that race may both
+    /// pass as far as the second comes before its core could know of the first.
+    #[inline]
+    pub fn put(&self, cache: &mut CoreCache<'m>, frame: FrameId, order: Order) -> Result<(), FrameError> {
+        if order.is_small() && frame.is_aligned(order) {
+            let slot = &mut cache.slots[class(order.get())];
+            if slot.chunk == frame.chunk() && slot.give(frame, order) {
+                return Ok(());
+            }
+        }
+        self.put_slow(cache, frame, order)
+    }
+
+    #[inline(never)]
+    fn put_slow(&self, cache: &mut CoreCache<'m>, frame: FrameId, order: Order) -> Result<(), FrameError> {
+        if !frame.is_aligned(order) {
+            return Err(FrameError::Interior);
+        }
+        let chunk = frame.chunk();
+        let (index, span, offset) = self.locate(cache.span, chunk).ok_or(FrameError::Foreign)?;
+        cache.span = index;
+        if !order.is_small() {
+            return self.put_huge(cache, (index, span, offset), frame, order);
+        }
+        if cache.slots[ADOPTED].chunk == chunk {
+            return self.put_adopted(cache, span, offset, frame, order);
+        }
+        if cache.last == chunk {
+            cache.repeats += 1;
+            if cache.repeats >= ADOPT_AFTER && self.adopt(cache, (index, span, offset)) {
+                return self.put_adopted(cache, span, offset, frame, order);
+            }
+        } else {
+            cache.last = chunk;
+            cache.repeats = 0;
+        }
+        span.put_shared(offset, frame, order)
+    }
+
+    /// Reserves the chunk that this core is freeing into.
+    fn adopt(&self, cache: &mut CoreCache<'m>, (index, span, offset): (usize, &'m Span<'m>, usize)) -> bool {
+        cache.repeats = 0;
+        if !span.keep || !span.reserve(offset, cache.core) {
+            return false;
+        }
+        let chunk = span.base + offset;
+        let slot = Slot { words: Some(span.chunk(offset)), chunk, word: 0, span: index };
+        let mut old = core::mem::replace(&mut cache.slots[ADOPTED], slot);
+        self.empty(&mut old);
+        true
+    }
+
+    fn put_adopted(
+        &self,
+        cache: &mut CoreCache<'m>,
+        span: &Span<'m>,
+        offset: usize,
+        frame: FrameId,
+        order: Order,
+    ) -> Result<(), FrameError> {
+        let slot = &mut cache.slots[ADOPTED];
+        if !slot.give(frame, order) {
+            return Err(span.blame(offset, frame));
+        }
+        let chunk = span.chunk(offset);
+        if chunk.word(frame.word()).mine() == u64::MAX && chunk.is_whole() {
+            self.empty(slot);
+        }
+        Ok(())
+    }
+
+    fn put_huge(
+        &self,
+        cache: &mut CoreCache<'m>,
+        (index, span, offset): (usize, &'m Span<'m>, usize),
+        frame: FrameId,
+        order: Order,
+    ) -> Result<(), FrameError> {
+        let near = order == CHUNK_ORDER && span.keep && span.node == cache.home && span.zone != Zone::Dma;
+        if near && let Some(place) = cache.magazine.get_mut(cache.stocked) {
+            if !span.hold(offset) {
+                return Err(span.blame(offset, frame));
+            }
+            *place = (index, offset);
+            cache.stocked += 1;
+            return Ok(());
+        }
+        span.put_huge(offset, frame, order)
+    }
+
+    /// The span of a chunk; `hint` is where to look first.
+    #[inline]
+    fn locate(&self, hint: usize, chunk: usize) -> Option<(usize, &'m Span<'m>, usize)> {
+        if let Some(span) = self.spans.get(hint)
+            && let Some(offset) = span.offset(chunk)
+        {
+            return Some((hint, span, offset));
+        }
+        let after = self.spans.partition_point(|span| span.base + span.first <= chunk);
+        let index = after.checked_sub(1)?;
+        let span = self.spans.get(index)?;
+        span.offset(chunk).map(|offset| (index, span, offset))
+    }
+
+    /// Gives a slot's chunk back.
+    fn empty(&self, slot: &mut Slot<'m>) {
+        if slot.words.is_some()
+            && let Some(span) = self.spans.get(slot.span)
+        {
+            span.release(slot.chunk - span.base);
+        }
+        *slot = Slot::EMPTY;
+    }
+
+    /// Gives back everything that a core holds. Afterwards every free block it held can be had by any core.
+    pub fn drain(&self, cache: &mut CoreCache<'m>) {
+        for slot in &mut cache.slots {
+            self.empty(slot);
+        }
+        for &(span, offset) in cache.magazine.iter().take(cache.stocked) {
+            if let Some(span) = self.spans.get(span) {
+                span.unhold(offset);
+            }
+        }
+        cache.stocked = 0;
+    }
+}
+
+/// Whether a request for `zone` may be served from a span of `actual`.
+fn allows(zone: Zone, actual: Zone) -> bool {
+    zone == actual || zone == Zone::Normal && actual == Zone::Huge
+}

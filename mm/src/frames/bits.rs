@@ -1,0 +1,156 @@
+//! Pure functions over one bitmap word: aligned runs of ones, and how rich a word is.
+
+use crate::id::WORD_ORDER;
+
+/// Bit i is set where a block of the order may start.
+const ALIGNED: [u64; WORD_ORDER + 1] = [
+    u64::MAX,
+    0x5555_5555_5555_5555,
+    0x1111_1111_1111_1111,
+    0x0101_0101_0101_0101,
+    0x0001_0001_0001_0001,
+    0x0000_0001_0000_0001,
+    1,
+];
+
+/// The lowest 2^order bits; the whole word from order 6 on.
+#[inline(always)]
+pub(crate) const fn mask(order: usize) -> u64 {
+    if order >= WORD_ORDER { u64::MAX } else { (1 << (1 << order)) - 1 }
+}
+
+/// Bit i is set iff an aligned run of 2^order ones starts at i. Orders up to 6.
+#[inline(always)]
+pub(crate) const fn runs(word: u64, order: usize) -> u64 {
+    let mut runs = word;
+    let mut step = 0;
+    while step < order {
+        runs &= runs >> (1 << step);
+        step += 1;
+    }
+    runs & ALIGNED[order]
+}
+
+/// Whether at least four bits are set. Three `x & (x - 1)`: the base instruction set has no population count.
+#[inline(always)]
+const fn has_four(word: u64) -> bool {
+    let word = word & word.wrapping_sub(1);
+    let word = word & word.wrapping_sub(1);
+    word & word.wrapping_sub(1) != 0
+}
+
+/// How useful the free frames of a pooled chunk are; the chunk stands on the list of its level.
+///
+/// | level | meaning |
+/// |---|---|
+/// | 0 | nothing is free; on no list |
+/// | 1 | poor: fewer than four free frames in each word, not worth a reservation while there is better |
+/// | 2 | rich: four free frames in one word |
+/// | 3–7 | an aligned run of order level − 1 (4 to 64 frames) inside one word |
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Level(u8);
+
+impl Level {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const POOR: Self = Self(1);
+    pub(crate) const RICH: Self = Self(2);
+    pub(crate) const TOP: Self = Self(WORD_ORDER as u8 + 1);
+    /// How many lists there are: one per level but `NONE`.
+    pub(crate) const LISTS: usize = Self::TOP.0 as usize;
+
+    /// The level with this number; numbers come from `raw`.
+    pub(crate) const fn from_raw(raw: u8) -> Self {
+        Self(raw)
+    }
+
+    pub(crate) const fn raw(self) -> u8 {
+        self.0
+    }
+
+    /// The index of the level's list; `None` for level 0.
+    pub(crate) fn list(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(1)
+    }
+
+    /// The lowest level whose chunks are worth a look for a block of this order.
+    pub(crate) const fn wanted(order: usize) -> Self {
+        match order {
+            0 | 1 => Self::RICH,
+            2..=WORD_ORDER => Self(order as u8 + 1),
+            _ => Self::TOP,
+        }
+    }
+
+    /// The next level up, if any.
+    pub(crate) const fn up(self) -> Option<Self> {
+        if self.0 < Self::TOP.0 { Some(Self(self.0 + 1)) } else { None }
+    }
+
+    /// The level that one word alone gives its chunk.
+    pub(crate) const fn of(free: u64) -> Self {
+        if free == 0 {
+            return Self::NONE;
+        }
+        let mut order = WORD_ORDER;
+        while order >= 2 {
+            if runs(free, order) != 0 {
+                return Self(order as u8 + 1);
+            }
+            order -= 1;
+        }
+        if has_four(free) { Self::RICH } else { Self::POOR }
+    }
+
+    /// Whether `free`, in which the bit `at` has just been set, may lift a chunk of this level. Exact but for a block that was
+    /// freed whole: only the aligned group around the new bit can have become complete.
+    #[inline(always)]
+    pub(crate) const fn may_grow(self, free: u64, at: usize) -> bool {
+        match self {
+            Self::NONE => true,
+            Self::POOR => has_four(free),
+            Self::TOP => false,
+            Self(level) => {
+                let order = level as usize;
+                let start = at & !((1 << order) - 1);
+                let group = mask(order) << start;
+                free & group == group
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{Level, mask, runs};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
+    fn naive_runs(word: u64, order: usize) -> u64 {
+        let size = 1 << order;
+        (0..64)
+            .step_by(size)
+            .filter(|at| (0..size).all(|i| word >> (at + i) & 1 == 1))
+            .map(|at| 1u64 << at)
+            .sum()
+    }
+
+    proptest! {
+        #[test]
+        fn runs_agree_with_a_loop(a: u64, b: u64, order in 0usize..=6) {
+            for word in [a, a | b, a | b | a.rotate_left(7), u64::MAX, 0] {
+                prop_assert_eq!(runs(word, order), naive_runs(word, order));
+            }
+        }
+
+        #[test]
+        fn growth_is_noticed(a: u64, b: u64, order in 0usize..=6, at in 0usize..64) {
+            let at = at & !((1 << order) - 1);
+            let block = mask(order) << at;
+            for old in [a & !block, (a | b) & !block, !block] {
+                let level = Level::of(old);
+                if Level::of(old | block) > level {
+                    prop_assert!(level.may_grow(old | block, at), "{old:x} + {block:x} from {level:?}");
+                }
+            }
+        }
+    }
+}
