@@ -7,6 +7,7 @@ use super::physical::mmio;
 // Local APIC registers (Intel SDM volume 3, table 10-1 and 10.6.1; x2APIC: 10.12.9).
 const ICR_LOW: u64 = 0x300;
 const ICR_HIGH: u64 = 0x310;
+const X2APIC_FIRST: u32 = 0x800;
 const X2APIC_ICR: u32 = 0x830;
 const ICR_PENDING: u32 = 1 << 12;
 const ICR_ASSERT: u32 = 1 << 14;
@@ -18,7 +19,19 @@ const PATIENCE: u32 = 1_000_000;
 /// Highest APIC id that an xAPIC can send to.
 const XAPIC_MAX_ID: u32 = 0xfe;
 
-/// The local APIC of the core that boots.
+/// The 32-bit registers of a local APIC that the loader uses. The discriminants are the numbers of the MSRs of x2APIC
+/// mode counted from the first one; in memory the registers are 16 bytes apart.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Register {
+    EndOfInterrupt = 0x0b,
+    Spurious = 0x0f,
+    TimerVector = 0x32,
+    TimerCount = 0x38,
+    TimerDivide = 0x3e,
+}
+
+/// The local APIC of the core that asks.
 #[derive(Clone, Copy)]
 pub(super) enum LocalApic {
     /// Memory-mapped registers at a physical address.
@@ -51,6 +64,15 @@ impl LocalApic {
     /// Starts a core in real mode at a page.
     pub(super) fn send_start_up(self, apic_id: u32, page: u8) {
         self.send(apic_id, ICR_START_UP | ICR_ASSERT | u32::from(page));
+    }
+
+    /// Writes a register.
+    pub(super) fn write(self, register: Register, value: u32) {
+        let number = register as u32;
+        match self {
+            Self::X2apic => write_msr(X2APIC_FIRST + number, u64::from(value)),
+            Self::Xapic(base) => mmio::write(base + u64::from(number) * 16, value),
+        }
     }
 
     fn send(self, apic_id: u32, command: u32) {

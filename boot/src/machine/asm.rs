@@ -10,8 +10,10 @@ use core::mem::offset_of;
 
 /// Bytes of the stack the loader runs on.
 const STACK_SIZE: usize = 0x2_0000;
-/// Exception vectors that get a handler.
-pub(super) const EXCEPTIONS: usize = 32;
+/// Vectors of the processor's exceptions.
+const EXCEPTIONS: usize = 32;
+/// Vectors with a handler: the exceptions, then those that a parked core's APIC may use.
+pub(super) const VECTORS: usize = 48;
 /// Selector of the 64-bit code segment in the protocol's GDT.
 pub(super) const CODE64: u16 = 0x28;
 /// I/O port of the first serial line.
@@ -62,6 +64,7 @@ global_asm!(
     exit_port = const exit::PORT,
     exit_unsupported = const Exit::Unsupported as u8,
     exceptions = const EXCEPTIONS,
+    vectors = const VECTORS,
     launch = sym super::cores::LAUNCH,
     launch_tickets = const offset_of!(Launch, tickets),
     launch_count = const offset_of!(Launch, count),
@@ -84,8 +87,8 @@ unsafe extern "C" {
     pub(super) static entry_trampoline: u8;
     /// End of the real-mode code.
     pub(super) static entry_trampoline_end: u8;
-    /// Addresses of the exception entry points.
-    pub(super) static entry_exceptions: [u64; EXCEPTIONS];
+    /// Addresses of the handlers, by vector.
+    pub(super) static entry_vectors: [u64; VECTORS];
 
     /// Bounds of the loader in memory, from the linker script.
     pub(super) static loader_text: u8;

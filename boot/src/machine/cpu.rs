@@ -36,6 +36,12 @@ pub(super) fn has_x2apic() -> bool {
     __cpuid(1).ecx & HAS_X2APIC != 0
 }
 
+/// Whether a hypervisor says that it is there (bit reserved for that purpose; AMD APM volume 3, CPUID Fn0000_0001).
+pub(super) fn is_virtual() -> bool {
+    const HYPERVISOR: u32 = 1 << 31;
+    __cpuid(1).ecx & HYPERVISOR != 0
+}
+
 /// Whether this core is in x2APIC mode.
 pub(super) fn in_x2apic() -> bool {
     read_msr(IA32_APIC_BASE) & APIC_EXTENDED != 0

@@ -262,10 +262,12 @@ entry_hand_over:
     xor r15d, r15d
     ret
 
-// Exceptions: push what the processor does not, and hand the frame to Rust, which never returns.
-// Frame from low to high: vector, error code, rip, cs, rflags, rsp, ss.
+// Exceptions: collect what the processor pushed and report it on the loader's own stack and tables, never to return.
+// The gates lead to the direct map, which the kernel's first tables have too: until the kernel installs its own
+// handlers, its faults are reported here instead of resetting the machine.
 .macro entry_exception vector
 entry_exception_\vector:
+    // These vectors come with an error code (Intel SDM volume 3, table 6-1); the others get a zero.
     .if (\vector == 8) || ((\vector >= 10) && (\vector <= 14)) || (\vector == 17) || (\vector == 21)
     .else
     push 0
@@ -283,21 +285,37 @@ entry_exception_\vector:
 
 entry_exception_common:
     cld
-    mov rdi, rsp
-    and rsp, -16
-    call {loader_exception}
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop r8
+    pop r9
+    mov eax, offset entry_pml4
+    mov cr3, rax
+    mov esp, offset entry_stack_top
+    // Absolute, to leave the direct map for the address the loader is linked at.
+    mov eax, offset {loader_exception}
+    call rax
     ud2
+
+// The timer of a parked core: returning from hlt is all it is for. The core acknowledges it (park.rs).
+entry_wake:
+    iretq
 
 .section .rodata.entry
 .balign 8
 .macro entry_exception_address vector
     .quad entry_exception_\vector
 .endm
-.global entry_exceptions
-entry_exceptions:
+.global entry_vectors
+entry_vectors:
 .set i, 0
 .rept {exceptions}
     entry_exception_address %i
     .set i, i + 1
 .endr
 .noaltmacro
+.rept {vectors} - {exceptions}
+    .quad entry_wake
+.endr

@@ -8,6 +8,8 @@ mod console;
 mod cores;
 mod cpu;
 mod exceptions;
+mod mtrr;
+mod park;
 mod physical;
 mod rtc;
 
@@ -25,7 +27,6 @@ use boot::{PAGE, Refusal};
 use clock::Clock;
 use console::{Console, refuse, say};
 use core::panic::PanicInfo;
-use cores::Crew;
 use exceptions::Table;
 use physical::{Heap, Physical};
 
@@ -90,8 +91,8 @@ fn boot(start_info: u32, exceptions: &'static Table) -> Result<core::convert::In
         let wants_x2apic = answers.read(Feature::Mp, FIRST).unwrap_or(0) & protocol::X2APIC != 0;
         let roster = cores::roll_call(&mut answers.heap, madt.as_ref(), wants_x2apic)?;
         answers.answer(Feature::Mp, roster.response)?;
-        let crew = Crew { stack_size, cr3, exceptions };
-        cores::start(&mut answers.heap, &roster, Clock::new(clock_port), &crew)?;
+        let clock = Clock::new(clock_port);
+        cores::start(&mut answers.heap, &roster, clock, stack_size, cr3, exceptions)?;
     }
     answers.answer_memory_map()?;
     // SAFETY: `tables` maps the image and, in the direct map, all memory the loader took, which the stack is part of.

@@ -95,6 +95,12 @@ impl<'m> Heap<'m> {
         slot.into_iter().for_each(|slot| unsafe { slot.write(value) });
     }
 
+    /// Stores a value where the loader itself sees it.
+    pub(super) fn keep<T: Copy + 'static>(&mut self, value: T) -> Result<*mut T, Refusal> {
+        let address = self.store(&[value])? - HHDM;
+        Ok(pointer(address).map_or(core::ptr::null_mut(), <*mut u8>::cast))
+    }
+
     /// Stores a text with a terminating zero.
     pub(super) fn text(&mut self, parts: &[&[u8]]) -> Result<u64, Refusal> {
         let bytes = || parts.iter().flat_map(|part| part.iter()).copied().chain([0]);
@@ -129,8 +135,7 @@ impl TableMemory for &mut Heap<'_> {
 }
 
 /// The entries of cores, `count` of [`boot::protocol::Core`] at physical address `base`, as cores share them.
-pub(super) fn mailboxes(base: u64, count: u32) -> &'static [Mailbox] {
-    let count = usize::try_from(count).unwrap_or(0);
+pub(super) fn mailboxes(base: u64, count: usize) -> &'static [Mailbox] {
     let Some(first) = pointer(base) else { return &[] };
     // SAFETY: P1; the entries were stored before any core reads them, a mailbox is laid out like an entry, and its
     // fields are either constant or atomic.
