@@ -4,6 +4,7 @@
 //! * [`pin`]: witnesses — [`Pinned`] proves that the caller stays on its core, [`IrqOff`] that nothing interrupts it.
 //! * [`local`]: core-local statics, reached through the core's segment base.
 //! * [`lock`]: levelled spin locks; a wrong order does not compile.
+//! * [`mailbox`], [`call`]: messages to a core's inbox, and functions run on other cores.
 //! * [`topology`]: cores, nodes, caches and distances, from ACPI and CPUID; [`frozen`] holds it.
 //! * [`sync`]: the only place of the workspace that names the raw atomics; loom can swap them.
 //!
@@ -14,21 +15,25 @@
 extern crate std;
 
 mod arch;
+pub mod call;
 pub mod frozen;
 #[cfg(not(target_os = "none"))]
 pub mod host;
 pub mod id;
 pub mod local;
 pub mod lock;
+pub mod mailbox;
 pub mod pin;
 pub mod set;
 pub mod sync;
 pub mod topology;
 
+pub use call::{CallSlot, Ipi};
 pub use frozen::Frozen;
 pub use id::{CoreId, MAX_CORES, MAX_NODES, NodeId};
 pub use local::{CoreCell, PerCpu};
 pub use lock::{Held, Lock};
+pub use mailbox::Inbox;
 pub use pin::{IrqOff, Pinned};
 pub use set::{AtomicCoreSet, CoreSet, NodeSet};
 pub use topology::Topology;
