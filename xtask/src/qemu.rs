@@ -189,22 +189,28 @@ impl Qemu {
         accelerator == Accelerator::Kvm || self.version >= X2APIC_SINCE
     }
 
+    /// Refuses a machine that this QEMU cannot build; worth asking before a long build.
+    ///
+    /// # Errors
+    /// [`Class::BadTopology`].
+    pub fn admit(&self, topology: &Topology, accelerator: Accelerator) -> Result<()> {
+        if topology.cores() <= MAX_XAPIC_CORES || self.has_x2apic(accelerator) {
+            return Ok(());
+        }
+        let what =
+            format!("{} cores need x2APIC, which QEMU {} does not emulate", topology.cores(), self.version);
+        Err(Error::new(Class::BadTopology, what).next(format!(
+            "ask for at most {MAX_XAPIC_CORES} cores, or install QEMU {X2APIC_SINCE} or newer"
+        )))
+    }
+
     /// The arguments that start `spec` with `payload` and the kernel command line `cmdline`.
     ///
     /// # Errors
-    /// [`Class::BadTopology`]: this QEMU cannot build the machine.
+    /// As [`admit`](Self::admit).
     pub fn arguments(&self, spec: &QemuSpec, payload: &Payload, cmdline: &str) -> Result<Vec<String>> {
         let topology = &spec.topology;
-        if topology.cores() > MAX_XAPIC_CORES && !self.has_x2apic(spec.accelerator) {
-            let what = format!(
-                "{} cores need x2APIC, which QEMU {} does not emulate",
-                topology.cores(),
-                self.version
-            );
-            return Err(Error::new(Class::BadTopology, what).next(format!(
-                "ask for at most {MAX_XAPIC_CORES} cores, or install QEMU {X2APIC_SINCE} or newer"
-            )));
-        }
+        self.admit(topology, spec.accelerator)?;
         let mut list = Arguments(Vec::new());
         list.words(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         list.words(spec.accelerator.arguments());

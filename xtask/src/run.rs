@@ -1,6 +1,6 @@
 //! `cargo xtask run`: boots the kernel with its serial port on this terminal.
 
-use crate::cli::RunArgs;
+use crate::cli::{LaneChoice, RunArgs};
 use crate::error::{Class, Error, Result};
 use crate::guest::End;
 use crate::process;
@@ -8,7 +8,7 @@ use crate::qemu::{Accelerator, Debugger, QemuSpec, Serial};
 use crate::setup::{self, Need};
 use crate::ui;
 use crate::{image, lane};
-use abi::boot::{ApicMode, Params};
+use abi::boot::{ApicMode, Lane, Params};
 use std::process::Command;
 
 /// The subcommand.
@@ -20,12 +20,13 @@ pub fn execute(args: &RunArgs) -> Result<()> {
     let cmdline = command_line(args)?;
     setup::ensure(&[Need::GuestTarget])?;
     let qemu = setup::qemu()?;
+    if let LaneChoice::Fixed(lane) = args.lane {
+        qemu.admit(&topology, accelerator(lane)?)?;
+    }
     let image = image::build()?;
     let lane = lane::resolve(args.lane, &qemu, &image)?;
-    let accelerator = Accelerator::of_lane(lane)
-        .ok_or_else(|| Error::new(Class::Usage, format!("the lane {} has no machine", lane.word())))?;
     let debugger = if args.gdb { Debugger::Wait } else { Debugger::None };
-    let spec = QemuSpec { topology, accelerator, serial: Serial::Terminal, debugger };
+    let spec = QemuSpec { topology, accelerator: accelerator(lane)?, serial: Serial::Terminal, debugger };
     let cmdline = format!("lane={} {cmdline}", lane.word());
     let arguments = qemu.arguments(&spec, &image.payload, &cmdline)?;
     ui::line(&format!("run: {}, {}; leave with Ctrl-A X", spec.topology, lane.word()));
@@ -37,6 +38,11 @@ pub fn execute(args: &RunArgs) -> Result<()> {
     // Zero is Ctrl-A X: the user had enough.
     let end = if status.success() { End::Stopped } else { End::of_status(status, "") };
     end.error().map_or(Ok(()), Err)
+}
+
+fn accelerator(lane: Lane) -> Result<Accelerator> {
+    Accelerator::of_lane(lane)
+        .ok_or_else(|| Error::new(Class::Usage, format!("the lane {} has no machine", lane.word())))
 }
 
 /// The kernel command line, refused here if the kernel would refuse it.

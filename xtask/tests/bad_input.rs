@@ -35,14 +35,14 @@ fn advised(output: &Output, code: i32) -> String {
 /// A folder of its own for a test.
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::create_dir_all(&path).unwrap();
+    fs::create_dir_all(&path).expect("a folder for the test");
     path
 }
 
 fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
     let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a script for the test");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable script");
     path
 }
 
