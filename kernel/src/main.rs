@@ -1,7 +1,35 @@
-//! kernel
+//! The Nearfield kernel.
+//!
+//! Glue: implements what the portable crates ask of a machine and owns the cores. Interrupts are off inside; every core runs on a stack
+//! and on core-local data of its own node. Everything that knows x86-64 is in [`arch`].
+//!
+//! Invariants of this crate:
+//! * G1: no page is writable and executable; the kernel never writes through a read-only mapping.
+//! * G2: the ports of the serial line are touched under its lock only.
+//! * G3: descriptor tables are complete before they are loaded and live forever.
+//! * G4: a core sets up its own interrupt controller, once, after its IDT.
+//! * G5: device registers are reached through uncached mappings that are never removed.
+//! * G6: a stack address is one inside a mapped stack (`stacks`).
+//! * G7: page tables are reached through one structure behind one lock, and come from zeroed frames that nothing else uses.
+//! * G8: firmware tables are mapped read-only and never unmapped.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod acpi;
+#[path = "arch/x86_64/mod.rs"]
+mod arch;
+mod cores;
+mod early;
+mod layout;
+mod levels;
+mod loader;
+mod log;
+mod machine;
+mod memory;
+mod panic;
+mod report;
+mod stacks;
+mod start;
+mod symbols;
+mod tests;

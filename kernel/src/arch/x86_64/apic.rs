@@ -1,0 +1,237 @@
+//! The local interrupt controller, x2APIC or xAPIC.
+//!
+//! The `x2apic` crate sets the unit up. What it leaves open is closed here: it unmasks a periodic timer and both LINT pins, and it always
+//! picks x2APIC where the CPU has it. End-of-interrupt and sending, which are hot, write the registers directly.
+
+use percpu::CoreSet;
+use percpu::sync::atomic::{AtomicU64, Ordering, fence};
+use x2apic::lapic::{LocalApicBuilder, TimerMode};
+use x86_64::registers::model_specific::Msr;
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::tables::vector;
+use crate::machine;
+
+/// IA32_APIC_BASE (SDM volume 3, figure 12-5 and §12.12.1): address, global enable (bit 11), x2APIC mode (bit 10).
+const APIC_BASE: u32 = 0x1b;
+const BASE_ENABLE: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Registers by their xAPIC offset (SDM volume 3, table 12-1). The x2APIC MSR is `0x800 + offset / 16` (§12.12.1.2).
+mod reg {
+    pub(super) const ID: u32 = 0x20;
+    pub(super) const EOI: u32 = 0xb0;
+    pub(super) const LDR: u32 = 0xd0;
+    pub(super) const SPURIOUS: u32 = 0xf0;
+    pub(super) const ICR_LOW: u32 = 0x300;
+    pub(super) const ICR_HIGH: u32 = 0x310;
+    pub(super) const LVT_TIMER: u32 = 0x320;
+    pub(super) const LVT_LINT0: u32 = 0x350;
+    pub(super) const LVT_LINT1: u32 = 0x360;
+    pub(super) const LVT_ERROR: u32 = 0x370;
+    pub(super) const TIMER_INITIAL: u32 = 0x380;
+}
+
+/// LVT mask bit (SDM volume 3, figure 12-8).
+const LVT_MASKED: u32 = 1 << 16;
+/// Software enable in the spurious-interrupt register (SDM volume 3, figure 12-23).
+const SOFTWARE_ENABLE: u32 = 1 << 8;
+/// Interrupt command register fields (SDM volume 3, figure 12-12): NMI delivery, logical destination, pending, assert, shorthand.
+const ICR_NMI: u64 = 0b100 << 8;
+const ICR_LOGICAL: u64 = 1 << 11;
+const ICR_PENDING: u32 = 1 << 12;
+const ICR_ASSERT: u64 = 1 << 14;
+const ICR_ALL_BUT_SELF: u64 = 0b11 << 18;
+
+/// Virtual address of the xAPIC registers; 0 in x2APIC mode. Written once by the boot core before another core runs.
+static XAPIC: AtomicU64 = AtomicU64::new(0);
+
+/// Which register interface is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Memory-mapped registers, 8-bit ids.
+    Xapic,
+    /// Model-specific registers, 32-bit ids.
+    X2apic,
+}
+
+impl Mode {
+    /// The word used in reports.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Mode::Xapic => "xapic",
+            Mode::X2apic => "x2apic",
+        }
+    }
+}
+
+/// The mode that [`choose`] settled.
+pub(crate) fn mode() -> Mode {
+    // ORDER: Relaxed; written before any other core runs (`choose`).
+    if XAPIC.load(Ordering::Relaxed) == 0 { Mode::X2apic } else { Mode::Xapic }
+}
+
+/// Physical address of the xAPIC registers.
+pub(crate) fn xapic_address() -> PhysAddr {
+    PhysAddr::new(read_msr(APIC_BASE) & BASE_ADDRESS)
+}
+
+/// Settles the mode for all cores: xAPIC with the registers mapped at `registers`, or x2APIC for `None`.
+pub(crate) fn choose(registers: Option<VirtAddr>) {
+    // ORDER: Relaxed; the release of the application processors orders this before their first use.
+    XAPIC.store(registers.map_or(0, VirtAddr::as_u64), Ordering::Relaxed);
+}
+
+/// Sets up the unit of the core this runs on: enabled, timer and pins masked, errors reported.
+pub(crate) fn enable() {
+    let base = read_msr(APIC_BASE);
+    match mode() {
+        Mode::X2apic => enable_by_crate(None),
+        // The crate insists on x2APIC where CPUID has it; leaving that mode is only possible through "disabled" (§12.12.5).
+        Mode::Xapic => {
+            if base & BASE_X2APIC != 0 {
+                write_msr(APIC_BASE, base & !(BASE_X2APIC | BASE_ENABLE));
+            }
+            write_msr(APIC_BASE, (base & !BASE_X2APIC) | BASE_ENABLE);
+            if machine::features().x2apic {
+                write(reg::SPURIOUS, SOFTWARE_ENABLE | u32::from(vector::SPURIOUS));
+                write(reg::LVT_ERROR, u32::from(vector::ERROR));
+            } else {
+                // ORDER: Relaxed; see `mode`.
+                enable_by_crate(Some(XAPIC.load(Ordering::Relaxed)));
+            }
+        }
+    }
+    for lvt in [reg::LVT_TIMER, reg::LVT_LINT0, reg::LVT_LINT1] {
+        write(lvt, LVT_MASKED);
+    }
+    write(reg::TIMER_INITIAL, 0);
+}
+
+fn enable_by_crate(xapic_base: Option<u64>) {
+    let mut builder = LocalApicBuilder::new();
+    builder
+        .timer_vector(usize::from(vector::SPURIOUS))
+        .error_vector(usize::from(vector::ERROR))
+        .spurious_vector(usize::from(vector::SPURIOUS))
+        .timer_mode(TimerMode::OneShot)
+        .timer_initial(0);
+    if let Some(base) = xapic_base {
+        builder.set_xapic_base(base);
+    }
+    let mut unit = builder.build().expect("G4: every field that the builder asks for was given");
+    // SAFETY: G4: this core's unit, set up once, with handlers for all three vectors in the IDT.
+    unsafe { unit.enable() };
+}
+
+/// The APIC id of the core this runs on, from the unit itself: CPUID.1 is wrong above 255 (DESIGN §2).
+pub(crate) fn id() -> u32 {
+    match mode() {
+        Mode::X2apic => read(reg::ID),
+        Mode::Xapic => read(reg::ID) >> 24,
+    }
+}
+
+/// Ends the interrupt in service.
+#[inline]
+pub(crate) fn end_of_interrupt() {
+    write(reg::EOI, 0);
+}
+
+/// Sends the inter-processor interrupt to one core.
+#[inline]
+pub(crate) fn send(apic_id: u32) {
+    send_icr(u64::from(vector::IPI) | ICR_ASSERT, apic_id);
+}
+
+/// Sends the inter-processor interrupt to every core but this one with a single command.
+#[inline]
+pub(crate) fn send_all_but_self() {
+    send_icr(u64::from(vector::IPI) | ICR_ASSERT | ICR_ALL_BUT_SELF, 0);
+}
+
+/// Sends a non-maskable interrupt to every core but this one.
+pub(crate) fn send_nmi_all_but_self() {
+    send_icr(ICR_NMI | ICR_ASSERT | ICR_ALL_BUT_SELF, 0);
+}
+
+/// Sends the inter-processor interrupt to each core of the set.
+///
+/// In x2APIC mode cores of one cluster are reached by one command: the logical id is derived from the APIC id, cluster in bits 31:16
+/// and a bit for each of its 16 members below (SDM volume 3, §12.12.10.2).
+pub(crate) fn send_set(cores: &CoreSet) {
+    if mode() == Mode::Xapic {
+        cores.iter().for_each(|core| send(machine::apic_id(core)));
+        return;
+    }
+    for cluster in machine::topology().clusters(cores) {
+        send_icr(u64::from(vector::IPI) | ICR_ASSERT | ICR_LOGICAL, cluster.destination());
+    }
+}
+
+#[inline]
+fn send_icr(command: u64, destination: u32) {
+    match mode() {
+        Mode::X2apic => {
+            // ORDER: SeqCst; WRMSR to x2APIC registers is not serialising (SDM volume 3, §12.12.3), so what the receiver will read must
+            // be globally visible first. Partner: the receiver's load in its interrupt handler.
+            fence(Ordering::SeqCst);
+            write_msr(msr_of(reg::ICR_LOW), u64::from(destination) << 32 | command);
+        }
+        Mode::Xapic => {
+            while read(reg::ICR_LOW) & ICR_PENDING != 0 {
+                core::hint::spin_loop();
+            }
+            // The destination field is bits 31:24 of the high half (SDM volume 3, figure 12-12). The uncached stores stay in order.
+            write(reg::ICR_HIGH, destination << 24);
+            write(reg::ICR_LOW, command as u32);
+        }
+    }
+}
+
+/// The logical x2APIC id, for checking the derivation that [`send_set`] relies on.
+pub(crate) fn logical_id() -> u32 {
+    read(reg::LDR)
+}
+
+const fn msr_of(offset: u32) -> u32 {
+    0x800 + (offset >> 4)
+}
+
+#[inline]
+fn read(offset: u32) -> u32 {
+    // ORDER: Relaxed; see `mode`.
+    match XAPIC.load(Ordering::Relaxed) {
+        0 => read_msr(msr_of(offset)) as u32,
+        base => {
+            let register = (base + u64::from(offset)) as *const u32;
+            // SAFETY: G5: the page of the registers is mapped uncached at `base` for the life of the kernel.
+            unsafe { register.read_volatile() }
+        }
+    }
+}
+
+#[inline]
+fn write(offset: u32, value: u32) {
+    // ORDER: Relaxed; see `mode`.
+    match XAPIC.load(Ordering::Relaxed) {
+        0 => write_msr(msr_of(offset), u64::from(value)),
+        base => {
+            let register = (base + u64::from(offset)) as *mut u32;
+            // SAFETY: G5, as in `read`; the callers write values that the manual defines.
+            unsafe { register.write_volatile(value) };
+        }
+    }
+}
+
+fn read_msr(index: u32) -> u64 {
+    // SAFETY: only architectural registers that the CPU's features promise are read in this file.
+    unsafe { Msr::new(index).read() }
+}
+
+#[inline]
+fn write_msr(index: u32, value: u64) {
+    // SAFETY: only architectural registers that the CPU's features promise are written in this file, with defined values.
+    unsafe { Msr::new(index).write(value) };
+}

@@ -1,0 +1,109 @@
+//! What this CPU can do, and switching on what protects the kernel.
+
+use core::arch::x86_64::__cpuid_count;
+
+use percpu::topology::cpuid::Registers;
+use raw_cpuid::{CpuId, CpuIdReaderNative};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+
+/// CPU features that the kernel acts on or reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Features {
+    pub(crate) x2apic: bool,
+    pub(crate) nx: bool,
+    pub(crate) smep: bool,
+    pub(crate) smap: bool,
+    pub(crate) umip: bool,
+    pub(crate) huge_1g: bool,
+    pub(crate) pcid: bool,
+    pub(crate) invpcid: bool,
+    pub(crate) rdtscp: bool,
+    pub(crate) invariant_tsc: bool,
+    pub(crate) tsc_deadline: bool,
+    pub(crate) monitor: bool,
+    pub(crate) fsgsbase: bool,
+    pub(crate) hypervisor: bool,
+}
+
+impl Features {
+    /// Reads the features of the CPU this runs on.
+    pub(crate) fn read() -> Self {
+        let id = CpuId::new();
+        let mut features = Self::default();
+        if let Some(info) = id.get_feature_info() {
+            features.x2apic = info.has_x2apic();
+            features.pcid = info.has_pcid();
+            features.tsc_deadline = info.has_tsc_deadline();
+            features.monitor = info.has_monitor_mwait();
+            features.hypervisor = info.has_hypervisor();
+        }
+        if let Some(info) = id.get_extended_feature_info() {
+            features.smep = info.has_smep();
+            features.smap = info.has_smap();
+            features.umip = info.has_umip();
+            features.invpcid = info.has_invpcid();
+            features.fsgsbase = info.has_fsgsbase();
+        }
+        if let Some(info) = id.get_extended_processor_and_feature_identifiers() {
+            features.nx = info.has_execute_disable();
+            features.huge_1g = info.has_1gib_pages();
+            features.rdtscp = info.has_rdtscp();
+        }
+        if let Some(info) = id.get_advanced_power_mgmt_info() {
+            features.invariant_tsc = info.has_invariant_tsc();
+        }
+        features
+    }
+
+    /// The names of the features that are present, in a fixed order, for reports.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("x2apic", self.x2apic),
+            ("nx", self.nx),
+            ("smep", self.smep),
+            ("smap", self.smap),
+            ("umip", self.umip),
+            ("1gib_pages", self.huge_1g),
+            ("pcid", self.pcid),
+            ("invpcid", self.invpcid),
+            ("rdtscp", self.rdtscp),
+            ("invariant_tsc", self.invariant_tsc),
+            ("tsc_deadline", self.tsc_deadline),
+            ("monitor", self.monitor),
+            ("fsgsbase", self.fsgsbase),
+            ("hypervisor", self.hypervisor),
+        ]
+        .into_iter()
+        .filter_map(|(name, present)| present.then_some(name))
+    }
+}
+
+/// One CPUID leaf, as `percpu::topology` wants it.
+pub(crate) fn leaf(leaf: u32, subleaf: u32) -> Registers {
+    let r = __cpuid_count(leaf, subleaf);
+    Registers { eax: r.eax, ebx: r.ebx, ecx: r.ecx, edx: r.edx }
+}
+
+/// CPUID of this CPU.
+pub(crate) fn cpuid() -> CpuId<CpuIdReaderNative> {
+    CpuId::new()
+}
+
+/// Switches on write protection, no-execute and, where present, SMEP, SMAP, UMIP and global pages (SDM volume 3, §2.5 and §4.6).
+///
+/// Every core calls this before it leaves the loader's page tables: the kernel's tables use the no-execute bit.
+pub(crate) fn protect(features: &Features) {
+    if features.nx {
+        // SAFETY: G1: no mapping in use executes from a page with the bit set.
+        unsafe { Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE)) };
+    }
+    let cr0 = Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR;
+    // SAFETY: G1: the kernel never writes through a read-only mapping; the kernel uses no floating point.
+    unsafe { Cr0::update(|flags| flags.insert(cr0)) };
+    let mut cr4 = Cr4Flags::PAGE_GLOBAL;
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
+    cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
+    // SAFETY: every bit was found in CPUID, and no user mapping exists that the kernel would touch.
+    unsafe { Cr4::update(|flags| flags.insert(cr4)) };
+}

@@ -1,0 +1,124 @@
+# Where control enters the kernel: from the loader, on application processors, and on every trap.
+
+# kernel_entry: the boot processor, from the loader.
+#   in: the state that the Limine protocol promises (64-bit mode, IF clear, the loader's stack and page tables)
+#   out: never returns.  stack: the loader's.  GS: unset.
+.section .text.entry, "ax"
+.global kernel_entry
+kernel_entry:
+    xor ebp, ebp
+    call {boot_main}
+    ud2
+
+# entry_switch: leave the loader's page tables and stack for good.
+#   in: rdi = physical root of the kernel's page tables, rsi = top of the new stack, rdx = where to continue, rcx = its argument
+#   out: never returns.  clobbers: all.  IF stays clear.
+#   The code is mapped at the same address in both spaces, so the instruction after the load of CR3 exists in both.
+.global entry_switch
+entry_switch:
+    mov cr3, rdi
+    mov rsp, rsi
+    xor ebp, ebp
+    mov rdi, rcx
+    call rdx
+    ud2
+
+# entry_core: an application processor that the loader has released.
+#   in: rdi = its MP information structure, in the loader's address space
+#   out: never returns.  stack: its own, whose top was put into the structure's free field before the release.
+#   The one shared page-table root is in the kernel image, which both address spaces map.
+.global entry_core
+entry_core:
+    mov rsp, [rdi + {mp_extra}]
+    mov rcx, [rip + {kernel_root}]
+    mov cr3, rcx
+    xor ebp, ebp
+    mov rdi, [rsp]
+    call {core_main}
+    ud2
+
+# trap_stubs: 256 stubs of 16 bytes, one for each vector, so that the table can compute their addresses.
+#   Every stub leaves an error code (0 where the CPU pushes none) and the vector on the stack.
+.section .text.trap, "ax"
+.balign 16
+.global trap_stubs
+trap_stubs:
+.set vector, 0
+.rept 256
+    .balign 16
+    # SDM volume 3, table 7-1: the exceptions that push an error code.
+    .if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+    push 0
+    .endif
+    push vector
+    jmp trap_common
+    .set vector, vector + 1
+.endr
+
+# trap_common: save every general register as a TrapFrame, call the dispatcher, restore, return.
+#   in: vector and error code on the stack.  GS: the kernel's.  IF: clear.
+#   The CPU aligned the stack to 16 before pushing 5 words; 2 words and 15 registers later it is aligned again.
+trap_common:
+    push rax
+    push rbx
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push rbp
+    push r8
+    push r9
+    push r10
+    push r11
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov rdi, rsp
+    call {trap_dispatch}
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rbp
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rbx
+    pop rax
+    add rsp, 16
+    iretq
+
+# irq_ipi: the inter-processor interrupt. Only what a C function may clobber is saved.
+#   in: nothing beyond the interrupt frame.  GS: the kernel's.  IF: clear.
+#   5 words by the CPU and 9 here leave the stack aligned to 16.
+.balign 64
+.global irq_ipi
+irq_ipi:
+    push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    cld
+    call {on_ipi}
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rax
+    iretq

@@ -1,0 +1,11 @@
+//! Everything that knows it runs on x86-64: entry, tables, traps, interrupt controller, clock, page tables, ports.
+
+pub(crate) mod apic;
+pub(crate) mod cpu;
+pub(crate) mod entry;
+pub(crate) mod io;
+pub(crate) mod ipi;
+pub(crate) mod paging;
+pub(crate) mod tables;
+pub(crate) mod trap;
+pub(crate) mod tsc;

@@ -1,0 +1,135 @@
+//! Descriptor tables: a GDT and TSS for every core, one IDT for all.
+//!
+//! The three exceptions that can strike while the stack is unusable or half switched run on stacks of their own (IST; SDM volume 3,
+//! §7.14.5): double fault, non-maskable interrupt, machine check.
+
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
+use x86_64::instructions::tables::load_tss;
+use x86_64::structures::DescriptorTablePointer;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
+use x86_64::structures::tss::TaskStateSegment;
+
+use super::entry;
+
+/// Interrupt vectors of the kernel's own making. Vectors 32 to 239 are free for devices.
+pub(crate) mod vector {
+    /// Inter-processor interrupt: look at your mailbox.
+    pub(crate) const IPI: u8 = 0xf0;
+    /// Local APIC error.
+    pub(crate) const ERROR: u8 = 0xfe;
+    /// Local APIC spurious interrupt; its low four bits must be ones on old parts (SDM volume 3, §12.9).
+    pub(crate) const SPURIOUS: u8 = 0xff;
+    /// Non-maskable interrupt.
+    pub(crate) const NMI: u8 = 2;
+    /// Double fault.
+    pub(crate) const DOUBLE_FAULT: u8 = 8;
+    /// Page fault.
+    pub(crate) const PAGE_FAULT: u8 = 14;
+    /// Machine check.
+    pub(crate) const MACHINE_CHECK: u8 = 18;
+}
+
+/// The exceptions with a stack of their own, in the order of their IST slots.
+pub(crate) const IST_VECTORS: [u8; 3] = [vector::DOUBLE_FAULT, vector::NMI, vector::MACHINE_CHECK];
+
+/// The descriptor tables of one core.
+#[repr(C, align(64))]
+pub(crate) struct Tables {
+    tss: TaskStateSegment,
+    gdt: GlobalDescriptorTable,
+}
+
+impl Tables {
+    /// Tables whose IST slots lead to the given stack tops, in the order of [`IST_VECTORS`].
+    pub(crate) fn new(ist_tops: [VirtAddr; IST_VECTORS.len()]) -> Self {
+        let mut tss = TaskStateSegment::new();
+        // The structure is packed: the table is written whole, by value.
+        let mut table = tss.interrupt_stack_table;
+        table[..IST_VECTORS.len()].copy_from_slice(&ist_tops);
+        tss.interrupt_stack_table = table;
+        Self { tss, gdt: GlobalDescriptorTable::new() }
+    }
+
+    /// Makes these the tables of the core this runs on, together with the shared IDT.
+    ///
+    /// The segment registers' bases are reset: the caller installs the GS base afterwards.
+    pub(crate) fn load(&'static mut self) {
+        let code = self.gdt.append(Descriptor::kernel_code_segment());
+        let data = self.gdt.append(Descriptor::kernel_data_segment());
+        let task = self.gdt.append(Descriptor::tss_segment(&self.tss));
+        self.gdt.load();
+        load_segments(code, data);
+        // SAFETY: the selector was just made from this core's TSS, which lives forever.
+        unsafe { load_tss(task) };
+        load_idt();
+    }
+}
+
+fn load_segments(code: SegmentSelector, data: SegmentSelector) {
+    let null = SegmentSelector::NULL;
+    // SAFETY: `code` selects the 64-bit code segment of the table that was just loaded.
+    unsafe { CS::set_reg(code) };
+    // SAFETY: `data` selects the writable data segment of the same table.
+    unsafe { SS::set_reg(data) };
+    // SAFETY: 64-bit mode ignores these segments apart from the bases of FS and GS, which the kernel sets through their MSRs.
+    unsafe { DS::set_reg(null) };
+    // SAFETY: as for DS.
+    unsafe { ES::set_reg(null) };
+    // SAFETY: as for DS.
+    unsafe { FS::set_reg(null) };
+    // SAFETY: as for DS.
+    unsafe { GS::set_reg(null) };
+}
+
+/// One gate of the IDT (SDM volume 3, figure 7-8): offset 15:0, selector, IST, attributes, offset 31:16, offset 63:32, reserved.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Gate {
+    offset_low: u16,
+    selector: u16,
+    ist: u8,
+    attributes: u8,
+    offset_middle: u16,
+    offset_high: u32,
+    reserved: u32,
+}
+
+const _: () = assert!(size_of::<Gate>() == 16);
+
+/// Present, DPL 0, 64-bit interrupt gate: IF is cleared on entry.
+const INTERRUPT_GATE: u8 = 0x8e;
+
+/// The `x86_64` crate's IDT type gives most exceptions typed handlers that need a nightly ABI, so the 256 equal gates are written here.
+static IDT: Once<[Gate; 256]> = Once::new();
+
+fn load_idt() {
+    let idt = IDT.call_once(build_idt);
+    let pointer = DescriptorTablePointer {
+        limit: (size_of_val(idt) - 1) as u16,
+        base: VirtAddr::from_ptr(idt.as_ptr()),
+    };
+    // SAFETY: G3: the table is complete, never changes and lives forever.
+    unsafe { x86_64::instructions::tables::lidt(&pointer) };
+}
+
+fn build_idt() -> [Gate; 256] {
+    core::array::from_fn(|index| {
+        let vector = index as u8;
+        let address = match vector {
+            vector::IPI => entry::ipi_stub(),
+            _ => entry::trap_stub(vector),
+        };
+        let ist = IST_VECTORS.iter().position(|&v| v == vector).map_or(0, |slot| slot as u8 + 1);
+        Gate {
+            offset_low: address as u16,
+            selector: CS::get_reg().0,
+            ist,
+            attributes: INTERRUPT_GATE,
+            offset_middle: (address >> 16) as u16,
+            offset_high: (address >> 32) as u32,
+            reserved: 0,
+        }
+    })
+}

@@ -1,0 +1,47 @@
+//! The kernel's locks and their levels, lowest first. A core takes them in rising order only (K1 in `percpu::lock`).
+//!
+//! | level | lock | guards |
+//! |---|---|---|
+//! | 10 | [`TABLES`] | the kernel's page tables and the free part of the device region |
+//! | 20 | [`EARLY`] | memory before there is a frame allocator |
+//! | 200 | serial | the serial line: a leaf, so that everything can log |
+
+use percpu::sync::atomic::{AtomicBool, Ordering};
+use percpu::{IrqOff, Lock};
+
+use crate::arch::io::Serial;
+use crate::arch::paging::DeviceMap;
+use crate::early::Early;
+
+/// The kernel's page tables, once entered.
+pub(crate) static TABLES: Lock<10, Option<DeviceMap>> = Lock::new(None);
+
+/// What is left of the memory map until the frame allocator takes over.
+pub(crate) static EARLY: Lock<20, Option<Early>> = Lock::new(None);
+
+static SERIAL: Lock<200, Serial> = Lock::new(Serial::absent());
+
+/// Set when a dying core has taken the serial line by force.
+static SEIZED: AtomicBool = AtomicBool::new(false);
+
+/// Uses the serial line.
+///
+/// This starts a lock chain of its own, since the log must be usable under any lock: level 200 is above them all.
+pub(crate) fn serial<R>(f: impl FnOnce(&mut Serial) -> R) -> R {
+    // ORDER: Relaxed; only the core that set the flag goes on running (`seize_serial`).
+    if SEIZED.load(Ordering::Relaxed) {
+        // SAFETY: `seize_serial`'s caller has stopped every other core, and this core never returns to what it was doing.
+        return unsafe { SERIAL.force(f) };
+    }
+    IrqOff::with(|irq| irq.locks(|held| SERIAL.with(held, |serial, _| f(serial))))
+}
+
+/// From now on the serial line belongs to this core, whoever held its lock.
+///
+/// # Safety
+/// 1. Every other core has stopped for good.
+/// 2. The caller never returns to the code it interrupted.
+pub(crate) unsafe fn seize_serial() {
+    // ORDER: Relaxed; see `serial`.
+    SEIZED.store(true, Ordering::Relaxed);
+}

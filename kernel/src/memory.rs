@@ -1,0 +1,176 @@
+//! Physical memory: the kernel's frame allocator, its core-local caches, and who feeds it.
+
+use mm::frames::{Config, CoreCache, Frames, Plan, Request};
+use mm::{FrameError, FrameId, Order, PhysRange};
+use percpu::sync::atomic::{AtomicU64, Ordering};
+use percpu::{CoreCell, CoreId, IrqOff, NodeId, core_local};
+use spin::Once;
+use x86_64::PhysAddr;
+
+use crate::early;
+use crate::layout;
+use crate::loader::{MAX_RANGES, Use};
+use crate::{cores, machine, start};
+
+static FRAMES: Once<Frames<'static>> = Once::new();
+
+core_local! {
+    /// This core's part of the frame allocator.
+    static CACHE: CoreCell<CoreCache<'static>> = CoreCell::new(CoreCache::new(CoreId::new(0), NodeId::new(0)));
+}
+
+/// Bytes that were taken before the frame allocator was there, the image and kept files included. Written once, by [`init`].
+static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Ranges with their nodes, of fixed capacity: a range of the memory map can fall into several at node borders.
+struct NodeRanges {
+    items: [(NodeId, PhysRange); MAX_RANGES],
+    len: usize,
+}
+
+impl NodeRanges {
+    /// Cuts a range at the borders of the firmware's affinity ranges; what none covers is node 0's.
+    fn add(&mut self, range: PhysRange) {
+        let topology = machine::topology();
+        let mut at = range.start.address();
+        let end = range.end.address();
+        while at < end {
+            let (node, until) = match topology.range_of(at) {
+                Some(known) => (known.node, known.end),
+                None => {
+                    let next = topology.memory().iter().map(|r| r.start).find(|&s| s > at);
+                    (NodeId::new(0), next.unwrap_or(end))
+                }
+            };
+            let until = until.min(end);
+            self.push(node, PhysRange::inside(at, until));
+            at = until;
+        }
+    }
+
+    fn push(&mut self, node: NodeId, range: PhysRange) {
+        if range.is_empty() {
+            return;
+        }
+        match self.items.get_mut(self.len) {
+            Some(slot) => {
+                *slot = (node, range);
+                self.len += 1;
+            }
+            None => crate::log!("memory: no room to keep track of {range:?}: not used"),
+        }
+    }
+}
+
+/// Builds the frame allocator from all memory that is left, the loader's included: every core has left its stack and its tables.
+///
+/// # Errors
+/// As [`Plan::new`] and [`Frames::new`]; [`FrameError::OutOfMemory`] where a node has no room for its metadata.
+pub(crate) fn init() -> Result<(), FrameError> {
+    let topology = machine::topology();
+    let mut ranges = NodeRanges {
+        items: [(NodeId::new(0), PhysRange::new(FrameId::new(0), FrameId::new(0))); MAX_RANGES],
+        len: 0,
+    };
+    early::with(|early| early.ranges().iter().for_each(|&range| ranges.add(range)));
+    start::handover().ranges.of(Use::Reclaimable).for_each(|range| ranges.add(range));
+    let distance = |a: NodeId, b: NodeId| {
+        let known = a.index() < topology.node_count() && b.index() < topology.node_count();
+        if known { topology.distance(a, b) } else { u8::MAX }
+    };
+    let memory = &ranges.items[..ranges.len];
+    let config = Config { memory, reserved: &[], distance: &distance, cores: topology.core_count() };
+    let plan = Plan::new(&config)?;
+    let mut reserved = [PhysRange::new(FrameId::new(0), FrameId::new(0)); percpu::MAX_NODES];
+    for node in plan.nodes().iter() {
+        let bytes = plan.metadata_bytes(node) as u64;
+        let at = early::take_near(node, bytes).ok_or(FrameError::OutOfMemory)?.as_u64();
+        reserved[node.index()] = PhysRange::covering(at, at + bytes);
+    }
+    let config = Config { reserved: &reserved, ..config };
+    let frames = Frames::new(&config, &plan, |node, bytes| {
+        let at = layout::direct(PhysAddr::new(reserved[node.index()].start.address())).as_mut_ptr::<u64>();
+        // SAFETY: `take_near` gave this node's metadata that much zeroed memory above, for good, and this is its one use.
+        unsafe { core::slice::from_raw_parts_mut(at, bytes / size_of::<u64>()) }
+    })?;
+    FRAMES.call_once(|| frames);
+    let taken = early::finish();
+    let kept: u64 =
+        start::handover().ranges.of(Use::Kept).map(|range| range.frames() as u64 * early::PAGE).sum();
+    // ORDER: Relaxed; read for reports only, after every core has been started by calls that order it.
+    KEPT_BYTES.store(taken + kept, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Gives the core that runs this its own cache. Before its first allocation.
+pub(crate) fn enter(core: CoreId) {
+    let node = machine::topology().node_of(core);
+    IrqOff::with(|irq| CACHE.with_mut(irq, |cache| *cache = CoreCache::new(core, node)));
+}
+
+/// The frame allocator.
+pub(crate) fn frames() -> &'static Frames<'static> {
+    FRAMES.get().expect("the frame allocator is built before anything but bring-up asks for it")
+}
+
+/// Runs `f` with the allocator and this core's cache.
+#[inline(always)]
+pub(crate) fn with<R>(
+    irq: &IrqOff,
+    f: impl FnOnce(&'static Frames<'static>, &mut CoreCache<'static>) -> R,
+) -> R {
+    let frames = frames();
+    CACHE.with_mut(irq, |cache| f(frames, cache))
+}
+
+/// A zeroed frame for a page table.
+pub(crate) fn table_frame() -> Option<PhysAddr> {
+    if FRAMES.get().is_none() {
+        return early::page();
+    }
+    let frame =
+        IrqOff::with(|irq| with(irq, |frames, cache| frames.get_from(cache, Order::FRAME, Request::LOCAL)));
+    let at = PhysAddr::new(frame.ok()?.address());
+    // SAFETY: the frame is ours alone and the direct map shows all memory.
+    unsafe { layout::direct(at).as_mut_ptr::<u8>().write_bytes(0, early::PAGE as usize) };
+    Some(at)
+}
+
+/// Bytes that the memory map names: usable, the loader's, and what holds the kernel and firmware tables.
+pub(crate) fn total_bytes() -> u64 {
+    start::handover().ranges.all().iter().map(|(range, _)| range.frames() as u64 * early::PAGE).sum()
+}
+
+/// Free frames of all nodes, those in caches included. Exact only while no core allocates.
+pub(crate) fn free_frames() -> usize {
+    frames().stats().free
+}
+
+/// Bytes of a node that the memory map names, whoever has them now.
+pub(crate) fn node_bytes(node: NodeId) -> u64 {
+    let topology = machine::topology();
+    let overlap = |range: PhysRange, start: u64, end: u64| {
+        range.end.address().min(end).saturating_sub(range.start.address().max(start))
+    };
+    let map = start::handover().ranges.all().iter().map(|&(range, _)| range);
+    map.map(|range| {
+        let known = topology.memory().iter();
+        let covered: u64 = known.clone().map(|m| overlap(range, m.start, m.end)).sum();
+        let own: u64 = known.filter(|m| m.node == node).map(|m| overlap(range, m.start, m.end)).sum();
+        // What no affinity range covers is node 0's.
+        let rest = range.frames() as u64 * early::PAGE - covered;
+        if node == NodeId::new(0) { own + rest } else { own }
+    })
+    .sum()
+}
+
+/// Gives back what every core's cache holds, so that all free memory is in the open.
+pub(crate) fn drain_all(crew: &mut cores::Crew) {
+    crew.run(&cores::all_online(), |held| with(held, |frames, cache| frames.drain(cache)));
+}
+
+/// Bytes that the kernel itself occupies: image, bundle, page tables, metadata, stacks and core-local data.
+pub(crate) fn kernel_bytes() -> u64 {
+    // ORDER: Relaxed; see `init`.
+    KEPT_BYTES.load(Ordering::Relaxed)
+}

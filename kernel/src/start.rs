@@ -1,0 +1,259 @@
+//! From the loader's jump to all cores idle.
+//!
+//! 1. [`boot_main`], on the loader's stack and page tables: copy the loader's answers, build the kernel's own page tables.
+//! 2. [`boot_continue`], in the kernel's space on a stack in the image: firmware tables, topology, frame allocator, and for every core its
+//!    core-local data and stacks on its own node.
+//! 3. [`boot_core`], on the boot core's own stack: release the other cores, calibrate the clock meanwhile, wait for them, go to work.
+//! 4. [`core_main`], every other core: its tables, its interrupt controller, online, idle.
+
+use abi::boot::{Mode, Params};
+use abi::exit::Exit;
+use mm::PhysRange;
+use percpu::CoreId;
+use percpu::sync::cell::UnsafeCell;
+use spin::Once;
+use x86_64::VirtAddr;
+
+use crate::arch::apic;
+use crate::arch::entry;
+use crate::arch::io;
+use crate::arch::paging::{self, KernelTables, Kind};
+use crate::arch::{cpu, tsc};
+use crate::early::{self, Early};
+use crate::layout::{self, DIRECT};
+use crate::levels;
+use crate::loader::{self, Handover};
+use crate::{acpi, cores, log, machine, memory, report, stacks, symbols, tests};
+
+/// What the loader told us.
+static HANDOVER: Once<Handover> = Once::new();
+
+/// The loader's answers; available from [`boot_continue`] on.
+pub(crate) fn handover() -> &'static Handover {
+    HANDOVER.get().expect("the handover is filled before anything asks for it")
+}
+
+/// The decoded command line.
+pub(crate) fn params() -> Params<'static> {
+    Params::parse(handover().command_line()).unwrap_or_default()
+}
+
+/// The stack between the loader's and the boot core's own, in the image because nothing can be allocated on a node yet.
+#[repr(C, align(4096))]
+struct BootStack(UnsafeCell<[u8; BOOT_STACK]>);
+
+// SAFETY: only the boot core ever runs on it, and nothing refers to it as a value.
+unsafe impl Sync for BootStack {}
+
+const BOOT_STACK: usize = 64 * 1024;
+static BOOT_STACK_MEMORY: BootStack = BootStack(UnsafeCell::new([0; BOOT_STACK]));
+
+/// Ends the run before the kernel is up.
+fn give_up(exit: Exit, why: core::fmt::Arguments<'_>) -> ! {
+    log!("boot: {why}");
+    io::exit(exit)
+}
+
+/// First Rust code of the kernel; see the module's header.
+pub(crate) extern "C" fn boot_main() -> ! {
+    machine::note_entry(tsc::now());
+    levels::serial(|serial| serial.init());
+    let mut handover = loader::empty();
+    if let Err(missing) = handover.fill() {
+        give_up(Exit::BadLoader, format_args!("the boot loader did not provide: {missing:?}"));
+    }
+    let handover = HANDOVER.call_once(|| handover);
+    machine::set_features(cpu::Features::read());
+    cpu::protect(machine::features());
+    match loader::processors() {
+        Ok((boot, list)) => machine::set_processors(boot, list, handover.direct_map),
+        Err(missing) => {
+            give_up(Exit::BadLoader, format_args!("the boot loader did not provide: {missing:?}"))
+        }
+    }
+    let Some(tables) = build_tables(handover) else {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the kernel's page tables"));
+    };
+    let root = tables.root();
+    entry::publish_root(root);
+    paging::install(tables);
+    let top = VirtAddr::from_ptr(&raw const BOOT_STACK_MEMORY) + BOOT_STACK as u64;
+    // SAFETY: the tables map the image, where the stack is, and the direct map, which is all that `boot_continue` needs.
+    unsafe { entry::switch(root, top, boot_continue, 0) }
+}
+
+/// Builds the kernel's page tables: the direct map and the image.
+fn build_tables(handover: &Handover) -> Option<KernelTables> {
+    let offset = handover.direct_map;
+    let mut early = Early::new(&handover.ranges, offset.as_u64());
+    let mut page = || early.take(early::PAGE);
+    let mut tables = KernelTables::new(offset, &mut page)?;
+    for &(range, _) in handover.ranges.all() {
+        let at = VirtAddr::new(DIRECT.base + range.start.address());
+        tables.map(at, range, Kind::Data, &mut page)?;
+    }
+    for (start, end, kind) in image_segments() {
+        let physical = handover.image.as_u64() + (start - layout::IMAGE.base);
+        tables.map(
+            VirtAddr::new(start),
+            PhysRange::inside(physical, physical + (end - start)),
+            kind,
+            &mut page,
+        )?;
+    }
+    early.relocate(DIRECT.base);
+    percpu::IrqOff::with(|irq| irq.locks(|held| levels::EARLY.with(held, |slot, _| *slot = Some(early))));
+    Some(tables)
+}
+
+/// The segments of the image by the symbols of `link.ld`: first address, end, protection.
+fn image_segments() -> [(u64, u64, Kind); 3] {
+    unsafe extern "C" {
+        static __image_start: u8;
+        static __text_end: u8;
+        static __rodata_end: u8;
+        static __image_end: u8;
+    }
+    let (start, text) = (&raw const __image_start as u64, &raw const __text_end as u64);
+    let (rodata, end) = (&raw const __rodata_end as u64, &raw const __image_end as u64);
+    [(start, text, Kind::Code), (text, rodata, Kind::ReadOnly), (rodata, end, Kind::Data)]
+}
+
+/// In the kernel's own address space.
+extern "C" fn boot_continue(_: u64) -> ! {
+    let handover = handover();
+    if let Some((address, length)) = handover.file {
+        let start = layout::direct(address).as_ptr::<u8>();
+        // SAFETY: the loader keeps the file in memory of the type "executable and modules", which nothing reuses.
+        symbols::install(unsafe { core::slice::from_raw_parts(start, length) });
+    }
+    if let Err(bad) = Params::parse(handover.command_line()) {
+        give_up(
+            Exit::BadCommandLine,
+            format_args!("the kernel command line has the unknown word {:?}", bad.0),
+        );
+    }
+    choose_interrupt_controller();
+    let Some(firmware) = acpi::Tables::open(handover.rsdp) else {
+        give_up(Exit::BadLoader, format_args!("the ACPI tables are damaged"));
+    };
+    machine::discover(&firmware);
+    if cores::prepare().is_none() {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the cores' stacks and data"));
+    }
+    let top = stacks::top(machine::boot_core(), 0);
+    // SAFETY: the same root; the stack was mapped by `cores::prepare` and nothing uses it yet.
+    unsafe { entry::switch(paging::current_root(), top, boot_core, 0) }
+}
+
+fn choose_interrupt_controller() {
+    let wanted = params().apic == abi::boot::ApicMode::Auto && machine::features().x2apic;
+    if wanted {
+        apic::choose(None);
+        return;
+    }
+    if machine::highest_apic_id() > 0xff {
+        give_up(Exit::Unsupported, format_args!("APIC ids above 255 need x2APIC"));
+    }
+    let registers = paging::map_physical(apic::xapic_address(), early::PAGE, Kind::Device);
+    let Some(registers) = registers else {
+        give_up(Exit::NoMemory, format_args!("no memory to map the interrupt controller"));
+    };
+    apic::choose(Some(registers));
+}
+
+/// On the boot core's own stack.
+extern "C" fn boot_core(_: u64) -> ! {
+    cores::enter(machine::boot_core());
+    cores::release_others();
+    let firmware = acpi::Tables::open(handover().rsdp).expect("G8: the tables were opened before");
+    let clock = tsc::calibrate(firmware.reference_clock().as_ref());
+    let Some((hertz, source)) = clock else {
+        give_up(
+            Exit::Unsupported,
+            format_args!("the time-stamp counter's frequency is unknown: no HPET, no PM timer"),
+        );
+    };
+    machine::set_clock(hertz, source);
+    if let Err(missing) = cores::wait_for_all() {
+        give_up(Exit::Unsupported, format_args!("{missing:?} did not come online"));
+    }
+    machine::note_online(tsc::now());
+    machine::set_power_off(firmware.power_off());
+    if let Err(error) = memory::init() {
+        give_up(Exit::NoMemory, format_args!("the frame allocator could not be set up: {error}"));
+    }
+    report::banner();
+    run()
+}
+
+/// An application processor; see the module's header. `index` is the top word of its stack.
+pub(crate) extern "C" fn core_main(index: u64) -> ! {
+    cpu::protect(machine::features());
+    let core = CoreId::from_index(index as usize)
+        .expect("the stack's top word was written by `cores::release_others`");
+    cores::enter(core);
+    cores::online(core);
+    cores::idle()
+}
+
+fn run() -> ! {
+    let params = params();
+    match params.plant {
+        "panic" => panic!("planted: a panic was asked for"),
+        "page-fault" => plant::page_fault(),
+        "write-text" => plant::write_to_text(),
+        "stack-overflow" => plant::stack_overflow(),
+        "hang" => io::halt(),
+        _ => {}
+    }
+    let exit = match params.mode {
+        Mode::Idle => cores::idle(),
+        Mode::Test => tests::run(&params),
+        Mode::Bench => Exit::Success,
+    };
+    finish(exit)
+}
+
+/// Ends a run that did what was asked: with the emulator's exit device, or by switching the machine off.
+fn finish(exit: Exit) -> ! {
+    io::try_exit(exit);
+    if let Some(power_off) = machine::power_off() {
+        power_off.perform();
+    }
+    io::halt()
+}
+
+/// Whether an address is inside a stack that is mapped (G6).
+pub(crate) fn is_stack(address: u64) -> bool {
+    let boot = VirtAddr::from_ptr(&raw const BOOT_STACK_MEMORY).as_u64();
+    (boot..boot + BOOT_STACK as u64).contains(&address) || stacks::contains(address, cores::prepared())
+}
+
+/// Faults on purpose, to see that they are reported: `plant=` on the command line.
+mod plant {
+    use crate::layout;
+
+    /// Reads an address that nothing maps.
+    pub(super) fn page_fault() {
+        let nowhere = (layout::DEVICES.base + layout::DEVICES.size - 4096) as *const u64;
+        // SAFETY: none: this is the fault that was asked for.
+        unsafe { nowhere.read_volatile() };
+    }
+
+    /// Writes to the kernel's code, which G1 forbids.
+    pub(super) fn write_to_text() {
+        let text = layout::IMAGE.base as *mut u8;
+        // SAFETY: none: this is the fault that was asked for.
+        unsafe { text.write_volatile(0) };
+    }
+
+    /// Runs into the guard page below the stack.
+    #[inline(never)]
+    pub(super) fn stack_overflow() {
+        let frame = [0_u8; 512];
+        core::hint::black_box(&frame);
+        core::hint::black_box(stack_overflow as fn())();
+        core::hint::black_box(&frame);
+    }
+}

@@ -1,0 +1,105 @@
+//! Tests that run in the kernel: one table, run by name.
+//!
+//! Every test leaves the machine as it found it: after each one the frame counts must be back at their baseline. The exit code of the run
+//! says whether all passed; the records say which did not and why.
+
+use abi::boot::{Lane, Params};
+use abi::exit::Exit;
+use perf::bench::Text;
+use perf::record::{Done, Outcome, Record, TestEnd, TestStart};
+
+use crate::cores::Crew;
+use crate::{log, memory, report};
+
+mod cores;
+
+/// Why a test did not pass.
+pub(crate) enum Verdict {
+    /// A check failed.
+    Failed(Text<200>),
+    /// The test makes no sense on this machine.
+    Skipped(&'static str),
+}
+
+/// What a test returns.
+pub(crate) type Result = core::result::Result<(), Verdict>;
+
+/// One test.
+pub(crate) struct Test {
+    name: &'static str,
+    run: fn(&mut Bed) -> Result,
+}
+
+/// What a test gets to work with.
+pub(crate) struct Bed {
+    /// Runs functions on other cores.
+    pub(crate) crew: Crew,
+    /// Seed of every pseudo-random sequence.
+    pub(crate) seed: u64,
+    /// The lane the host declared: tests of wall time make no sense in every one.
+    pub(crate) lane: Lane,
+}
+
+/// Fails the test with a message unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($arg:tt)*) => {
+        if !$condition {
+            return Err($crate::tests::failed(format_args!($($arg)*)));
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// A failure with a message, cut to what a record holds.
+pub(crate) fn failed(message: core::fmt::Arguments<'_>) -> Verdict {
+    let mut text = Text::new();
+    if core::fmt::Write::write_fmt(&mut text, message).is_err() {
+        log!("a test's message was too long: {message}");
+    }
+    Verdict::Failed(text)
+}
+
+const fn test(name: &'static str, run: fn(&mut Bed) -> Result) -> Test {
+    Test { name, run }
+}
+
+const TESTS: &[Test] = &[test("cores.identity", cores::identity)];
+
+/// Runs the selected tests and returns how the run ends.
+pub(crate) fn run(params: &Params<'_>) -> Exit {
+    let mut done = Done::default();
+    let Some(crew) = Crew::new() else { return Exit::NoMemory };
+    let mut bed = Bed { crew, seed: params.seed, lane: params.lane };
+    for test in TESTS.iter().filter(|test| params.selects(test.name)) {
+        report::send(&Record::TestStart(TestStart { name: test.name }));
+        let outcome = run_one(test, &mut bed);
+        let (outcome, message) = match &outcome {
+            Ok(()) => (Outcome::Passed, ""),
+            Err(Verdict::Failed(message)) => (Outcome::Failed, message.as_str()),
+            Err(Verdict::Skipped(why)) => (Outcome::Skipped, *why),
+        };
+        match outcome {
+            Outcome::Passed | Outcome::Failed => done.run += 1,
+            Outcome::Skipped => done.skipped += 1,
+        }
+        done.failed += u32::from(outcome == Outcome::Failed);
+        log!("test {}: {} {message}", test.name, outcome.word());
+        report::send(&Record::TestEnd(TestEnd { name: test.name, outcome, message }));
+    }
+    report::send(&Record::Done(done));
+    match done {
+        Done { run: 0, skipped: 0, .. } => Exit::NothingMatched,
+        Done { failed: 0, .. } => Exit::Success,
+        Done { .. } => Exit::TestsFailed,
+    }
+}
+
+fn run_one(test: &Test, bed: &mut Bed) -> Result {
+    memory::drain_all(&mut bed.crew);
+    let before = memory::free_frames();
+    (test.run)(bed)?;
+    memory::drain_all(&mut bed.crew);
+    let after = memory::free_frames();
+    ensure!(after == before, "{} frames free before the test, {} after it", before, after);
+    Ok(())
+}
