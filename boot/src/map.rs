@@ -7,6 +7,7 @@
 
 use crate::{PAGE, Refusal, align_down, align_up};
 use abi::exit::Exit;
+use core::ops::Range;
 
 /// How many regions a map can hold. QEMU passes at most 128 and the loader splits off fewer than that.
 pub const CAPACITY: usize = 512;
@@ -147,20 +148,20 @@ impl Map {
         Ok(())
     }
 
-    /// Takes `size` bytes at a multiple of `align` from the highest usable memory that ends at or below `limit`.
+    /// Takes `size` bytes at a multiple of `align` from the highest usable memory within a range.
     ///
     /// From the top, because low memory is scarce (legacy DMA) and so that everything the loader takes ends up
     /// in one place.
     ///
     /// # Errors
     /// [`Exit::NoMemory`] when there is no such range; the number is `size`.
-    pub fn alloc(&mut self, size: u64, align: u64, limit: u64, kind: Kind) -> Result<u64, Refusal> {
+    pub fn alloc(&mut self, size: u64, align: u64, within: Range<u64>, kind: Kind) -> Result<u64, Refusal> {
         const NONE: &str = "no usable memory for a block of this many bytes";
         let none = Refusal::with(Exit::NoMemory, NONE, size);
         let size = align_up(size, PAGE).ok_or(none)?;
         let fits = |region: &Region| {
-            let base = align_down(region.end.min(limit).checked_sub(size)?, align);
-            (region.kind == Kind::Usable && base >= region.base).then_some(base)
+            let base = align_down(region.end.min(within.end).checked_sub(size)?, align);
+            (region.kind == Kind::Usable && base >= region.base.max(within.start)).then_some(base)
         };
         let base = self.regions().iter().rev().find_map(fits).ok_or(none)?;
         self.set(base, base + size, kind)?;

@@ -92,11 +92,11 @@ proptest! {
         map.from_firmware(entries.iter().copied()).unwrap();
         let mut given: Vec<(u64, u64)> = Vec::new();
         for (size, shift, low) in sizes {
-            let (align, limit) = (PAGE << shift, if low { 40 * 1024 } else { u64::MAX });
+            let (align, within) = (PAGE << shift, if low { 10 * 1024..40 * 1024 } else { 0..u64::MAX });
             let before = map.clone();
-            let Ok(base) = map.alloc(size, align, limit, Kind::LoaderReclaimable) else { continue };
+            let Ok(base) = map.alloc(size, align, within.clone(), Kind::LoaderReclaimable) else { continue };
             let end = base + size.next_multiple_of(PAGE);
-            prop_assert!(base % align == 0 && end <= limit);
+            prop_assert!(base % align == 0 && base >= within.start && end <= within.end);
             prop_assert!(before.regions().iter().any(|r| r.kind == Kind::Usable && r.base <= base && end <= r.end));
             prop_assert!(given.iter().all(|&(b, e)| e <= base || end <= b));
             given.push((base, end));

@@ -1,6 +1,6 @@
 //! Answering the kernel's requests (protocol, "Feature List").
 
-use super::physical::Heap;
+use super::physical::{Heap, anywhere};
 use super::rtc;
 use abi::exit::Exit;
 use boot::bundle::{Bundle, Member};
@@ -211,7 +211,7 @@ impl Answers<'_, '_> {
             self.heap.map.set(in_place, in_place + len.next_multiple_of(PAGE), Kind::ExecutableAndModules)?;
             in_place
         } else {
-            let (base, copy) = self.heap.block(len.max(1), PAGE, u64::MAX, Kind::ExecutableAndModules)?;
+            let (base, copy) = self.heap.block(len.max(1), PAGE, anywhere(), Kind::ExecutableAndModules)?;
             copy[..member.data.len()].copy_from_slice(member.data);
             base
         };

@@ -10,6 +10,8 @@ use core::mem::offset_of;
 
 /// Bytes of the stack the loader runs on.
 const STACK_SIZE: usize = 0x2_0000;
+/// Bytes of the stack that exceptions are reported on.
+const FAULT_STACK_SIZE: usize = 0x4000;
 /// Vectors of the processor's exceptions.
 const EXCEPTIONS: usize = 32;
 /// Vectors with a handler: the exceptions, then those that a parked core's APIC may use.
@@ -45,6 +47,7 @@ global_asm!(
     include_str!("entry.S"),
     phys32_entry = const XEN_ELFNOTE_PHYS32_ENTRY,
     stack_size = const STACK_SIZE,
+    fault_stack_size = const FAULT_STACK_SIZE,
     hhdm = const HHDM,
     cpuid_lm = const CPUID_LM,
     cpuid_nx = const CPUID_NX,

@@ -9,7 +9,7 @@ use super::clock::Clock;
 use super::console::{refuse, say};
 use super::exceptions::Table;
 use super::mtrr::Mtrrs;
-use super::physical::{Heap, mailboxes};
+use super::physical::{Heap, REAL_MODE, anywhere, mailboxes};
 use super::{cpu, park};
 use abi::exit::Exit;
 use boot::acpi::{Core, Madt};
@@ -24,8 +24,6 @@ use core::ptr;
 )]
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
-/// Real mode reaches the first MiB.
-const REAL_MODE: u64 = 0x10_0000;
 /// Between INIT and the start-up message (Intel SDM volume 3, 8.4.4.1). Virtual machines keep the order of the two
 /// messages and need no pause.
 const INIT_MICROS: u64 = 10_000;
@@ -173,7 +171,7 @@ pub(super) fn start(
         return Ok(());
     }
     let all_stacks = stack_size.saturating_mul(u64::from(others));
-    let (stacks, _) = heap.block(all_stacks, PAGE, u64::MAX, Kind::LoaderReclaimable)?;
+    let (stacks, _) = heap.block(all_stacks, PAGE, anywhere(), Kind::LoaderReclaimable)?;
     let page = place_trampoline(heap)?;
     let is_x2apic = apic.is_x2apic();
     let crew = Crew { exceptions, mailboxes, mtrrs: Mtrrs::read(), is_x2apic, cr3, stacks, stack_size };

@@ -19,6 +19,9 @@ entry_pd:   .skip 4 * 4096
 .balign 16
 entry_stack: .skip {stack_size}
 entry_stack_top:
+// Exceptions are reported on a stack of their own: the other one holds the exception table.
+entry_fault_stack: .skip {fault_stack_size}
+entry_fault_stack_top:
 
 .section .data.entry, "aw"
 .balign 16
@@ -293,7 +296,7 @@ entry_exception_common:
     pop r9
     mov eax, offset entry_pml4
     mov cr3, rax
-    mov esp, offset entry_stack_top
+    mov esp, offset entry_fault_stack_top
     // Absolute, to leave the direct map for the address the loader is linked at.
     mov eax, offset {loader_exception}
     call rax

@@ -28,7 +28,7 @@ use clock::Clock;
 use console::{Console, refuse, say};
 use core::panic::PanicInfo;
 use exceptions::Table;
-use physical::{Heap, Physical};
+use physical::{Heap, Physical, anywhere};
 
 /// The reader of physical memory; a static, so that what is read lives as long as the loader.
 static PHYSICAL: Physical = Physical;
@@ -78,7 +78,7 @@ fn boot(start_info: u32, exceptions: &'static Table) -> Result<core::convert::In
     answers.answer_plain(cmdline, root.map(|root| root.rsdp))?;
     let entry = answers.entry_point()?;
     let stack_size = answers.stack_size()?;
-    let (stack, _) = answers.heap.block(stack_size, PAGE, u64::MAX, Kind::LoaderReclaimable)?;
+    let (stack, _) = answers.heap.block(stack_size, PAGE, anywhere(), Kind::LoaderReclaimable)?;
 
     let mut tables = Tables::new(&mut answers.heap, cpu::paging_features())?;
     tables.map_image(&plan, physical)?;
@@ -111,7 +111,7 @@ fn claim_occupied(map: &mut Map, info: &StartInfo<'_>) -> Result<(), Refusal> {
 
 /// Places the kernel: physical address and content of its image.
 fn load(heap: &mut Heap<'_>, plan: &Plan, file: &[u8]) -> Result<(u64, &'static mut [u8]), Refusal> {
-    let (block, bytes) = heap.block(plan.footprint(), plan.align, u64::MAX, Kind::ExecutableAndModules)?;
+    let (block, bytes) = heap.block(plan.footprint(), plan.align, anywhere(), Kind::ExecutableAndModules)?;
     let slack = usize::try_from(plan.slack()).unwrap_or(0);
     let image = &mut bytes[slack..];
     let mut filled = 0;

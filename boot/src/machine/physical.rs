@@ -8,10 +8,18 @@ use boot::map::{Kind, Map};
 use boot::paging::TableMemory;
 use boot::protocol::HHDM;
 use boot::{Memory, PAGE, Refusal};
-use core::mem::size_of;
+use core::ops::Range;
+
+use super::asm;
 
 /// End of what the loader can reach.
-pub(super) const REACH: u64 = 1 << 32;
+const REACH: u64 = 1 << 32;
+/// Where the loader takes memory: behind itself, because the pages of its text and constants are not writable.
+pub(super) fn anywhere() -> Range<u64> {
+    asm::loader_extents()[2].1..REACH
+}
+/// Where processors start: in the first MiB, but not at its start, which looks like a null pointer.
+pub(super) const REAL_MODE: Range<u64> = PAGE..0x10_0000;
 
 /// The first 4 GiB of physical memory.
 pub(super) struct Physical;
@@ -52,10 +60,10 @@ impl<'m> Heap<'m> {
         &mut self,
         size: u64,
         align: u64,
-        limit: u64,
+        within: Range<u64>,
         kind: Kind,
     ) -> Result<(u64, &'static mut [u8]), Refusal> {
-        let base = self.map.alloc(size, align, limit.min(REACH), kind)?;
+        let base = self.map.alloc(size, align, within, kind)?;
         let missing = Refusal::with(abi::exit::Exit::NoMemory, "a block lies out of reach", base);
         let len = usize::try_from(size).map_err(|_| missing)?;
         let pointer = pointer(base).ok_or(missing)?;
@@ -65,7 +73,7 @@ impl<'m> Heap<'m> {
 
     /// Takes a zeroed block of the loader's.
     pub(super) fn zeroed(&mut self, size: u64, align: u64) -> Result<(u64, &'static mut [u8]), Refusal> {
-        let (base, bytes) = self.block(size, align, REACH, Kind::LoaderReclaimable)?;
+        let (base, bytes) = self.block(size, align, anywhere(), Kind::LoaderReclaimable)?;
         bytes.fill(0);
         Ok((base, bytes))
     }
