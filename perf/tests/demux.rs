@@ -152,20 +152,25 @@ fn an_endless_frame_is_given_up() {
     assert_eq!(lines(&seen).last(), Some(&"still here"));
 }
 
-#[test]
-fn another_record_form_is_reported() {
-    // A Done record whose last byte is missing, under a correct check sum.
-    let whole = encode(&[Owned::new(&Record::Done(Done::default()))]).remove(0);
-    let mut content = [0; MAX_FRAME];
-    let length = cobs::decode(&whole[1..whole.len() - 1], &mut content).unwrap();
-    let mut short = content[..length - 5].to_vec();
-    short[6..10].copy_from_slice(&3_u32.to_le_bytes());
-    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&short);
-    short.extend(crc.to_le_bytes());
+/// The wire form of a payload under a correct header and check sum, whatever the payload is.
+fn frame_of(payload: &[u8]) -> Vec<u8> {
+    let mut content = vec![0xfe, 0xf8, 0, 0, 0, 0];
+    content.extend(u32::try_from(payload.len()).expect("short").to_le_bytes());
+    content.extend(payload);
+    content.extend(crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&content).to_le_bytes());
     let mut stuffed = [0; 64];
-    let length = cobs::try_encode(&short, &mut stuffed).unwrap();
-    let seen = decode(&[&[0], &stuffed[..length], &[0]]);
-    assert_eq!(seen, [Seen::Corrupt(1, Corrupt::Record)]);
+    let length = cobs::try_encode(&content, &mut stuffed).expect("short");
+    [&[0], &stuffed[..length], &[0]].concat()
+}
+
+#[test]
+fn a_record_of_another_form_is_reported() {
+    // A `Done` of three small numbers is four bytes: the variant, and one for each.
+    assert_eq!(frame_of(&[12, 0, 0, 0]), encode(&[Owned::new(&Record::Done(Done::default()))])[0]);
+    let unknown = [Seen::Corrupt(1, Corrupt::Record)];
+    assert_eq!(decode(&[&frame_of(&[12, 0, 0])]), unknown, "a field is missing");
+    assert_eq!(decode(&[&frame_of(&[12, 0, 0, 0, 0])]), unknown, "a field too many");
+    assert_eq!(decode(&[&frame_of(&[99, 0, 0, 0])]), unknown, "no such variant");
 }
 
 proptest! {

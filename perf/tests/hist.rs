@@ -98,7 +98,7 @@ fn agrees_on_many_values() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn agrees_on_random_values(values in prop::collection::vec(value(), 0..200)) {
@@ -139,6 +139,15 @@ proptest! {
         let pairs: Vec<_> = SparsePairs::new(&bytes).collect();
         prop_assert!(pairs.iter().rev().skip(1).all(Result::is_ok));
     }
+}
+
+#[test]
+fn a_rank_is_rounded_up() {
+    let ranks = |quantile: Quantile| [1, 2, 3, 100, 101, 10_000].map(|n| quantile.rank(n));
+    assert_eq!(ranks(Quantile::P50), [1, 1, 2, 50, 51, 5_000]);
+    assert_eq!(ranks(Quantile::P99), [1, 2, 3, 99, 100, 9_900]);
+    assert_eq!(ranks(Quantile::P9999), [1, 2, 3, 100, 101, 9_999]);
+    assert_eq!(Quantile::P50.rank(0), 1);
 }
 
 #[test]
