@@ -32,7 +32,7 @@ pub enum Event<'a> {
         /// The number that came; lower than expected if the sender started again.
         found: u32,
     },
-    /// Damaged bytes.
+    /// Damaged bytes. [`Corrupt::NotText`] is followed by the line it is about, as far as it can be shown.
     Corrupt {
         /// Where they begin, counted from the start of the stream.
         offset: u64,

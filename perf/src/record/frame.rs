@@ -5,7 +5,8 @@
 //! (Cheshire and Baker, IEEE/ACM Transactions on Networking 7(2), 1999): it removes every 0x00 for one byte in 254.
 //!
 //! The magic has no zero byte, so it always stands unchanged at bytes 1 and 2 of the stuffed content, where it tells a frame
-//! from text; and neither of its bytes can occur in UTF-8 text.
+//! from text; and neither of its bytes can occur in UTF-8 text. A sender that may have been interrupted inside a frame (a
+//! panic) writes one 0x00 before its text: that ends the frame, and more of them do no harm.
 
 use core::fmt;
 
