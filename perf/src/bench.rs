@@ -4,7 +4,7 @@
 //! (kernel, user program, host process); everything else, and the runner, is shared.
 //!
 //! A row's `cases` enumerates its parameters and placements on the machine at hand, its `run` measures one case with
-//! a [`Meter`](crate::runner::Meter). A case is named by its [`CaseKey`], `frame.alloc/order=0,mem=local,cores=1`.
+//! a [`Meter`]. A case is named by its [`CaseKey`], `frame.alloc/order=0,mem=local,cores=1`.
 
 mod check;
 mod key;

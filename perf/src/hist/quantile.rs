@@ -35,7 +35,7 @@ impl Quantile {
         Self { numerator, denominator }
     }
 
-    /// The fewest samples that support this percentile: [`SAMPLES_ABOVE`] / (1 - share).
+    /// The fewest samples that support this percentile: ten are to lie above it, so 10 / (1 - share).
     #[must_use]
     pub const fn samples_needed(self) -> u64 {
         (SAMPLES_ABOVE * self.denominator as u64).div_ceil((self.denominator - self.numerator) as u64)
