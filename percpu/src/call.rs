@@ -6,6 +6,7 @@
 //! * Q1: a slot is not touched by its target after `done` is set, and not by its initiator before.
 //! * Q2: waiting needs `&mut IrqOff`, which neither a lock holder nor a delivered function has: nobody waits while others wait for it.
 
+#[cfg(not(loom))]
 use crate::CACHE_LINE;
 use crate::const_fn;
 use crate::id::CoreId;

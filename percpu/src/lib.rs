@@ -5,6 +5,7 @@
 //! * [`local`]: core-local statics, reached through the core's segment base.
 //! * [`lock`]: levelled spin locks; a wrong order does not compile.
 //! * [`mailbox`], [`call`]: messages to a core's inbox, and functions run on other cores.
+//! * [`epoch`]: objects are given back when no core can be looking at them any more.
 //! * [`topology`]: cores, nodes, caches and distances, from ACPI and CPUID; [`frozen`] holds it.
 //! * [`sync`]: the only place of the workspace that names the raw atomics; loom can swap them.
 //!
@@ -16,6 +17,7 @@ extern crate std;
 
 mod arch;
 pub mod call;
+pub mod epoch;
 pub mod frozen;
 #[cfg(not(target_os = "none"))]
 pub mod host;

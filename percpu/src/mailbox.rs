@@ -16,6 +16,7 @@ mod models;
 
 pub use word::{Kick, Rest, Urgency};
 
+#[cfg(not(loom))]
 use crate::CACHE_LINE;
 use crate::const_fn;
 use crate::lock::Held;
