@@ -1,0 +1,140 @@
+//! `cargo xtask bench`: measures, and writes a run directory.
+//!
+//! [`suite`] drives the repetitions, whatever they run on; [`target`] knows what they can run on (a machine in QEMU, or
+//! this process); [`listing`] is `--list`; [`progress`] and [`table`] are what the user sees.
+
+mod listing;
+mod native;
+mod progress;
+mod suite;
+mod table;
+mod target;
+
+use crate::cli::BenchArgs;
+use crate::error::{Class, Error, Result};
+use crate::results::disk::FileSystem;
+use crate::results::env;
+use crate::results::reader::Run;
+use crate::results::schema::{Counts, EnvFile, Qemu, RunFile, RunStatus, VERSION};
+use crate::results::writer::RunWriter;
+use crate::{cli, interrupt, lane, report, setup, ui, workspace};
+use abi::boot::Lane;
+use std::path::PathBuf;
+use std::time::SystemTime;
+use suite::{Outcome, Plan, Suite};
+use target::{Guest, Target};
+
+/// The subcommand.
+///
+/// # Errors
+/// Whatever stops the run, and the class of the first failed row when the run went through.
+pub fn execute(args: &BenchArgs) -> Result<()> {
+    check_filter(&args.filter)?;
+    if args.lane == cli::LaneChoice::Fixed(Lane::Native) {
+        let host = env::host();
+        let machine = env::real_machine(&host.cpu, host.threads, host.nodes.unwrap_or(1));
+        return measure(args, Lane::Native, machine, None, &mut native::InProcess);
+    }
+    let topology = args.machine.topology()?;
+    let cores = topology.cores();
+    let nodes = u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX);
+    setup::ensure(&[setup::Need::GuestTarget])?;
+    let qemu = setup::qemu()?;
+    let image = crate::image::build()?;
+    let lane = lane::resolve(args.lane, &qemu, &image)?;
+    let mut guest = Guest::new(qemu, topology, lane, image.payload)?;
+    let described = guest.describe(&plan(args, lane).command_line(0))?;
+    let machine = match lane {
+        Lane::Kvm => env::real_machine(&env::host().cpu, cores, nodes),
+        _ => env::emulated_machine(cores, nodes),
+    };
+    measure(args, lane, machine, Some(described), &mut guest)
+}
+
+fn measure(
+    args: &BenchArgs,
+    lane: Lane,
+    machine: String,
+    qemu: Option<Qemu>,
+    target: &mut dyn Target,
+) -> Result<()> {
+    let plan = plan(args, lane);
+    if args.list {
+        return listing::print(&plan, target);
+    }
+    let root = args.out.clone().unwrap_or_else(runs);
+    let started = SystemTime::now();
+    let git = env::git(workspace::root());
+    let run = RunFile {
+        schema: VERSION,
+        id: env::run_id(started, &git),
+        lane: lane.word().to_owned(),
+        machine,
+        started: env::timestamp(started),
+        finished: None,
+        status: RunStatus::Partial,
+        profile: plan.profile.word().to_owned(),
+        filter: plan.filter.clone(),
+        samples: plan.samples,
+        repeats: plan.repeats,
+        boots: 0,
+        counts: Counts::default(),
+        problems: Vec::new(),
+    };
+    let environment =
+        EnvFile { schema: VERSION, git, rustc: env::rustc(), host: env::host(), qemu, target: None };
+    let writer = RunWriter::create(FileSystem, &root, run, environment)?;
+    let dir = writer.dir().to_owned();
+    let mut suite = Suite::new(writer, plan, progress::Output::detect());
+    let outcome = suite.run(target).and_then(|outcome| suite.close().map(|()| outcome));
+    conclude(&dir, outcome)
+}
+
+/// Shows what the run gave, complete or not, and turns failed rows into an exit code.
+fn conclude(dir: &std::path::Path, outcome: Result<Outcome>) -> Result<()> {
+    let run = match Run::open(dir) {
+        Ok(run) if !run.rows.is_empty() => run,
+        unreadable => return outcome.and(unreadable.map(|_| ())),
+    };
+    ui::line(&table::render(&run));
+    let written = report::write(&run);
+    ui::line(&format!("run:    {}", dir.display()));
+    match written {
+        Ok(path) => ui::line(&format!("report: {}", path.display())),
+        Err(error) => return outcome.and(Err(error)),
+    }
+    let outcome = outcome?;
+    let Some(class) = outcome.first_failure else { return Ok(()) };
+    let counts = run.run.counts;
+    let what = match (counts.failed, run.run.problems.len()) {
+        (0, 0) => "no row could be measured".to_owned(),
+        (failed, problems) => format!("{failed} of {} rows failed, {problems} problems", run.rows.len()),
+    };
+    Err(Error::new(class, what).next(format!("read {}", dir.join("serial.log").display())))
+}
+
+/// Where runs are written unless told otherwise.
+pub fn runs() -> PathBuf {
+    workspace::root().join("results").join("runs")
+}
+
+fn plan(args: &BenchArgs, lane: Lane) -> Plan {
+    let samples = if args.list { Some(0) } else { args.samples };
+    Plan {
+        filter: args.filter.clone(),
+        profile: args.profile,
+        samples,
+        lane,
+        repeats: args.boots.unwrap_or(1),
+        limits: suite::limits(args.profile),
+    }
+}
+
+/// The filter becomes a word of the kernel command line, which has no quoting.
+fn check_filter(filter: &str) -> Result<()> {
+    if filter.contains(char::is_whitespace) {
+        return Err(Error::new(Class::Usage, format!("the filter `{filter}` contains a space"))
+            .next("join several words with commas: frame.alloc,ipi"));
+    }
+    interrupt::check()
+}

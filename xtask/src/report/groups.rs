@@ -1,0 +1,191 @@
+//! Sorts the rows of a run: into benchmarks, scaling curves, and comparisons with peers.
+
+use crate::results::schema::{CaseRow, CaseStatus, Direction};
+use std::collections::BTreeMap;
+
+/// Parameters that say how many cores are at work.
+const WIDTHS: [&str; 2] = ["cores", "threads"];
+/// The parameter that names an implementation, and the value that stands for ours.
+const PEER: &str = "impl";
+const OURS: &str = "nearfield";
+
+/// The rows of one benchmark, in the order they were measured.
+#[derive(Debug)]
+pub(super) struct Group<'r> {
+    /// Name of the benchmark.
+    pub(super) name: &'r str,
+    /// Its rows.
+    pub(super) rows: Vec<&'r CaseRow>,
+}
+
+/// The rows of a run by benchmark, in the order of first appearance.
+pub(super) fn groups(rows: &[CaseRow]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for row in rows {
+        match groups.iter_mut().find(|group| group.name == row.name) {
+            Some(group) => group.rows.push(row),
+            None => groups.push(Group { name: &row.name, rows: vec![row] }),
+        }
+    }
+    groups
+}
+
+/// Cases that differ only in the number of cores.
+#[derive(Debug, PartialEq)]
+pub(super) struct Scaling {
+    /// Their common parameters.
+    pub(super) name: String,
+    /// Cores, median, and speed-up against the fewest cores, ascending by cores.
+    pub(super) points: Vec<Point>,
+}
+
+/// One point of a scaling curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Point {
+    /// Cores at work.
+    pub(super) cores: u32,
+    /// Median of an operation on one of them.
+    pub(super) p50: u64,
+    /// Operations per time of all cores together, against the fewest cores; ideal is the number of cores.
+    pub(super) speedup: f64,
+}
+
+/// The scaling curves of a group: where less time is better and at least two core counts were measured.
+pub(super) fn scaling(group: &Group<'_>) -> Vec<Scaling> {
+    let mut curves: BTreeMap<String, BTreeMap<u32, u64>> = BTreeMap::new();
+    for row in group.rows.iter().filter(|row| is_time(row)) {
+        let Some((width, cores)) = WIDTHS.iter().find_map(|&width| {
+            Some((width, row.params.get(width)?.parse().ok().filter(|&cores: &u32| cores > 0)?))
+        }) else {
+            continue;
+        };
+        let Some(p50) = row.p50.filter(|&p50| p50 > 0) else { continue };
+        curves.entry(without(row, width)).or_default().insert(cores, p50);
+    }
+    let many = curves.into_iter().filter(|(_, points)| points.len() > 1);
+    many.map(|(name, points)| Scaling { name, points: relative(&points) }).collect()
+}
+
+fn relative(points: &BTreeMap<u32, u64>) -> Vec<Point> {
+    let Some((&fewest, &base)) = points.first_key_value() else { return Vec::new() };
+    let speedup = |cores: u32, p50| float(base) / float(p50) * f64::from(cores) / f64::from(fewest);
+    points.iter().map(|(&cores, &p50)| Point { cores, p50, speedup: speedup(cores, p50) }).collect()
+}
+
+fn is_time(row: &CaseRow) -> bool {
+    let time = matches!(row.unit.as_deref(), Some("milliticks" | "milliinstructions" | "ps"));
+    row.status == CaseStatus::Ok && time && row.direction == Some(Direction::Smaller)
+}
+
+/// The parameters of a row but for one, and the repetition where there are several.
+fn without(row: &CaseRow, name: &str) -> String {
+    let rest: Vec<String> = row
+        .params
+        .iter()
+        .filter(|(key, _)| key.as_str() != name)
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let boot = if row.repeat > 0 { format!(" (boot {})", row.repeat + 1) } else { String::new() };
+    if rest.is_empty() { format!("{}{boot}", row.name) } else { format!("{}{boot}", rest.join(",")) }
+}
+
+/// One case measured with several implementations.
+#[derive(Debug, PartialEq)]
+pub(super) struct Comparison<'r> {
+    /// Benchmark and common parameters.
+    pub(super) name: String,
+    /// Our row.
+    pub(super) ours: &'r CaseRow,
+    /// The others by implementation, with their median as a multiple of ours.
+    pub(super) peers: BTreeMap<&'r str, Ratio<'r>>,
+}
+
+/// A peer's row.
+#[derive(Debug, PartialEq)]
+pub(super) struct Ratio<'r> {
+    /// The row.
+    pub(super) row: &'r CaseRow,
+    /// Its median divided by ours; absent where either is missing or zero.
+    pub(super) times: Option<f64>,
+}
+
+/// Every case that was also measured with a peer.
+pub(super) fn comparisons(rows: &[CaseRow]) -> Vec<Comparison<'_>> {
+    let implementation = |row: &CaseRow| row.params.get(PEER).cloned();
+    let mut found = Vec::new();
+    for ours in rows.iter().filter(|row| implementation(row).as_deref() == Some(OURS)) {
+        let same = |row: &&CaseRow| {
+            row.name == ours.name && row.repeat == ours.repeat && without(row, PEER) == without(ours, PEER)
+        };
+        let peers: BTreeMap<&str, Ratio<'_>> = rows
+            .iter()
+            .filter(same)
+            .filter_map(|row| Some((row.params.get(PEER)?.as_str(), row)))
+            .filter(|&(name, _)| name != OURS)
+            .map(|(name, row)| (name, Ratio { row, times: times(row, ours) }))
+            .collect();
+        if !peers.is_empty() {
+            found.push(Comparison { name: format!("{} {}", ours.name, without(ours, PEER)), ours, peers });
+        }
+    }
+    found
+}
+
+fn times(peer: &CaseRow, ours: &CaseRow) -> Option<f64> {
+    let (peer, ours) = (peer.p50?, ours.p50.filter(|&p50| p50 > 0)?);
+    Some(float(peer) / float(ours))
+}
+
+/// A count as a floating-point number; what is lost beyond 2^53 does not show in a chart.
+#[expect(clippy::cast_precision_loss, reason = "charts and ratios need no more than 53 bits")]
+pub(super) fn float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{comparisons, groups, scaling};
+    use crate::results::schema::CaseRow;
+    use crate::results::testing;
+
+    fn row(id: &str, p50: u64) -> CaseRow {
+        CaseRow { p50: Some(p50), n: 100, ..testing::row(id) }
+    }
+
+    #[test]
+    fn rows_group_in_order() {
+        let rows = [row("b/x=1", 1), row("a/x=1", 1), row("b/x=2", 1)];
+        let names: Vec<(&str, usize)> =
+            groups(&rows).iter().map(|group| (group.name, group.rows.len())).collect();
+        assert_eq!(names, [("b", 2), ("a", 1)]);
+    }
+
+    #[test]
+    fn speedup_is_relative_to_the_fewest_cores() {
+        let rows = [
+            row("a/cores=4,order=0", 200),
+            row("a/cores=1,order=0", 100),
+            row("a/cores=2,order=0", 100),
+            row("a/cores=1,order=3", 7),
+        ];
+        let curves = scaling(&groups(&rows)[0]);
+        assert_eq!((curves.len(), curves[0].name.as_str()), (1, "order=0"));
+        let points: Vec<(u32, f64)> =
+            curves[0].points.iter().map(|point| (point.cores, point.speedup)).collect();
+        assert_eq!(points, [(1, 1.0), (2, 2.0), (4, 2.0)]);
+    }
+
+    #[test]
+    fn peers_are_matched_by_their_other_parameters() {
+        let rows = [
+            row("a/impl=nearfield,order=0", 10),
+            row("a/impl=other,order=0", 25),
+            row("a/impl=other,order=3", 99),
+            row("b/impl=other,order=0", 99),
+        ];
+        let found = comparisons(&rows);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].peers.len(), 1);
+        assert_eq!(found[0].peers["other"].times, Some(2.5));
+    }
+}
