@@ -1,6 +1,6 @@
 //! The laboratory: how Nearfield measures itself, the same in the kernel, in a user program and on the host.
 //!
-//! [`bench`] is the type of a benchmark row, [`runner`] runs a table of rows with a [`clock`] and records into a
+//! [`mod@bench`] is the type of a benchmark row, [`runner`] runs a table of rows with a [`clock`] and records into a
 //! [`hist`]ogram, [`record`] carries everything over a serial line, and [`prng`] makes runs repeatable.
 //! Nothing here allocates, panics on data or knows an architecture; the decoding side of [`record`] alone needs
 //! an allocator and sits behind the feature `std`.
