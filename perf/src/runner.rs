@@ -133,6 +133,21 @@ pub fn run<C: Context>(
     done
 }
 
+/// Names the selected cases without running any: each is reported as skipped, with the reason `listed`.
+pub fn list<C: Context>(table: &[Bench<C>], context: &C, settings: &Settings<'_>, sink: &mut dyn Sink) -> Done {
+    let mut done = Done::default();
+    select(table, context, settings, &mut |_| done.skipped += 1);
+    sink.send(&Record::SuiteStart(SuiteStart { cases: done.skipped, first: 0 }));
+    select(table, context, settings, &mut |selected| {
+        let Selected { row, case, index, .. } = selected;
+        let result = Outcome::new(Plan::new(settings, case.batch.unwrap_or(row.batch)));
+        let params = params_text(&case.params);
+        let row = result.row(row, &case, index, settings, Err(Trouble::Skipped("listed")), &params);
+        sink.send(&Record::Case(row));
+    });
+    done
+}
+
 fn run_case<C: Context>(
     row: &Bench<C>,
     case: &Case,
