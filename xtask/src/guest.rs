@@ -259,3 +259,109 @@ fn forward(pipe: Option<impl Read>, mut take: impl FnMut(&[u8]) -> bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{End, Event, Flow, Limits, Session};
+    use crate::error::Class;
+    use crate::qemu::{Accelerator, Payload, Qemu, QemuSpec};
+    use crate::topology::{Mebibytes, Topology};
+    use crate::workspace;
+    use abi::exit::Exit;
+    use perf::record::{Done, Encoder, Record};
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    const SHORT: Limits = Limits { total: Duration::from_secs(20), silence: Duration::from_millis(400) };
+
+    /// What a shell script in QEMU's place says, as text, records and damage, and how it ends.
+    fn play(name: &str, script: &str) -> (Vec<String>, End, String) {
+        let file = std::env::temp_dir().join(format!("nearfield-{}-{name}", std::process::id()));
+        fs::write(&file, script).unwrap();
+        // The script is read by a committed program: executing a file just written fails while another thread's
+        // child still holds it open.
+        let qemu = Qemu::played_by(&workspace::root().join("xtask/tests/qemu.sh"));
+        let spec = QemuSpec::new(Topology::even(1, 1, Mebibytes::new(512)).unwrap(), Accelerator::TcgSingle);
+        let payload = Payload { loader: file.clone(), bundle: None };
+        let mut session = Session::start(&qemu, &spec, &payload, "mode=test").unwrap();
+        let mut heard = Vec::new();
+        let end = session
+            .listen(SHORT, |event| {
+                heard.push(match event {
+                    Event::Text(line) => format!("text {line}"),
+                    Event::Frame { sequence, record } => format!("frame {sequence} {record:?}"),
+                    Event::Gap { expected, found } => format!("gap {expected} {found}"),
+                    Event::Corrupt { .. } => String::from("corrupt"),
+                });
+                if heard.last().is_some_and(|last| last == "text enough") {
+                    Flow::Stop
+                } else {
+                    Flow::Continue
+                }
+            })
+            .unwrap();
+        fs::remove_file(&file).unwrap();
+        (heard, end, session.tail())
+    }
+
+    /// A `printf` that writes these bytes.
+    fn printf(bytes: &[u8]) -> String {
+        let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        format!("printf '{octal}'\n")
+    }
+
+    #[test]
+    fn text_records_and_the_exit_code() {
+        let mut encoder = Encoder::new();
+        let done = Record::Done(Done { run: 3, failed: 0, skipped: 1 });
+        let frame = printf(encoder.encode(&done).unwrap());
+        let script = format!("echo one\n{frame}echo two\nprintf three\nexit {}", Exit::Success.status());
+        let (heard, end, tail) = play("speaks", &script);
+        assert_eq!(heard[0], "text one");
+        assert_eq!(heard[1], format!("frame 0 {done:?}"));
+        assert_eq!(heard[2..], ["text two", "text three"]);
+        assert_eq!((end, tail.as_str()), (End::Exit(Exit::Success), "one\ntwo\nthree"));
+    }
+
+    #[test]
+    fn damage_is_reported_and_the_rest_arrives() {
+        let mut encoder = Encoder::new();
+        let done = Record::Done(Done::default());
+        let mut broken = encoder.encode(&done).unwrap().to_vec();
+        let middle = broken.len() / 2;
+        broken[middle] ^= 1;
+        let good = encoder.encode(&done).unwrap().to_vec();
+        let script = format!("{}{}exit {}", printf(&broken), printf(&good), Exit::Panic.status());
+        let (heard, end, _) = play("damaged", &script);
+        assert_eq!(heard[..2], ["corrupt", "gap 0 1"]);
+        assert!(heard[2].starts_with("frame 1"), "{heard:?}");
+        assert_eq!(end.error().map(|error| error.class()), Some(Class::GuestPanic));
+    }
+
+    #[test]
+    fn silence_ends_a_machine() {
+        let started = Instant::now();
+        let (heard, end, _) = play("silent", "echo hello\nexec sleep 600");
+        assert_eq!(
+            (heard.as_slice(), end.clone()),
+            (&["text hello".to_owned()][..], End::Silent(SHORT.silence))
+        );
+        assert_eq!(end.error().map(|error| error.class()), Some(Class::Timeout));
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_listener_may_stop() {
+        let (heard, end, _) = play("stopped", "echo enough\necho more\nexec sleep 600");
+        assert_eq!((heard.len(), end), (1, End::Stopped));
+    }
+
+    #[test]
+    fn an_end_of_its_own_comes_with_its_complaint() {
+        let (_, end, _) = play("broken", "echo 'no such machine' >&2\nexit 1");
+        assert!(matches!(&end, End::Qemu(why) if why.contains("no such machine")), "{end:?}");
+        assert_eq!(end.error().map(|error| error.class()), Some(Class::QemuFailed));
+        let (_, reset, _) = play("reset", "exit 0");
+        assert!(matches!(&reset, End::Qemu(why) if why.contains("reset")), "{reset:?}");
+    }
+}

@@ -165,6 +165,12 @@ impl Qemu {
         }
     }
 
+    /// A program that plays QEMU.
+    #[cfg(test)]
+    pub fn played_by(program: &Path) -> Self {
+        Self { program: program.to_owned(), version: X2APIC_SINCE, banner: String::new() }
+    }
+
     /// Its version.
     #[must_use]
     pub fn version(&self) -> Version {

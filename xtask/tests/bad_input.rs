@@ -1,9 +1,8 @@
 //! What a user does wrong, or a host lacks: one clear message and the exit code of `cargo xtask --help`.
 //!
-//! QEMU is played by shell scripts, so that this needs none.
+//! QEMU is played by a shell script, so that this needs none.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -39,11 +38,10 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a script for the test");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable script");
-    path
+/// Lets the script that plays QEMU give this version.
+fn playing(command: &mut Command, version: &str) -> Output {
+    let qemu = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/qemu.sh");
+    command.env("NEARFIELD_QEMU", qemu).env("PLAYED_VERSION", version).output().expect("xtask runs")
 }
 
 #[test]
@@ -99,16 +97,13 @@ fn a_missing_qemu_is_not_installed_against_the_users_will() {
 
 #[test]
 fn something_else_called_qemu() {
-    let qemu = script(&folder("impostor"), "qemu", "echo Hello");
-    let output = xtask(&["setup", "--check"]).env("NEARFIELD_QEMU", qemu).output().unwrap();
-    advised(&output, MISSING);
+    advised(&playing(&mut xtask(&["setup", "--check"]), "Hello"), MISSING);
 }
 
 #[test]
 fn many_cores_on_an_old_qemu() {
-    let qemu = script(&folder("old"), "qemu", "echo 'QEMU emulator version 7.2.19'");
-    let words = ["run", "--smp", "288", "--lane", "tcg"];
-    let text = advised(&xtask(&words).env("NEARFIELD_QEMU", qemu).output().unwrap(), BAD_TOPOLOGY);
+    let mut command = xtask(&["run", "--smp", "288", "--lane", "tcg"]);
+    let text = advised(&playing(&mut command, "QEMU emulator version 7.2.19"), BAD_TOPOLOGY);
     assert!(text.contains("QEMU 7.2"), "{text}");
 }
 
