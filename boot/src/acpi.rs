@@ -3,7 +3,7 @@
 //! An own walk of about a hundred lines instead of a crate: it reads through [`Memory`], so hostile tables and
 //! truncated memory are tested on the host, and it allocates nothing. Section numbers are those of ACPI 6.5.
 
-use crate::{Memory, array, u32_at, u64_at};
+use crate::{Memory, array, to_usize, u32_at, u64_at};
 
 /// Largest table the loader reads: a MADT of 64 Ki cores is smaller.
 const MAX_TABLE: u32 = 0x10_0000;
@@ -58,7 +58,7 @@ impl Root {
 /// A whole table with a correct checksum.
 fn read_table<M: Memory>(memory: &M, at: u64) -> Option<&[u8]> {
     let len = u32_at(memory.bytes(at, HEADER)?, 4).filter(|&len| len <= MAX_TABLE)?;
-    let table = memory.bytes(at, usize::try_from(len).ok()?)?;
+    let table = memory.bytes(at, to_usize(u64::from(len)))?;
     (table.len() >= HEADER && sums_to_zero(table)).then_some(table)
 }
 

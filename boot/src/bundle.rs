@@ -4,7 +4,7 @@
 //! none), and modules. A member whose name starts with `.` is padding: with a padding member of the right size
 //! before it, a file starts on a page of its own and need not be copied.
 
-use crate::{PAGE, Refusal};
+use crate::{PAGE, Refusal, to_u64};
 use abi::exit::Exit;
 use tar_no_std::{CorruptDataError, TarArchiveRef};
 
@@ -106,14 +106,10 @@ impl<'b> Bundle<'b> {
     /// of files: it starts a page, and no other member that is passed on begins in its last page.
     #[must_use]
     pub fn in_place(&self, base: u64, member: &Member<'b>) -> bool {
-        let (Ok(offset), Ok(len)) = (u64::try_from(member.offset), u64::try_from(member.data.len())) else {
-            return false;
-        };
-        let (start, last) = (base + offset, (base + offset + len).saturating_sub(1) / PAGE);
-        let shared = |other: &Member<'_>| {
-            u64::try_from(other.offset)
-                .is_ok_and(|at| other.offset > member.offset && (base + at) / PAGE <= last)
-        };
+        let (start, len) = (base + to_u64(member.offset), to_u64(member.data.len()));
+        let last = (start + len).saturating_sub(1) / PAGE;
+        let shared =
+            |other: &Member<'_>| other.offset > member.offset && (base + to_u64(other.offset)) / PAGE <= last;
         start.is_multiple_of(PAGE) && len > 0 && !shared(&self.kernel) && !self.modules().iter().any(shared)
     }
 }
@@ -135,7 +131,7 @@ fn named<'b>(name: Option<&str>, offset: usize, data: &'b [u8]) -> Result<Member
 }
 
 fn refuse(what: &'static str, offset: usize) -> Refusal {
-    Refusal { exit: Exit::BadBundle, what, value: u64::try_from(offset).ok() }
+    Refusal { exit: Exit::BadBundle, what, value: Some(to_u64(offset)) }
 }
 
 /// The archive reader's verdicts in this loader's words, so that messages name the bundle.
@@ -158,7 +154,7 @@ fn corrupt(error: CorruptDataError) -> Refusal {
         }
         CorruptDataError::MissingTerminator => ("the bundle is cut off: no end-of-archive blocks", None),
     };
-    Refusal { exit: Exit::BadBundle, what, value: block.and_then(|block| u64::try_from(block).ok()) }
+    Refusal { exit: Exit::BadBundle, what, value: block.map(to_u64) }
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ const fn is_leap(year: u32) -> bool {
     year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400)
 }
 
-const fn days_in(year: u32, month: u8) -> u8 {
+fn days_in(year: u32, month: u8) -> u8 {
     match month {
-        2 => 28 + is_leap(year) as u8,
+        2 => 28 + u8::from(is_leap(year)),
         4 | 6 | 9 | 11 => 30,
         _ => 31,
     }

@@ -6,7 +6,7 @@
 //! - E3: the bytes a segment takes from the file are in the file, and are not more than its size in memory.
 //! - E4: the entry point is in an executable segment.
 
-use crate::{PAGE, Refusal, align_down, align_up};
+use crate::{PAGE, Refusal, align_down, align_up, to_usize};
 use abi::exit::Exit;
 use elf::ElfBytes;
 use elf::abi::{EM_X86_64, ET_DYN, ET_EXEC, PF_W, PF_X, PT_INTERP, PT_LOAD};
@@ -142,6 +142,18 @@ impl Plan {
         self.segments().last().map_or(0, |last| last.end_page() - self.base())
     }
 
+    /// Where in the image a segment begins.
+    #[must_use]
+    pub fn offset(&self, segment: &Segment) -> usize {
+        to_usize(segment.base - self.base())
+    }
+
+    /// Bytes of the image up to the last one that comes from the file; the rest is zero.
+    #[must_use]
+    pub fn filled(&self) -> usize {
+        self.segments().iter().map(|segment| self.offset(segment) + segment.file_size).max().unwrap_or(0)
+    }
+
     /// Whether code can start at `address`.
     #[must_use]
     pub fn is_code(&self, address: u64) -> bool {
@@ -160,8 +172,7 @@ impl Plan {
             return Err(refuse("a segment of the kernel is larger in the file than in memory"));
         }
         let cut_off = refuse("the kernel is cut off: a segment extends past the end of the file");
-        let file_offset = usize::try_from(header.p_offset).map_err(|_| cut_off)?;
-        let file_size = usize::try_from(header.p_filesz).map_err(|_| cut_off)?;
+        let (file_offset, file_size) = (to_usize(header.p_offset), to_usize(header.p_filesz));
         if file_offset.checked_add(file_size).is_none_or(|end| end > file_len) {
             return Err(cut_off);
         }

@@ -56,6 +56,21 @@ impl Refusal {
     }
 }
 
+// The loader runs on 64-bit machines and its tests do too, so sizes and addresses convert both ways without loss.
+const _: () = assert!(usize::BITS == u64::BITS);
+
+/// A size or count as a part of an address.
+#[must_use]
+pub const fn to_u64(size: usize) -> u64 {
+    size as u64
+}
+
+/// A part of an address as a size or count.
+#[must_use]
+pub const fn to_usize(number: u64) -> usize {
+    number as usize
+}
+
 /// `value` rounded down to a multiple of `align`, a power of two.
 #[must_use]
 pub const fn align_down(value: u64, align: u64) -> u64 {

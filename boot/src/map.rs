@@ -12,6 +12,9 @@ use core::ops::Range;
 /// How many regions a map can hold. QEMU passes at most 128 and the loader splits off fewer than that.
 pub const CAPACITY: usize = 512;
 
+/// End of the physical addresses that are looked at: 64 TiB, so that the direct map stays clear of the kernel.
+pub const PHYSICAL_END: u64 = 1 << 46;
+
 /// What a region is. The discriminants are the types of the Limine memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -33,6 +36,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The type in the Limine memory map.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self as u64
+    }
+
     /// The kind of an entry of the virtual machine's memory map (Xen public headers, `arch-x86/hvm/start_info.h`).
     /// Whatever is not known to be memory is reserved.
     #[must_use]
@@ -89,7 +98,7 @@ impl Map {
 
     /// Builds the map from what the firmware reports, in any order and with overlaps.
     ///
-    /// Usable memory is cut to whole pages, and the first page is never usable: base revisions below 3 forbid it,
+    /// What lies behind [`PHYSICAL_END`] is dropped. Usable memory is cut to whole pages, and the first page is never usable: base revisions below 3 forbid it,
     /// and an address that looks like a null pointer is not worth a page.
     ///
     /// # Errors
@@ -98,7 +107,7 @@ impl Map {
         self.len = 0;
         for rank in 0..=Kind::Bad.rank() {
             for entry in entries.clone().filter(|entry| entry.kind.rank() == rank) {
-                self.set(entry.base, entry.end, entry.kind)?;
+                self.set(entry.base, entry.end.min(PHYSICAL_END), entry.kind)?;
             }
         }
         if self.regions().first().is_some_and(|first| first.kind == Kind::Usable && first.base < PAGE) {

@@ -152,7 +152,7 @@ impl<M: TableMemory> Tables<M> {
 
 /// Index into the table of a level, 0 being the lowest.
 fn index(virt: u64, level: u32) -> usize {
-    usize::try_from(virt >> (12 + 9 * level) & 0x1ff).unwrap_or(0)
+    crate::to_usize(virt >> (12 + 9 * level) & 0x1ff)
 }
 
 const fn permissions(access: Access, features: Features) -> u64 {

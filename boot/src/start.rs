@@ -2,7 +2,7 @@
 //! `arch-x86/hvm/start_info.h`), whose physical address is in `ebx` at entry.
 
 use crate::map::{Kind, Region};
-use crate::{Memory, Refusal, u32_at, u64_at};
+use crate::{Memory, Refusal, to_u64, to_usize, u32_at, u64_at};
 use abi::exit::Exit;
 
 /// Value of the first field.
@@ -76,13 +76,12 @@ impl<'m> StartInfo<'m> {
         if entries == 0 || entries > MAX_ENTRIES {
             return Err(refuse("the memory map has no entries or absurdly many", u64::from(entries)));
         }
-        let memmap_len = usize::try_from(entries).map_or(0, |count| count * ENTRY_BYTES);
+        let memmap_len = to_usize(u64::from(entries)) * ENTRY_BYTES;
         let memmap = memory.bytes(quad(MEMMAP), memmap_len);
         let memmap = memmap.ok_or(refuse("the memory map is not in readable memory", quad(MEMMAP)))?;
         let cmdline = cmdline(memory, quad(CMDLINE))?;
         let (initrd, bundle) = initrd(memory, word(NR_MODULES), quad(MODLIST))?;
-        let extent =
-            |base: u64, len: usize| (base, base.saturating_add(u64::try_from(len).unwrap_or(u64::MAX)));
+        let extent = |base: u64, len: usize| (base, base.saturating_add(to_u64(len)));
         let occupied = [
             extent(address, SIZE),
             extent(quad(MEMMAP), memmap_len),
@@ -119,7 +118,7 @@ fn initrd<M: Memory>(memory: &M, count: u32, modlist: u64) -> Result<(u64, &[u8]
     let first = memory.bytes(modlist, MODULE_BYTES);
     let first = first.ok_or(refuse("the module list is not in readable memory", modlist))?;
     let address = u64_at(first, 0).unwrap_or(0);
-    let len = usize::try_from(u64_at(first, MODULE_SIZE_FIELD).unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let len = to_usize(u64_at(first, MODULE_SIZE_FIELD).unwrap_or(u64::MAX));
     let bundle = memory.bytes(address, len);
     Ok((address, bundle.ok_or(refuse("the initrd is not in readable memory", address))?))
 }

@@ -8,7 +8,7 @@ use boot::image::Plan;
 use boot::map::{CAPACITY, Kind};
 use boot::protocol::{self, File, HHDM, Honoured, MemoryMapEntry, Pair, Value};
 use boot::requests::{FIRST, Feature, RESPONSE, REVISION, Requests, Tag};
-use boot::{PAGE, Refusal};
+use boot::{PAGE, Refusal, to_u64, to_usize};
 
 /// The kernel in memory, what it asks for, and where the answers are kept.
 pub(super) struct Answers<'a, 'm> {
@@ -164,7 +164,7 @@ impl Answers<'_, '_> {
             return Ok(());
         }
         let second = self.heap.store(&files[..count])?;
-        let first = u64::try_from(count).unwrap_or(0);
+        let first = to_u64(count);
         self.answer(Feature::Modules, Pair { revision: RESPONSE_REVISION, first, second })
     }
 
@@ -199,14 +199,14 @@ impl Answers<'_, '_> {
 
     /// A word of the image, by its virtual address.
     fn image_u64(&self, address: u64) -> Option<u64> {
-        let at = usize::try_from(address.checked_sub(self.plan.base())?).ok()?;
+        let at = to_usize(address.checked_sub(self.plan.base())?);
         self.image.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
     }
 
     /// Describes a file that has its pages to itself: in place if it is placed so in the bundle, else a copy.
     fn file(&mut self, member: &Member<'static>, string: u64) -> Result<File, Refusal> {
-        let len = u64::try_from(member.data.len()).unwrap_or(u64::MAX);
-        let in_place = self.bundle_base + u64::try_from(member.offset).unwrap_or(0);
+        let len = to_u64(member.data.len());
+        let in_place = self.bundle_base + to_u64(member.offset);
         let base = if self.bundle.in_place(self.bundle_base, member) {
             self.heap.map.set(in_place, in_place + len.next_multiple_of(PAGE), Kind::ExecutableAndModules)?;
             in_place
@@ -224,18 +224,18 @@ impl Answers<'_, '_> {
         if self.requests.get(Feature::MemoryMap).is_none() {
             return Ok(());
         }
-        let entry_size = u64::try_from(size_of::<MemoryMapEntry>()).unwrap_or(0);
+        let entry_size = to_u64(size_of::<MemoryMapEntry>());
         let room = [0u64; CAPACITY];
         let pointers = self.heap.store(&room)?;
         let entries = self.heap.store(&[MemoryMapEntry { base: 0, length: 0, kind: 0 }; CAPACITY])?;
-        let count = u64::try_from(self.heap.map.regions().len()).unwrap_or(0);
+        let count = to_u64(self.heap.map.regions().len());
         self.answer(Feature::MemoryMap, Pair { revision: 0, first: count, second: pointers })?;
         // From here on nothing takes memory any more.
         for (index, region) in (0..).zip(self.heap.map.regions()) {
             let entry = MemoryMapEntry {
                 base: region.base,
                 length: region.end - region.base,
-                kind: region.kind as u64,
+                kind: region.kind.number(),
             };
             let at = entries + index * entry_size;
             Heap::replace(pointers + index * 8, at);
@@ -247,7 +247,7 @@ impl Answers<'_, '_> {
 
 /// A text that ends with a zero, by its virtual address in the image at `base`.
 fn image_text(image: &[u8], base: u64, address: u64) -> Option<&[u8]> {
-    let at = usize::try_from(address.checked_sub(base)?).ok()?;
+    let at = to_usize(address.checked_sub(base)?);
     let text = image.get(at..)?;
     text.iter().position(|&byte| byte == 0).map(|len| &text[..len])
 }

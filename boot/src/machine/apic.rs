@@ -31,6 +31,12 @@ pub(super) enum Register {
     TimerDivide = 0x3e,
 }
 
+impl Register {
+    const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
 /// The local APIC of the core that asks.
 #[derive(Clone, Copy)]
 pub(super) enum LocalApic {
@@ -68,7 +74,7 @@ impl LocalApic {
 
     /// Writes a register.
     pub(super) fn write(self, register: Register, value: u32) {
-        let number = register as u32;
+        let number = register.number();
         match self {
             Self::X2apic => write_msr(X2APIC_FIRST + number, u64::from(value)),
             Self::Xapic(base) => mmio::write(base + u64::from(number) * 16, value),

@@ -40,6 +40,8 @@ const PD_TEXT: u32 = 8;
 const PD_RODATA: u32 = 2 * 8;
 /// Bytes into the top table for the direct map.
 const PML4_HHDM: u64 = (HHDM >> 39 & 0x1ff) * 8;
+/// Any number that memory which is not there would not answer with.
+const CANARY: u32 = 0x6e66_626f;
 /// Type of the note with the 32-bit entry point (Xen public headers, elfnote.h).
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
@@ -66,6 +68,8 @@ global_asm!(
     com1 = const COM1,
     exit_port = const exit::PORT,
     exit_unsupported = const Exit::Unsupported as u8,
+    exit_no_memory = const Exit::NoMemory as u8,
+    canary = const CANARY,
     exceptions = const EXCEPTIONS,
     vectors = const VECTORS,
     launch = sym super::cores::LAUNCH,
@@ -104,7 +108,7 @@ unsafe extern "C" {
 
 /// The address of a linker symbol.
 pub(super) fn address_of(symbol: *const u8) -> u64 {
-    u64::try_from(symbol.addr()).unwrap_or(u64::MAX)
+    boot::to_u64(symbol.addr())
 }
 
 /// Base and end of the three parts of the loader.

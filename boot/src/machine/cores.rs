@@ -15,7 +15,7 @@ use abi::exit::Exit;
 use boot::acpi::{Core, Madt};
 use boot::map::Kind;
 use boot::protocol::{self, HHDM};
-use boot::{PAGE, Refusal};
+use boot::{PAGE, Refusal, to_u64};
 use core::mem::offset_of;
 use core::ptr;
 #[expect(
@@ -148,11 +148,10 @@ pub(super) fn roll_call(
         extra: 0,
     };
     let entries = heap.store_all(count, only_me.chain(listed()).map(entry))?;
-    let step = u64::try_from(size_of::<protocol::Core>()).unwrap_or(0);
+    let step = to_u64(size_of::<protocol::Core>());
     let cores = heap.store_all(count, (0..).map(|index: u64| entries + index * step))?;
     let flags = u32::from(apic.is_x2apic());
-    let response =
-        protocol::Mp { revision: 0, flags, bsp_apic_id: me, count: u64::try_from(count).unwrap_or(0), cores };
+    let response = protocol::Mp { revision: 0, flags, bsp_apic_id: me, count: to_u64(count), cores };
     Ok(Roster { response, apic, mailboxes: mailboxes(entries - HHDM, count) })
 }
 

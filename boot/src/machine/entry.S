@@ -25,6 +25,8 @@ entry_fault_stack_top:
 
 .section .data.entry, "aw"
 .balign 16
+entry_canary: .long {canary}
+.balign 16
 // The descriptors the protocol lists, with the accessed bit already set.
 entry_gdt:
     .quad 0
@@ -80,15 +82,28 @@ pvh_entry:
     cld
     mov esi, ebx
 
+    // Does the loader's memory exist, and is its data intact? A machine with a few MiB ends before it, or has the
+    // bundle there, and nothing below would work.
+    mov edi, offset entry_no_memory_text
+    mov bl, {exit_no_memory}
+    mov dword ptr [entry_stack_top - 4], {canary}
+    cmp dword ptr [entry_stack_top - 4], {canary}
+    jne entry_refuse
+    cmp dword ptr [entry_canary], {canary}
+    jne entry_refuse
+
     // Long mode is not optional. Extended leaves first, then the LM bit.
+    mov edi, offset entry_no_long_mode_text
     mov eax, 0x80000000
     cpuid
+    mov bl, {exit_unsupported}
     cmp eax, 0x80000001
-    jb entry_no_long_mode
+    jb entry_refuse
     mov eax, 0x80000001
     cpuid
+    mov bl, {exit_unsupported}
     test edx, {cpuid_lm}
-    jz entry_no_long_mode
+    jz entry_refuse
     // edx = high half of a non-executable entry, ebp = EFER bits; both depend on NX.
     and edx, {cpuid_nx}
     mov ebp, {efer_lme}
@@ -148,20 +163,25 @@ entry_loader:
     ud2
 
 .code32
-// Says so on COM1, ends the run and halts. In 32-bit mode nothing of the loader's Rust code can run.
-entry_no_long_mode:
-    mov esi, offset entry_no_long_mode_text
-1:  lodsb
+// Prints a text on COM1, ends the run and halts: here none of the loader's Rust code can run.
+// In: edi = text with a final zero, bl = exit code.
+entry_refuse:
+    mov edx, {com1}
+1:  mov al, [edi]
     test al, al
     jz 2f
-    mov edx, {com1}
     out dx, al
+    inc edi
     jmp 1b
-2:  mov al, {exit_unsupported}
+2:  mov al, bl
     out {exit_port}, al
 3:  cli
     hlt
     jmp 3b
+entry_no_long_mode_text:
+    .asciz "boot: error: the processor has no 64-bit mode\r\n"
+entry_no_memory_text:
+    .asciz "boot: error: the machine has too little memory for the loader and the bundle\r\n"
 
 // First 32-bit instruction of an application processor, reached from entry_trampoline. In: nothing but its GDT.
 // Takes a ticket, and with it a stack, then calls core_main(edi = ticket).
@@ -220,9 +240,6 @@ entry_trampoline_gdtr:
 .global entry_trampoline_end
 entry_trampoline_end:
 .set entry_trampoline_gdtr_offset, entry_trampoline_gdtr - entry_trampoline
-
-entry_no_long_mode_text:
-    .asciz "boot: error: the processor has no 64-bit mode\r\n"
 
 .section .data.entry
 .balign 4

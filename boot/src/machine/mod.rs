@@ -23,7 +23,7 @@ use boot::paging::Tables;
 use boot::protocol::{self, HHDM};
 use boot::requests::{FIRST, Feature, Requests};
 use boot::start::StartInfo;
-use boot::{PAGE, Refusal};
+use boot::{PAGE, Refusal, to_u64, to_usize};
 use clock::Clock;
 use console::{Console, refuse, say};
 use core::panic::PanicInfo;
@@ -55,7 +55,7 @@ fn boot(start_info: u32, exceptions: &'static Table) -> Result<core::convert::In
     let plan = Plan::parse(bundle.kernel().data)?;
     let mut heap = Heap::new(&mut map);
     let (physical, image) = load(&mut heap, &plan, bundle.kernel().data)?;
-    let (requests, tag) = Requests::scan(image)?;
+    let (requests, tag) = Requests::scan(&image[..plan.filled()])?;
     let cmdline = if info.cmdline.is_empty() { bundle.cmdline().unwrap_or_default() } else { info.cmdline };
     let cmdline = heap.text(&[cmdline])?;
 
@@ -101,7 +101,11 @@ fn boot(start_info: u32, exceptions: &'static Table) -> Result<core::convert::In
 
 /// Keeps what is still read, and the loader itself, from being handed out.
 fn claim_occupied(map: &mut Map, info: &StartInfo<'_>) -> Result<(), Refusal> {
-    let initrd = (info.initrd, info.initrd + u64::try_from(info.bundle.len()).unwrap_or(0));
+    let initrd = (info.initrd, info.initrd + to_u64(info.bundle.len()));
+    if asm::loader_extents().iter().any(|&(base, end)| base < initrd.1 && initrd.0 < end) {
+        let what = "the machine has too little memory: the bundle overlaps the loader at this address";
+        return Err(Refusal::with(Exit::NoMemory, what, initrd.0));
+    }
     let all = asm::loader_extents().into_iter().chain(info.occupied).chain([initrd]);
     for (base, end) in all {
         map.claim(base, end, Kind::LoaderReclaimable)?;
@@ -112,11 +116,11 @@ fn claim_occupied(map: &mut Map, info: &StartInfo<'_>) -> Result<(), Refusal> {
 /// Places the kernel: physical address and content of its image.
 fn load(heap: &mut Heap<'_>, plan: &Plan, file: &[u8]) -> Result<(u64, &'static mut [u8]), Refusal> {
     let (block, bytes) = heap.block(plan.footprint(), plan.align, anywhere(), Kind::ExecutableAndModules)?;
-    let slack = usize::try_from(plan.slack()).unwrap_or(0);
+    let slack = to_usize(plan.slack());
     let image = &mut bytes[slack..];
     let mut filled = 0;
     for segment in plan.segments() {
-        let at = usize::try_from(segment.base - plan.base()).unwrap_or(0);
+        let at = plan.offset(segment);
         let end = at + segment.file_size;
         image[filled..at].fill(0);
         image[at..end].copy_from_slice(&file[segment.file_offset..segment.file_offset + segment.file_size]);

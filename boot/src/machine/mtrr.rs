@@ -66,7 +66,7 @@ impl Mtrrs {
         if capabilities & HAS_FIXED != 0 {
             FIXED.into_iter().zip(&mut self.fixed).for_each(|(msr, value)| with(msr, value));
         }
-        let ranges = usize::try_from(capabilities & 0xff).unwrap_or(0).min(RANGES);
+        let ranges = boot::to_usize(capabilities & 0xff).min(RANGES);
         (VARIABLE..).zip(&mut self.variable[..2 * ranges]).for_each(|(msr, value)| with(msr, value));
     }
 }

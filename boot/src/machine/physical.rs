@@ -3,14 +3,14 @@
 //! - P1: the loader's page tables map the first 4 GiB at their own address (entry.S).
 //! - P2: a block comes from the map, which hands out a range once (M3), so its owner is its only user.
 
+use super::asm;
 use super::cores::Mailbox;
+use abi::exit::Exit;
 use boot::map::{Kind, Map};
 use boot::paging::TableMemory;
 use boot::protocol::HHDM;
-use boot::{Memory, PAGE, Refusal};
+use boot::{Memory, PAGE, Refusal, to_u64, to_usize};
 use core::ops::Range;
-
-use super::asm;
 
 /// End of what the loader can reach.
 const REACH: u64 = 1 << 32;
@@ -26,17 +26,17 @@ pub(super) struct Physical;
 
 impl Memory for Physical {
     fn bytes(&self, base: u64, len: usize) -> Option<&[u8]> {
-        let end = base.checked_add(u64::try_from(len).ok()?)?;
+        let end = base.checked_add(to_u64(len))?;
         let pointer = pointer(base).filter(|_| end <= REACH)?;
         // SAFETY: P1; what is read this way belongs to the firmware or the bundle and is not written.
         Some(unsafe { core::slice::from_raw_parts(pointer, len) })
     }
 }
 
-/// The address where the loader sees a physical address; the first page is left out.
+/// The address where the loader sees a physical address. Real mode's interrupt table is left out: nothing the loader
+/// reads is there, and a null pointer must not be a valid address.
 fn pointer(base: u64) -> Option<*mut u8> {
-    let address = usize::try_from(base).ok().filter(|_| (0x400..REACH).contains(&base))?;
-    Some(core::ptr::with_exposed_provenance_mut(address))
+    (0x400..REACH).contains(&base).then(|| core::ptr::with_exposed_provenance_mut(to_usize(base)))
 }
 
 /// Memory that is taken from the map as it is needed.
@@ -64,11 +64,10 @@ impl<'m> Heap<'m> {
         kind: Kind,
     ) -> Result<(u64, &'static mut [u8]), Refusal> {
         let base = self.map.alloc(size, align, within, kind)?;
-        let missing = Refusal::with(abi::exit::Exit::NoMemory, "a block lies out of reach", base);
-        let len = usize::try_from(size).map_err(|_| missing)?;
+        let missing = Refusal::with(Exit::NoMemory, "a block lies out of reach", base);
         let pointer = pointer(base).ok_or(missing)?;
         // SAFETY: P1, P2.
-        Ok((base, unsafe { core::slice::from_raw_parts_mut(pointer, len) }))
+        Ok((base, unsafe { core::slice::from_raw_parts_mut(pointer, to_usize(size)) }))
     }
 
     /// Takes a zeroed block of the loader's.
@@ -89,8 +88,8 @@ impl<'m> Heap<'m> {
         count: usize,
         values: impl Iterator<Item = T>,
     ) -> Result<u64, Refusal> {
-        let step = u64::try_from(size_of::<T>()).unwrap_or(0);
-        let len = u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(step);
+        let step = to_u64(size_of::<T>());
+        let len = to_u64(count).saturating_mul(step);
         let base = HHDM + self.reserve(len, align_of::<T>())?;
         (0..).zip(values.take(count)).for_each(|(index, value)| Self::replace(base + index * step, value));
         Ok(base)
@@ -117,14 +116,13 @@ impl<'m> Heap<'m> {
 
     /// Takes `len` bytes from the current chunk, or a new one.
     fn reserve(&mut self, len: u64, align: usize) -> Result<u64, Refusal> {
-        let align = u64::try_from(align).unwrap_or(PAGE);
-        let base = self.next.next_multiple_of(align);
+        let base = self.next.next_multiple_of(to_u64(align));
         if base + len <= self.end {
             self.next = base + len;
             return Ok(base);
         }
         let (base, bytes) = self.zeroed(len.max(1).next_multiple_of(Self::CHUNK), PAGE)?;
-        self.end = base + u64::try_from(bytes.len()).unwrap_or(0);
+        self.end = base + to_u64(bytes.len());
         self.next = base + len;
         Ok(base)
     }
