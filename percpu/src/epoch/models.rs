@@ -4,7 +4,8 @@
 //!
 //! Planted bugs that made them fail once: see each model.
 
-use super::{Global, Limbo, Reclaim, Retired, Seat};
+use super::limbo::{Limbo, Reclaim, Retired};
+use super::protocol::{Global, Seat};
 use core::ptr::NonNull;
 use loom::cell::UnsafeCell;
 use loom::model::Builder;

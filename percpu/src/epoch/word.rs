@@ -3,7 +3,7 @@
 /// A number of the global epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub struct Epoch(u64);
+pub(super) struct Epoch(u64);
 
 impl Epoch {
     /// The epoch at boot.
