@@ -2,14 +2,14 @@
 //!
 //! [`core_local!`](crate::core_local) declares a static of which every core has its own copy. On the machine the statics live
 //! in the linker section `.core_local`, a template between the symbols `__core_local_start` and `__core_local_end`; the kernel
-//! copies it for each core onto the core's own node and hands the copy to [`install`]. The segment base of a core holds
+//! copies it for each core onto the core's own node and hands the copy to `install`. The segment base of a core holds
 //! (its copy − the template), so that a static's link address, read through the segment, is the core's copy of it.
 //!
 //! * L1: a core's copy, once registered, stays where it is for ever.
 //! * L2: only its own core reaches a copy whose type is not `Sync`, and only with interrupts off.
 //! * L3: the body of [`PerCpu::with_mut`] does not enter the same cell again.
 //!
-//! Before [`install`] a core with segment base 0 works on the template itself. Take the copies before that.
+//! Before `install` a core with segment base 0 works on the template itself. Take the copies before that.
 
 use crate::arch;
 use crate::id::CoreId;

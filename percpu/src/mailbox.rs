@@ -7,7 +7,7 @@
 //!
 //! * B1: a node is in at most one inbox at a time, and stays valid until it is delivered.
 //! * B2: each pushed message is delivered exactly once, those of one sender in the order of their pushes.
-//! * B3: an owner that has armed itself is woken by the next push: [`word`] decides that in the same step.
+//! * B3: an owner that has armed itself is woken by the next push: the exchange that delivers also tells whether to interrupt.
 
 mod word;
 

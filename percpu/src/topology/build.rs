@@ -41,7 +41,7 @@ pub struct Notes {
     pub slit: TableState,
     /// What became of the HMAT.
     pub hmat: TableState,
-    /// Cores beyond [`MAX_CORES`].
+    /// Cores beyond [`MAX_CORES`](crate::MAX_CORES).
     pub dropped_cores: usize,
     /// Affinity entries whose domain is beyond [`MAX_NODES`]; their cores and memory count as node 0's.
     pub dropped_nodes: usize,
