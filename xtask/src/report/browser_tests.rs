@@ -80,8 +80,8 @@ fn rich(root: &Path, side: u64) -> PathBuf {
         finished.row.placement = Some(scaling);
         writer.case(finished).unwrap();
     }
-    for (name, middle) in [("nearfield", 3_000), ("llfree", 38_000), ("bitmap-allocator", 16_000)] {
-        writer.case(spread(&format!("frame.peer/impl={name},order=0"), middle, 3_000)).unwrap();
+    for (peer, middle) in [("", 3_000), (",peer=llfree", 38_000), (",peer=bitmap-allocator", 16_000)] {
+        writer.case(spread(&format!("frame.peer/order=0{peer}"), middle, 3_000)).unwrap();
     }
     let mut finished = spread("c2c.cas/home=0", 200_000, 1_500);
     finished.matrices.push(matrix(side));

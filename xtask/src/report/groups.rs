@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 /// Parameters that say how many cores are at work.
 const WIDTHS: [&str; 2] = ["cores", "threads"];
-/// The parameter that names an implementation, and the value that stands for ours.
-const PEER: &str = "impl";
-const OURS: &str = "nearfield";
+/// The parameter that names somebody else's implementation; our own rows do not have it.
+const PEER: &str = "peer";
 
 /// The rows of one benchmark, in the order they were measured.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ fn without(row: &CaseRow, name: &str) -> String {
 /// One case measured with several implementations.
 #[derive(Debug, PartialEq)]
 pub(super) struct Comparison<'r> {
-    /// Benchmark and common parameters.
+    /// Key of our case.
     pub(super) name: String,
     /// Our row.
     pub(super) ours: &'r CaseRow,
@@ -111,21 +110,17 @@ pub(super) struct Ratio<'r> {
 
 /// Every case that was also measured with a peer.
 pub(super) fn comparisons(rows: &[CaseRow]) -> Vec<Comparison<'_>> {
-    let implementation = |row: &CaseRow| row.params.get(PEER).cloned();
     let mut found = Vec::new();
-    for ours in rows.iter().filter(|row| implementation(row).as_deref() == Some(OURS)) {
-        let same = |row: &&CaseRow| {
-            row.name == ours.name && row.repeat == ours.repeat && without(row, PEER) == without(ours, PEER)
-        };
+    for ours in rows.iter().filter(|row| !row.params.contains_key(PEER)) {
         let peers: BTreeMap<&str, Ratio<'_>> = rows
             .iter()
-            .filter(same)
+            .filter(|row| row.name == ours.name && row.repeat == ours.repeat)
             .filter_map(|row| Some((row.params.get(PEER)?.as_str(), row)))
-            .filter(|&(name, _)| name != OURS)
+            .filter(|(_, row)| without(row, PEER) == without(ours, PEER))
             .map(|(name, row)| (name, Ratio { row, times: times(row, ours) }))
             .collect();
         if !peers.is_empty() {
-            found.push(Comparison { name: format!("{} {}", ours.name, without(ours, PEER)), ours, peers });
+            found.push(Comparison { name: ours.id.clone(), ours, peers });
         }
     }
     found
@@ -178,14 +173,13 @@ mod tests {
     #[test]
     fn peers_are_matched_by_their_other_parameters() {
         let rows = [
-            row("a/impl=nearfield,order=0", 10),
-            row("a/impl=other,order=0", 25),
-            row("a/impl=other,order=3", 99),
-            row("b/impl=other,order=0", 99),
+            row("a/order=0", 10),
+            row("a/order=0,peer=other", 25),
+            row("a/order=3,peer=other", 99),
+            row("b/order=0,peer=other", 99),
         ];
         let found = comparisons(&rows);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].peers.len(), 1);
+        assert_eq!((found.len(), found[0].peers.len(), found[0].name.as_str()), (1, 1, "a/order=0"));
         assert_eq!(found[0].peers["other"].times, Some(2.5));
     }
 }

@@ -18,6 +18,8 @@ pub mod units;
 pub mod writer;
 
 #[cfg(test)]
+mod readme_tests;
+#[cfg(test)]
 mod schema_tests;
 #[cfg(test)]
 pub mod testing;

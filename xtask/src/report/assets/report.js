@@ -129,7 +129,7 @@
 
   const curves = (box, group) => lineChart(box, {
     title: "Percentiles", label: group.unit, x: group.x, series: group.series, base: 10,
-    xLabel: "percentile, as one in how many lies beyond", xRange: [1, Math.max(20, group.x[group.x.length - 1] || 1)],
+    xLabel: "percentile", xRange: [1, Math.max(20, group.x[group.x.length - 1] || 1)],
     xSplits: () => [1, 2, 10, 100, 1e3, 1e4, 1e5, 1e6].filter((value) => value <= Math.max(20, group.x[group.x.length - 1])),
     xValue: (value) => value === 1 ? "min" : percentile(value), at: percentile,
   });
@@ -219,9 +219,9 @@
       }
       pen.fillStyle = soft;
       pen.font = "11px system-ui, sans-serif";
-      const every = Math.max(1, Math.ceil(16 / cell));
+      const every = Math.max(1, Math.ceil(16 / cell)), apart = Math.max(1, Math.ceil(30 / cell));
       pen.textAlign = "center";
-      cols.forEach((label, col) => col % every === 0 && pen.fillText(label, left + xs[col] + cell / 2, top - 9));
+      cols.forEach((label, col) => col % apart === 0 && pen.fillText(label, left + xs[col] + cell / 2, top - 9));
       pen.textAlign = "right";
       rows.forEach((label, row) => row % every === 0 && pen.fillText(label, left - 6, top + ys[row] + cell / 2));
       pen.textAlign = "left";
