@@ -1,6 +1,8 @@
 use super::{BASE_REVISION, COMMON_MAGIC, END_MARKER, Feature, NEWEST, Requests, START_MARKER};
+use crate::protocol;
 use abi::exit::Exit;
 use proptest::prelude::{any, prop_assert, proptest};
+use std::mem::{size_of, size_of_val};
 use std::vec::Vec;
 
 fn words(parts: &[&[u64]]) -> Vec<u8> {
@@ -21,6 +23,34 @@ fn ids_are_distinct() {
     for (index, feature) in Feature::ALL.iter().enumerate() {
         assert!(Feature::ALL[..index].iter().all(|other| other.id() != feature.id()));
     }
+}
+
+/// The table against the crate that the kernel makes its requests with.
+#[test]
+fn ids_and_sizes_are_those_of_the_kernels_crate() {
+    macro_rules! check {
+        ($($feature:ident $request:ident),* $(,)?) => { $(
+            let request = limine::request::$request::new();
+            let id = [COMMON_MAGIC, Feature::$feature.id()].concat();
+            assert_eq!((&request.id()[..], size_of_val(&request)), (&id[..], Feature::$feature.size()));
+        )* };
+    }
+    check!(
+        LoaderInfo BootloaderInfoRequest, Cmdline ExecutableCmdlineRequest, StackSize StackSizeRequest,
+        Hhdm HhdmRequest, PagingMode PagingModeRequest, Mp MpRequest, MemoryMap MemoryMapRequest,
+        EntryPoint EntryPointRequest, ExecutableFile ExecutableFileRequest, Modules ModuleRequest,
+        Rsdp RsdpRequest, DateAtBoot DateAtBootRequest, ExecutableAddress ExecutableAddressRequest,
+    );
+    let sizes = [
+        size_of::<limine::mp::Cpu>(),
+        size_of::<limine::memory_map::Entry>(),
+        size_of::<limine::file::File>(),
+    ];
+    assert_eq!(
+        sizes,
+        [size_of::<protocol::Core>(), size_of::<protocol::MemoryMapEntry>(), size_of::<protocol::File>()]
+    );
+    assert_eq!(size_of::<limine::response::MpResponse>(), size_of::<protocol::Mp>());
 }
 
 #[test]
