@@ -28,6 +28,7 @@ pub use stats::Stats;
 use crate::error::FrameError;
 use crate::id::{CHUNK_ORDER, FrameId, Order, Zone};
 use cache::{ADOPT_AFTER, ADOPTED, AWAY, CLASSES, Slot, class};
+use chunk::Chunk;
 use percpu::{NodeId, NodeSet};
 use plan::NodeTable;
 use span::Span;
@@ -112,6 +113,12 @@ impl<'m> Frames<'m> {
         order: Order,
         request: Request,
     ) -> Result<FrameId, FrameError> {
+        if request.is_local()
+            && order.is_small()
+            && let Some(frame) = cache.slots[class(order.get())].take(order.get())
+        {
+            return Ok(frame);
+        }
         let (start, allowed) = self.targets(cache, request.policy)?;
         for effort in [Effort::Usual, Effort::Last] {
             for node in self.nodes.by_distance(start).filter(|&node| allowed.contains(node)) {
@@ -188,8 +195,7 @@ impl<'m> Frames<'m> {
                 Effort::Last => span.find_anywhere(order.get(), cache.core),
             } {
                 let slot = &mut cache.slots[at];
-                *slot =
-                    Slot { words: Some(span.chunk(offset)), chunk: span.base + offset, word: 0, span: index };
+                *slot = Slot::new(span.chunk(offset), span.base + offset, index);
                 let frame = slot.take(order.get());
                 if frame.is_none() || !span.keep || effort == Effort::Last {
                     self.empty(slot);
@@ -247,8 +253,13 @@ impl<'m> Frames<'m> {
     #[inline]
     pub fn put(&self, cache: &mut CoreCache<'m>, frame: FrameId, order: Order) -> Result<(), FrameError> {
         if order.is_small() && frame.is_aligned(order) {
-            let slot = &mut cache.slots[class(order.get())];
-            if slot.chunk == frame.chunk() && slot.give(frame, order) {
+            if cache.slots[class(order.get())].give_here(frame, order.get()) {
+                return Ok(());
+            }
+            if cache.slots[ADOPTED].give_here(frame, order.get()) {
+                if cache.slots[ADOPTED].is_full_here() {
+                    self.close_adopted(cache);
+                }
                 return Ok(());
             }
         }
@@ -266,13 +277,17 @@ impl<'m> Frames<'m> {
         if !order.is_small() {
             return self.put_huge(cache, (index, span, offset), frame, order);
         }
+        let slot = &mut cache.slots[class(order.get())];
+        if slot.chunk == chunk {
+            return if slot.give(frame, order) { Ok(()) } else { Err(span.blame(offset, frame)) };
+        }
         if cache.slots[ADOPTED].chunk == chunk {
-            return self.put_adopted(cache, span, offset, frame, order);
+            return self.put_adopted(cache, frame, order).map_err(|()| span.blame(offset, frame));
         }
         if cache.last == chunk {
             cache.repeats += 1;
             if cache.repeats >= ADOPT_AFTER && self.adopt(cache, (index, span, offset)) {
-                return self.put_adopted(cache, span, offset, frame, order);
+                return self.put_adopted(cache, frame, order).map_err(|()| span.blame(offset, frame));
             }
         } else {
             cache.last = chunk;
@@ -288,29 +303,28 @@ impl<'m> Frames<'m> {
             return false;
         }
         let chunk = span.base + offset;
-        let slot = Slot { words: Some(span.chunk(offset)), chunk, word: 0, span: index };
+        let slot = Slot::new(span.chunk(offset), chunk, index);
         let mut old = core::mem::replace(&mut cache.slots[ADOPTED], slot);
         self.empty(&mut old);
         true
     }
 
-    fn put_adopted(
-        &self,
-        cache: &mut CoreCache<'m>,
-        span: &Span<'m>,
-        offset: usize,
-        frame: FrameId,
-        order: Order,
-    ) -> Result<(), FrameError> {
-        let slot = &mut cache.slots[ADOPTED];
-        if !slot.give(frame, order) {
-            return Err(span.blame(offset, frame));
+    fn put_adopted(&self, cache: &mut CoreCache<'m>, frame: FrameId, order: Order) -> Result<(), ()> {
+        if !cache.slots[ADOPTED].give(frame, order) {
+            return Err(());
         }
-        let chunk = span.chunk(offset);
-        if chunk.word(frame.word()).mine() == u64::MAX && chunk.is_whole() {
-            self.empty(slot);
+        if cache.slots[ADOPTED].is_full_here() {
+            self.close_adopted(cache);
         }
         Ok(())
+    }
+
+    /// Gives the adopted chunk back as soon as all of it is free: it is a block of order 9 then.
+    fn close_adopted(&self, cache: &mut CoreCache<'m>) {
+        let slot = &mut cache.slots[ADOPTED];
+        if slot.words.is_some_and(Chunk::is_whole) {
+            self.empty(slot);
+        }
     }
 
     fn put_huge(

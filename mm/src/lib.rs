@@ -1,7 +1,7 @@
 //! Memory: physical frames per NUMA node, and the heap for cold paths on top of them.
 //!
 //! * [`id`]: frame numbers, block orders, ranges, zones.
-//! * [`frames`]: the frame allocator.
+//! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
 //!
 //! `unsafe` is confined to the placing of tables in memory that the caller gives.
 #![cfg_attr(not(test), no_std)]
@@ -9,6 +9,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bench;
 mod carve;
 mod error;
 pub mod frames;

@@ -218,7 +218,7 @@ fn act<'m>(frames: &Frames<'m>, caches: &mut [CoreCache<'m>], model: &mut Model,
             match frames.get_from(&mut caches[core], want, request) {
                 Ok(frame) => model.take(frame, order, &request, home),
                 Err(FrameError::OutOfMemory) => {
-                    assert!(!model.has(order, &request, home), "false out of memory")
+                    assert!(!model.has(order, &request, home), "false out of memory");
                 }
                 Err(FrameError::Held) => {
                     caches.iter_mut().for_each(|cache| frames.drain(cache));

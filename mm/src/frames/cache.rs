@@ -3,7 +3,7 @@
 //! A core keeps at most [`SLOTS`] chunks reserved and [`MAGAZINE`] free chunks in its magazine, so it pins less than
 //! `SLOTS + MAGAZINE` × 2 MiB. [`Frames::drain`](super::Frames::drain) gives everything back.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Word};
 use crate::id::{CHUNK_FRAMES, FrameId, Order, WORD_FRAMES, WORD_ORDER, WORDS};
 use percpu::{CoreId, NodeId};
 
@@ -31,49 +31,81 @@ pub(crate) const fn class(order: usize) -> usize {
     }
 }
 
-/// One reserved chunk, or none.
+/// One reserved chunk, or none, and the word of it that is in use.
+///
+/// The word is kept as a reference beside its number: a put that matches the number then works on an address that does not depend
+/// on the frame, so that consecutive operations overlap in the CPU.
 #[derive(Debug)]
 pub(crate) struct Slot<'m> {
+    /// The word that blocks are taken from and given to.
+    word: Option<&'m Word>,
+    /// The number of that word: frame number / 64; `usize::MAX` for none, which is no word of any frame.
+    number: usize,
     /// The chunk's bitmaps.
     pub(crate) words: Option<&'m Chunk>,
-    /// The chunk's number; `usize::MAX` for none, which is no chunk of any frame.
+    /// The chunk's number; `usize::MAX` for none.
     pub(crate) chunk: usize,
-    /// The word that the next block is taken from.
-    pub(crate) word: usize,
     /// The index of the chunk's span.
     pub(crate) span: usize,
 }
 
 impl<'m> Slot<'m> {
-    pub(crate) const EMPTY: Self = Self { words: None, chunk: usize::MAX, word: 0, span: 0 };
+    pub(crate) const EMPTY: Self =
+        Self { word: None, number: usize::MAX, words: None, chunk: usize::MAX, span: 0 };
 
-    /// Takes a block from the current word: the fast path.
+    /// A slot with a chunk that has just been reserved.
+    pub(crate) fn new(words: &'m Chunk, chunk: usize, span: usize) -> Self {
+        Self { word: Some(words.word(0)), number: chunk * WORDS, words: Some(words), chunk, span }
+    }
+
+    /// Makes this word of the chunk the one in use.
+    #[inline]
+    fn turn_to(&mut self, index: usize) {
+        self.word = self.words.map(|chunk| chunk.word(index));
+        self.number = self.chunk * WORDS + index;
+    }
+
+    /// Takes a block from the word in use: the fast path.
     #[inline(always)]
     pub(crate) fn take_here(&self, order: usize) -> Option<FrameId> {
-        let word = self.words?.word(self.word);
+        let word = self.word?;
         let at = match order {
             0 => word.take_frame()?,
             1..=WORD_ORDER => word.take_block(order)?,
             _ => return None,
         };
-        Some(FrameId::new(self.chunk * CHUNK_FRAMES + self.word % WORDS * WORD_FRAMES + at))
+        Some(FrameId::new(self.number * WORD_FRAMES + at))
     }
 
     /// Takes a block from anywhere in the chunk.
+    #[inline(never)]
     pub(crate) fn take(&mut self, order: usize) -> Option<FrameId> {
-        let index = self.words?.take(order, self.word)?;
-        self.word = index / WORD_FRAMES;
+        let index = self.words?.take(order, self.number % WORDS)?;
+        self.turn_to(index / WORD_FRAMES);
         Some(FrameId::new(self.chunk * CHUNK_FRAMES + index))
     }
 
-    /// Puts a block of this chunk back; says whether it was allocated so.
+    /// Puts a block back if it lies in the word in use and was allocated so: the fast path.
     #[inline(always)]
+    pub(crate) fn give_here(&self, frame: FrameId, order: usize) -> bool {
+        order < WORD_ORDER
+            && self.number == frame.number() / WORD_FRAMES
+            && self.word.is_some_and(|word| word.give(frame.bit(), order))
+    }
+
+    /// Puts a block of this chunk back; says whether it was allocated so.
     pub(crate) fn give(&mut self, frame: FrameId, order: Order) -> bool {
         let given = self.words.is_some_and(|chunk| chunk.give(frame.word(), frame.bit(), order.get()));
         if given {
-            self.word = frame.word();
+            self.turn_to(frame.word());
         }
         given
+    }
+
+    /// Whether every frame of the word in use is free and collected.
+    #[inline(always)]
+    pub(crate) fn is_full_here(&self) -> bool {
+        self.word.is_some_and(|word| word.mine() == u64::MAX)
     }
 }
 

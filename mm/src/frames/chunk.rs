@@ -113,9 +113,11 @@ impl Word {
             return None;
         }
         let at = starts.trailing_zeros() as usize;
-        let mask = bits::mask(order) << at;
+        let (mask, later) = pattern(at, order);
         self.set_local(local & !mask);
-        self.set_cont(cont | mask & (mask << 1));
+        if later != 0 {
+            self.set_cont(cont | later);
+        }
         Some(at)
     }
 
@@ -165,9 +167,22 @@ impl Word {
 
     /// Puts the frames of `mask` back into the collected set. Only the reserving core calls it.
     #[inline(always)]
-    fn keep(&self, mask: u64) {
+    fn keep(&self, mask: u64, cont: u64) {
         self.set_local(self.local() | mask);
-        self.set_cont(self.cont() & !mask);
+        if cont != 0 {
+            self.set_cont(self.cont() & !mask);
+        }
+    }
+
+    /// Puts a block of an order below 6 back for the reserving core; says whether it was allocated so.
+    #[inline(always)]
+    pub(crate) fn give(&self, at: usize, order: usize) -> bool {
+        let (mask, cont) = pattern(at, order);
+        let fine = self.verdict(mask, cont);
+        if fine {
+            self.keep(mask, cont);
+        }
+        fine
     }
 
     /// Puts the frames of `mask` back into the open. Returns the word after it, nothing if a frame was there already: a second
@@ -291,16 +306,17 @@ impl Chunk {
     }
 
     /// Puts a block back for the reserving core; says whether it was allocated so.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn give(&self, index: usize, at: usize, order: usize) -> bool {
         if !self.allocated(index, at, order) {
             return false;
         }
         if order <= WORD_ORDER {
-            self.word(index).keep(bits::mask(order) << at);
+            let (mask, cont) = pattern(at, order);
+            self.word(index).keep(mask, cont);
         } else {
             let count = 1 << (order - WORD_ORDER);
-            self.words[index..index + count].iter().for_each(|word| word.keep(u64::MAX));
+            self.words[index..index + count].iter().for_each(|word| word.keep(u64::MAX, u64::MAX));
         }
         true
     }

@@ -172,7 +172,7 @@ impl<'m> Span<'m> {
             return Err(self.blame(offset, frame));
         };
         if let State::Pooled(level) = self.state(offset)
-            && level.may_grow(word, frame.bit())
+            && level.may_grow(word, frame.bit(), order.get())
         {
             self.lift(offset);
         }
