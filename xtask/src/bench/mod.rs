@@ -19,7 +19,7 @@ use crate::results::schema::{Counts, EnvFile, Qemu, RunFile, RunStatus, VERSION}
 use crate::results::writer::RunWriter;
 use crate::{cli, interrupt, lane, report, setup, ui, workspace};
 use abi::boot::Lane;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use suite::{Outcome, Plan, Suite};
 use target::{Guest, Target};
@@ -91,19 +91,26 @@ fn measure(
 }
 
 /// Shows what the run gave, complete or not, and turns failed rows into an exit code.
-fn conclude(dir: &std::path::Path, outcome: Result<Outcome>) -> Result<()> {
+fn conclude(dir: &Path, outcome: Result<Outcome>) -> Result<()> {
+    if outcome.as_ref().is_err_and(|error| error.class() == Class::NothingMatched) {
+        // Nothing was measured and nothing went wrong that a log would explain.
+        std::fs::remove_dir_all(dir).map_err(|error| Error::io(&error, "remove", dir))?;
+    }
     let run = match Run::open(dir) {
         Ok(run) if !run.rows.is_empty() => run,
-        unreadable => return outcome.and(unreadable.map(|_| ())),
+        unreadable => {
+            if dir.exists() {
+                ui::line(&format!("run:    {}", dir.display()));
+            }
+            return outcome.map(|_| ()).and(unreadable.map(|_| ()));
+        }
     };
     ui::line(&table::render(&run));
     let written = report::write(&run);
     ui::line(&format!("run:    {}", dir.display()));
-    match written {
-        Ok(path) => ui::line(&format!("report: {}", path.display())),
-        Err(error) => return outcome.and(Err(error)),
-    }
+    // What ended the run is worth more than what kept its report from being written.
     let outcome = outcome?;
+    ui::line(&format!("report: {}", written?.display()));
     let Some(class) = outcome.first_failure else { return Ok(()) };
     let counts = run.run.counts;
     let what = match (counts.failed, run.run.problems.len()) {

@@ -189,6 +189,10 @@ impl<D: Disk> Suite<D> {
 
     fn step(&mut self, step: Step, hearing: &mut Hearing) -> Result<()> {
         match step {
+            Step::Suite { cases: 0, .. } => {
+                let what = format!("the filter `{}` matches no case of the lane", self.plan.filter);
+                Err(Error::new(Class::NothingMatched, what).next("see `cargo xtask bench --list`"))
+            }
             Step::Suite { target, cases } => {
                 hearing.progress.suite(cases, hearing.collector.next().unwrap_or(0));
                 let repeats = self.plan.repeats;

@@ -170,6 +170,16 @@ fn a_guest_that_never_starts_ends_the_suite() {
 }
 
 #[test]
+fn a_filter_that_matches_nothing_is_its_own_error() {
+    let dir = TempDir::new("nothing");
+    let frames = testing::suite_frames(&[], 0);
+    let script = Script { bytes: frames.concat(), end: End::Exit(Exit::NothingMatched) };
+    let error = run(&dir, FileSystem, plan(1), &mut Scripted::new(vec![script])).unwrap_err();
+    assert_eq!(error.class(), Class::NothingMatched);
+    assert!(!read(&dir).is_complete());
+}
+
+#[test]
 fn a_guest_that_dies_between_cases_is_restarted_once() {
     let dir = TempDir::new("between");
     let dies = || cut(0, HEAD + EACH, "", End::Exit(Exit::Exception));
