@@ -225,3 +225,75 @@ impl Drop for Sent<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{CallSlot, Ipi, broadcast, call};
+    use crate::host::Machine;
+    use crate::id::CoreId;
+    use crate::mailbox::INBOX;
+    use crate::pin::IrqOff;
+    use crate::set::CoreSet;
+    use crate::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    /// Cores that poll.
+    struct NoInterrupt;
+
+    impl Ipi for NoInterrupt {
+        fn send(&self, _: CoreId) {}
+    }
+
+    const CORES: usize = 3;
+    const ROUNDS: usize = if cfg!(miri) { 3 } else { 100 };
+
+    /// Runs `f` on every core; a core that is through serves its inbox until all are.
+    fn on_all(f: impl Fn(CoreId, &mut IrqOff) + Sync) {
+        let finished = AtomicUsize::new(0);
+        Machine::new(CORES).run_all(|core| {
+            IrqOff::with(|irq| {
+                f(core, irq);
+                finished.fetch_add(1, Ordering::AcqRel);
+                let inbox = INBOX.of(core).expect("this core");
+                while finished.load(Ordering::Acquire) < CORES {
+                    inbox.serve(irq);
+                    thread::yield_now();
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn everybody_calls_everybody() {
+        on_all(|own, irq| {
+            for target in CoreSet::first(CORES).iter().cycle().take(CORES * ROUNDS) {
+                let ran_on = AtomicUsize::new(usize::MAX);
+                call(irq, &NoInterrupt, target, |held| {
+                    ran_on.store(held.core().index(), Ordering::Relaxed);
+                });
+                assert_eq!(ran_on.load(Ordering::Relaxed), target.index(), "called from {own}");
+            }
+        });
+    }
+
+    #[test]
+    fn broadcasts_reach_each_target_once_with_any_number_of_slots() {
+        on_all(|own, irq| {
+            for round in 0..ROUNDS {
+                let mut slots: [CallSlot; CORES] = [const { CallSlot::new() }; CORES];
+                let mut targets = CoreSet::first(CORES);
+                if round % 2 == 1 {
+                    targets.remove(own);
+                }
+                let ran: [AtomicUsize; CORES] = [const { AtomicUsize::new(0) }; CORES];
+                broadcast(irq, &NoInterrupt, &targets, &mut slots[..=round % CORES], |held| {
+                    ran[held.core().index()].fetch_add(1, Ordering::Relaxed);
+                });
+                for core in CoreSet::first(CORES).iter() {
+                    let count = ran[core.index()].load(Ordering::Relaxed);
+                    assert_eq!(count, usize::from(targets.contains(core)), "{core} in round {round}");
+                }
+            }
+        });
+    }
+}

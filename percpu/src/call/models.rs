@@ -1,7 +1,7 @@
 //! Loom models of calls. Preemption bound: 2; the waiting loops make deeper bounds slow.
 //!
 //! Planted bugs that made them fail once: Relaxed instead of Release for `done` in `run` (a race on the cell); `wait` that does not
-//! serve the own inbox (the initiators wait for ever, which loom reports as too many branches).
+//! serve the own inbox (the initiators wait for ever, which loom reports as too many branches); a slot that is used again before its target is done.
 
 use super::{CallSlot, Ipi, broadcast_from, call_from};
 use crate::id::CoreId;

@@ -60,6 +60,7 @@ impl Limbo {
         Self { oldest: ptr::null_mut(), newest: ptr::null_mut(), scan: Scan::NEW }
     }
 
+    #[cfg(not(loom))]
     pub(super) fn is_empty(&self) -> bool {
         self.oldest.is_null()
     }

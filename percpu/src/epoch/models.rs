@@ -1,11 +1,14 @@
-//! Loom models of reclamation. Preemption bound: 3.
+//! Loom models of reclamation. Preemption bound: 3, and 2 with three cores.
 //!
 //! The objects are loom cells: a read that is not ordered before the reclaiming write is a race that loom reports.
 //!
-//! Planted bugs that made them fail once: see each model.
+//! Planted bugs that made them fail once: objects that ripen one or two epochs too early; Relaxed for each Release and Acquire of
+//! `announce`, `has_passed`, `quiesce` and `advance` in turn; no fence in `wake`, none in `advance`; `wake` that does not look at the
+//! global epoch again; `advance` that looks at no seat.
 
 use super::limbo::{Limbo, Reclaim, Retired};
 use super::protocol::{Global, Seat};
+use super::word::Epoch;
 use core::ptr::NonNull;
 use loom::cell::UnsafeCell;
 use loom::model::Builder;
@@ -16,10 +19,10 @@ use std::boxed::Box;
 use std::sync::atomic::AtomicBool as StdFlag;
 use std::sync::atomic::Ordering as StdOrdering;
 
-/// Two cores, two objects, and the shared place that says which object is current.
+/// Three cores, two objects, and the shared place that says which object is current.
 struct Machine {
     global: Global,
-    seats: [Seat; 2],
+    seats: [Seat; 3],
     current: AtomicUsize,
     objects: [UnsafeCell<u32>; 2],
 }
@@ -35,7 +38,7 @@ impl Machine {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             global: Global::new(),
-            seats: [Seat::new(), Seat::new()],
+            seats: [Seat::new(), Seat::new(), Seat::new()],
             current: AtomicUsize::new(0),
             objects: [UnsafeCell::new(0), UnsafeCell::new(0)],
         })
@@ -49,25 +52,41 @@ impl Machine {
     }
 
     fn advance(&self, limbo: &mut Limbo) -> bool {
-        self.global.advance(&mut limbo.scan, 2, |core| self.seats.get(core))
+        self.global.advance(&mut limbo.scan, 3, |core| self.seats.get(core))
+    }
+
+    /// One exit from the kernel, with what the models leave to chance: the others may run in between.
+    fn exit(&self, core: usize, limbo: &mut Limbo) -> Epoch {
+        let global = self.global.quiesce(&self.seats[core]);
+        self.advance(limbo);
+        // Loom does not explore every order of a load and a later exchange by itself; a yield makes it.
+        thread::yield_now();
+        global
+    }
+
+    /// One exit of a core that leaves advancing to others.
+    fn exit_only(&self, core: usize) -> Epoch {
+        let global = self.global.quiesce(&self.seats[core]);
+        thread::yield_now();
+        global
     }
 
     /// Core 0 replaces object 0, retires it, and goes on leaving the kernel. Returns whether it was reclaimed.
-    fn replace_and_reclaim(&self, exits: usize) -> bool {
+    fn replace_and_reclaim(&self, exit: fn(&Self, &mut Limbo) -> Epoch) -> bool {
         let mut limbo = Limbo::new();
         let retired = NonNull::from(Box::leak(Box::new(Retired::new())));
+        // Once out, so that G can be one ahead of what this core has announced when it retires.
+        exit(self, &mut limbo);
         self.current.store(1, Ordering::Release);
         // SAFETY: the object is unlinked, and the leaked link stays valid.
         unsafe { limbo.push(retired, NOOP, self.seats[0].own_epoch().ripe()) };
-        let mut reclaimed = false;
-        for _ in 0..exits {
-            let global = self.global.quiesce(&self.seats[0]);
-            self.advance(&mut limbo);
-            if limbo.pop_ripe(global).is_some() {
-                // SAFETY: ripe: nobody reads it; the model checks it.
-                self.objects[0].with_mut(|object| unsafe { *object = 1 });
-                reclaimed = true;
-            }
+        let reclaimed = (0..EXITS).any(|_| {
+            let global = exit(self, &mut limbo);
+            limbo.pop_ripe(global).is_some()
+        });
+        if reclaimed {
+            // SAFETY: ripe: nobody reads it; the model checks it.
+            self.objects[0].with_mut(|object| unsafe { *object = 1 });
         }
         // SAFETY: leaked above and in no list that is still used.
         drop(unsafe { Box::from_raw(retired.as_ptr()) });
@@ -75,12 +94,20 @@ impl Machine {
     }
 }
 
-/// Runs core 0 against `other` on core 1 and checks that some execution did reclaim.
-fn check(exits: usize, other: fn(&Machine)) {
+/// Exits after which core 0 gives up: enough for three advances with the other core at its heels.
+const EXITS: usize = 5;
+
+/// Runs core 0, advancing by itself, against `other` on core 1.
+fn check(other: fn(&Arc<Machine>)) {
+    check_with(3, |machine, limbo| machine.exit(0, limbo), other);
+}
+
+/// Runs core 0, leaving by `exit`, against `other` on core 1, and checks that some execution did reclaim.
+fn check_with(preemptions: usize, exit: fn(&Machine, &mut Limbo) -> Epoch, other: fn(&Arc<Machine>)) {
     let reclaimed = std::sync::Arc::new(StdFlag::new(false));
     let report = reclaimed.clone();
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(preemptions);
     builder.check(move || {
         let machine = Machine::new();
         machine.global.wake(&machine.seats[0]);
@@ -88,7 +115,7 @@ fn check(exits: usize, other: fn(&Machine)) {
             let machine = machine.clone();
             thread::spawn(move || other(&machine))
         };
-        if machine.replace_and_reclaim(exits) {
+        if machine.replace_and_reclaim(exit) {
             report.store(true, StdOrdering::Relaxed);
         }
         second.join().expect("core ends");
@@ -99,24 +126,66 @@ fn check(exits: usize, other: fn(&Machine)) {
 /// A core that goes in and out of the kernel.
 #[test]
 fn loom_active_reader_is_waited_for() {
-    check(4, |machine| {
+    check(|machine| {
         machine.global.wake(&machine.seats[1]);
-        for _ in 0..3 {
+        for _ in 0..4 {
             machine.read();
             machine.global.quiesce(&machine.seats[1]);
+            thread::yield_now();
         }
         machine.seats[1].rest();
     });
 }
 
+/// A core that first looks after it has passed through some epochs: it must not find what was unlinked before them.
+#[test]
+fn loom_late_reader_finds_no_old_object() {
+    check(|machine| {
+        machine.global.wake(&machine.seats[1]);
+        for _ in 0..3 {
+            machine.exit_only(1);
+        }
+        machine.read();
+        machine.global.quiesce(&machine.seats[1]);
+        machine.seats[1].rest();
+    });
+}
+
+/// One core retires, one reads and a third advances: what the first two did reaches each other through the third.
+#[test]
+fn loom_third_core_passes_on_what_it_saw() {
+    check_with(
+        2,
+        |machine, _| machine.exit_only(0),
+        |machine| {
+            let advancer = {
+                let machine = machine.clone();
+                thread::spawn(move || {
+                    let mut limbo = Limbo::new();
+                    for _ in 0..EXITS {
+                        machine.exit(2, &mut limbo);
+                    }
+                })
+            };
+            machine.global.wake(&machine.seats[1]);
+            machine.exit_only(1);
+            machine.read();
+            machine.exit_only(1);
+            machine.seats[1].rest();
+            advancer.join().expect("core ends");
+        },
+    );
+}
+
 /// A core that idles and wakes (E3).
 #[test]
 fn loom_waking_reader_is_seen() {
-    check(4, |machine| {
+    check(|machine| {
         for _ in 0..2 {
             machine.global.wake(&machine.seats[1]);
             machine.read();
             machine.seats[1].rest();
+            thread::yield_now();
         }
     });
 }
@@ -124,7 +193,7 @@ fn loom_waking_reader_is_seen() {
 /// E1: a core in the kernel is never more than one epoch behind, also when it wakes while others advance.
 #[test]
 fn loom_awake_core_is_at_most_one_behind() {
-    check(4, |machine| {
+    check(|machine| {
         machine.global.wake(&machine.seats[1]);
         let announced = machine.seats[1].own_epoch();
         let global = machine.global.epoch.load(Ordering::Acquire);
