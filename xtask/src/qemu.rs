@@ -356,7 +356,7 @@ pub fn shell_line(program: &Path, arguments: &[String]) -> String {
 #[must_use]
 pub fn patience(topology: &Topology) -> u32 {
     let cores = count(topology.cores());
-    u32::try_from(1 + cores / 8).unwrap_or(1)
+    u32::try_from(1 + cores / 32).unwrap_or(1)
 }
 
 #[cfg(test)]
