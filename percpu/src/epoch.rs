@@ -14,6 +14,11 @@
 //! * E3: a core that leaves idle announces itself before it reads anything, and an advance looks at the announcements after it has
 //!   read G: of two full fences one comes first, so either the advance sees the core or the core sees all that the advance relies on.
 
+#![cfg_attr(
+    all(loom, not(test)),
+    expect(dead_code, reason = "the exits are not built for models of other crates")
+)]
+
 mod limbo;
 mod protocol;
 mod word;

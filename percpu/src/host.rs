@@ -2,7 +2,8 @@
 //!
 //! [`Machine::run`] makes the calling thread a core of a machine for the length of a closure; core-local statics, the current
 //! core's id and remote access then work as in the kernel. A thread that has entered no machine is core 0 of its own private
-//! machine, so a simple test needs no set-up. Machines live for ever, as the real one does (invariant L1).
+//! machine, so a simple test needs no set-up. Machines live for ever, as the real one does (invariant L1). Threads may take turns at
+//! being a core, so a core-local type that minds changing threads has no place in a host test.
 //!
 //! * H1: one thread at a time runs a core.
 
@@ -25,9 +26,18 @@ pub struct Machine {
 struct Core {
     id: CoreId,
     taken: Mutex<bool>,
-    /// One entry per core-local static: the address of this core's copy, made at first use.
-    copies: [OnceLock<usize>; MAX_STATICS],
+    /// One entry per core-local static: this core's copy, made at first use.
+    copies: [OnceLock<Copied>; MAX_STATICS],
 }
+
+/// A core's leaked copy of a static, its type forgotten.
+#[derive(Clone, Copy, Debug)]
+struct Copied(*mut ());
+
+// SAFETY: only an address; who may follow it is the business of `PerCpu`, by its witnesses and bounds.
+unsafe impl Send for Copied {}
+// SAFETY: as above.
+unsafe impl Sync for Copied {}
 
 impl Core {
     fn new(id: CoreId) -> Self {
@@ -128,7 +138,7 @@ fn enter_private_machine() -> Place {
 pub(crate) mod backend {
     //! What [`crate::arch`] offers on the host.
 
-    use super::{Core, MAX_STATICS, place};
+    use super::{Copied, Core, MAX_STATICS, place};
     use crate::id::CoreId;
     use core::ptr;
     use std::boxed::Box;
@@ -155,8 +165,8 @@ pub(crate) mod backend {
 
         fn copy(&self, core: &'static Core) -> *const T {
             let number = *self.number.get_or_init(next_number);
-            let make = || ptr::from_mut(Box::leak(Box::new((self.init)()))).expose_provenance();
-            ptr::with_exposed_provenance(*core.copies[number].get_or_init(make))
+            let make = || Copied(ptr::from_mut(Box::leak(Box::new((self.init)()))).cast());
+            core.copies[number].get_or_init(make).0.cast()
         }
     }
 

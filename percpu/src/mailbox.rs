@@ -33,6 +33,10 @@ use word::{TAGS, Word};
 pub type Deliver = unsafe fn(NonNull<Node>, &mut Held<'_, 0>);
 
 /// The link of a message; the first field of whatever carries it.
+///
+/// | field | writer | readers | ordering | line |
+/// |---|---|---|---|---|
+/// | `link` | the sender before the push, the owner after the drain | the owner | by the inbox word | the message's |
 #[derive(Debug)]
 #[repr(C, align(8))]
 pub struct Node {
