@@ -171,10 +171,10 @@ impl<'b> Walk<'b> {
         Self { live: buffer, len: 0, frames: 0, refused: 0 }
     }
 
-    /// The walk whose live set is the first `len` blocks of a buffer.
+    /// The walk whose live set is the first `len` blocks of a buffer. Its count of frames starts at 0: nothing is walked here,
+    /// so that a timed window may begin with it.
     pub fn resume(buffer: &'b mut [Block], len: usize) -> Self {
-        let frames = buffer.iter().take(len).map(|block| block.order.frames()).sum();
-        Self { live: buffer, len, frames, refused: 0 }
+        Self { live: buffer, len, frames: 0, refused: 0 }
     }
 
     /// Frames in the live set.
@@ -192,7 +192,7 @@ impl<'b> Walk<'b> {
         };
         *place = Block { frame, order };
         self.len += 1;
-        self.frames += order.frames();
+        self.frames = self.frames.wrapping_add(order.frames());
         true
     }
 
@@ -204,7 +204,7 @@ impl<'b> Walk<'b> {
         let block = *self.live.get(victim)?;
         self.live.swap(victim, last);
         self.len = last;
-        self.frames -= block.order.frames();
+        self.frames = self.frames.wrapping_sub(block.order.frames());
         source.put(block.frame, block.order);
         Some(block.order)
     }

@@ -4,7 +4,7 @@
 //! Wholly free chunks stand in one bitmap per span, in which an aligned run of ones is a free block: neighbours coalesce by
 //! lying side by side. From a split chunk only the core that has it reserved allocates, with plain loads and stores; freeing
 //! into a chunk that somebody else has reserved, or nobody, is one locked operation. A chunk that its core is done with goes
-//! back to the pool, on one of seven lists by the longest free run it has.
+//! back to the pool, on one of four lists by how useful its free frames are.
 //!
 //! Nothing here takes a lock. Every call but the first on an exhausted chunk touches lines of the calling core alone.
 //! Reasons and measurements: `docs/adr/0001-frame-allocator.md`. Invariants M1–M4: `frames/span.rs`.

@@ -35,7 +35,10 @@ pub(crate) const fn runs(word: u64, order: usize) -> u64 {
 ///
 /// Reserving, collecting and releasing a chunk is some ten locked operations. Chunks with fewer holes are left alone while there
 /// is anything better: that costs a few per cent of wholly free chunks, and saves most of the reservations.
-const RIPE: u32 = 8;
+const RIPE: u32 = 12;
+
+/// The order of the shorter run that a level of its own stands for.
+const EIGHT_ORDER: usize = 3;
 
 /// How useful the free frames of a pooled chunk are; the chunk stands on the list of its level.
 ///
@@ -44,7 +47,8 @@ const RIPE: u32 = 8;
 /// | 0 | nothing is free; on no list |
 /// | 1 | poor: no word is ripe, that is, has [`RIPE`] free frames |
 /// | 2 | a word is ripe |
-/// | 3–7 | a ripe word has an aligned run of order level − 1 (4 to 64 frames) |
+/// | 3 | a ripe word has an aligned run of eight free frames |
+/// | 4 | a word is wholly free |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Level(u8);
 
@@ -52,7 +56,8 @@ impl Level {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const POOR: Self = Self(1);
     pub(crate) const RICH: Self = Self(2);
-    pub(crate) const TOP: Self = Self(WORD_ORDER as u8 + 1);
+    pub(crate) const EIGHT: Self = Self(3);
+    pub(crate) const TOP: Self = Self(4);
     /// How many lists there are: one per level but `NONE`.
     pub(crate) const LISTS: usize = Self::TOP.0 as usize;
 
@@ -73,8 +78,8 @@ impl Level {
     /// The lowest level whose chunks are worth a look for a block of this order.
     pub(crate) const fn wanted(order: usize) -> Self {
         match order {
-            0 | 1 => Self::RICH,
-            2..=WORD_ORDER => Self(order as u8 + 1),
+            0..=2 => Self::RICH,
+            3..=5 => Self::EIGHT,
             _ => Self::TOP,
         }
     }
@@ -92,29 +97,28 @@ impl Level {
         if free.count_ones() < RIPE {
             return Self::POOR;
         }
-        let mut order = WORD_ORDER;
-        while order >= 2 {
-            if runs(free, order) != 0 {
-                return Self(order as u8 + 1);
-            }
-            order -= 1;
+        match free {
+            u64::MAX => Self::TOP,
+            _ if runs(free, EIGHT_ORDER) != 0 => Self::EIGHT,
+            _ => Self::RICH,
         }
-        Self::RICH
     }
 
-    /// Whether `free`, to which the block at `at` has just come, may lift a chunk of this level: by making the word ripe, or by
-    /// completing the aligned group of the next level around the block.
+    /// Whether `free`, to which the block at `at` has just come, may lift a chunk of this level. Cheap, and right whenever a chunk is
+    /// to leave levels 0 and 1; above, a run in a word that has only just become ripe may go unnoticed until the chunk is
+    /// reserved the next time. Levels are for choosing well, not for finding at all.
     #[inline(always)]
-    pub(crate) const fn may_grow(self, free: u64, at: usize, order: usize) -> bool {
-        if self.0 == Self::NONE.0 {
-            return true;
+    pub(crate) const fn may_grow(self, free: u64, at: usize) -> bool {
+        match self {
+            Self::NONE => true,
+            Self::POOR => free.count_ones() >= RIPE,
+            Self::EIGHT => free == u64::MAX,
+            Self::TOP => false,
+            _ => {
+                let group = mask(EIGHT_ORDER) << (at & !((1 << EIGHT_ORDER) - 1));
+                free & group == group
+            }
         }
-        if self.0 == Self::TOP.0 || free.count_ones() < RIPE {
-            return false;
-        }
-        let before = free & !(mask(order) << at);
-        let group = mask(self.0 as usize) << (at & !((1 << self.0) - 1));
-        before.count_ones() < RIPE || free & group == group
     }
 }
 
@@ -146,8 +150,12 @@ mod tests {
             let block = mask(order) << at;
             for old in [a & !block, (a | b) & !block, !block] {
                 let level = Level::of(old);
-                if Level::of(old | block) > level {
-                    prop_assert!(level.may_grow(old | block, at, order), "{old:x} + {block:x} from {level:?}");
+                let grows = level.may_grow(old | block, at);
+                if level <= Level::POOR && Level::of(old | block) > level {
+                    prop_assert!(grows, "{old:x} + {block:x} from {level:?}");
+                }
+                if level == Level::TOP {
+                    prop_assert!(!grows);
                 }
             }
         }

@@ -156,13 +156,13 @@ impl Word {
     /// the stores that handed the block out happened before the caller had it. Anything stale is about neighbours' frames, and
     /// of those only the next one's `cont` counts, which is 0 whether that frame is free or heads a block.
     #[inline(always)]
-    fn verdict(&self, mask: u64, cont: u64) -> bool {
+    fn verdict(&self, mask: u64, cont: u64) -> Option<u64> {
         // Read first: a second free that comes after the first finds the frame here, or reads what a collection has left and then
         // finds it in `local`.
         let open = self.open_frames();
         let (local, now) = (self.local(), self.cont());
         let next = mask << 1 & !mask;
-        (open | local) & mask | (now & mask ^ cont) | now & !local & next == 0
+        if (open | local) & mask | (now & mask ^ cont) | now & !local & next == 0 { Some(open) } else { None }
     }
 
     /// Puts the frames of `mask` back into the collected set. Only the reserving core calls it.
@@ -178,7 +178,7 @@ impl Word {
     #[inline(always)]
     pub(crate) fn give(&self, at: usize, order: usize) -> bool {
         let (mask, cont) = pattern(at, order);
-        let fine = self.verdict(mask, cont);
+        let fine = self.verdict(mask, cont).is_some();
         if fine {
             self.keep(mask, cont);
         }
@@ -186,11 +186,19 @@ impl Word {
     }
 
     /// Puts the frames of `mask` back into the open. Returns the word after it, nothing if a frame was there already: a second
-    /// free that raced with the first.
+    /// free that raced with the first. `seen` is what the word was a moment ago.
     #[inline(always)]
-    fn open(&self, mask: u64) -> Option<u64> {
-        // ORDER: `TOTAL`, rows 1 and 4 of the table in `order.rs`; as Release it pairs with Acquire in `collect`.
-        let old = self.free.fetch_or(mask, TOTAL);
+    fn open(&self, mask: u64, seen: u64) -> Option<u64> {
+        let mut old = seen;
+        // A `fetch_or` whose result is used is this loop too, with one more load.
+        loop {
+            // ORDER: `TOTAL`, rows 1 and 4 of the table in `order.rs`; as Release it pairs with Acquire in `collect`. Relaxed on
+            // failure: the value is only compared.
+            match self.free.compare_exchange_weak(old, old | mask, TOTAL, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
         between();
         if old & mask == 0 { Some(old | mask) } else { None }
     }
@@ -286,18 +294,22 @@ impl Chunk {
         self.words.iter().any(|word| bits::runs(word.usable(), order) != 0)
     }
 
-    /// Whether the block that starts at bit `at` of word `index` is allocated with exactly this order.
+    /// Whether the block that starts at bit `at` of word `index` is allocated with exactly this order; if so, the frames of that
+    /// word in the open.
     #[inline(always)]
-    fn allocated(&self, index: usize, at: usize, order: usize) -> bool {
+    fn allocated(&self, index: usize, at: usize, order: usize) -> Option<u64> {
         let (mask, cont) = pattern(at, order);
-        self.word(index).verdict(mask, cont) && (order < WORD_ORDER || self.rest_allocated(index, order))
+        let first = self.word(index).verdict(mask, cont)?;
+        if order < WORD_ORDER || self.rest_allocated(index, order) { Some(first) } else { None }
     }
 
     /// The same for the words of a block after its first, and for the word after the block.
     #[inline(never)]
     fn rest_allocated(&self, index: usize, order: usize) -> bool {
         let count = 1 << (order - WORD_ORDER);
-        let rest = self.words[index + 1..index + count].iter().all(|word| word.verdict(u64::MAX, u64::MAX));
+        let rest = self.words[index + 1..index + count]
+            .iter()
+            .all(|word| word.verdict(u64::MAX, u64::MAX).is_some());
         // A free frame's `cont` may be stale: the word after the block need not have been collected together with it.
         rest && self
             .words
@@ -308,7 +320,7 @@ impl Chunk {
     /// Puts a block back for the reserving core; says whether it was allocated so.
     #[inline]
     pub(crate) fn give(&self, index: usize, at: usize, order: usize) -> bool {
-        if !self.allocated(index, at, order) {
+        if self.allocated(index, at, order).is_none() {
             return false;
         }
         if order <= WORD_ORDER {
@@ -324,14 +336,12 @@ impl Chunk {
     /// Puts a block back into the open; returns its last word as it is then, nothing if the block may not be freed.
     #[inline(always)]
     pub(crate) fn give_open(&self, index: usize, at: usize, order: usize) -> Option<u64> {
-        if !self.allocated(index, at, order) {
-            return None;
-        }
+        let seen = self.allocated(index, at, order)?;
         if order <= WORD_ORDER {
-            return self.word(index).open(bits::mask(order) << at);
+            return self.word(index).open(bits::mask(order) << at, seen);
         }
         let count = 1 << (order - WORD_ORDER);
-        self.words[index..index + count].iter().try_fold(0, |_, word| word.open(u64::MAX))
+        self.words[index..index + count].iter().try_fold(0, |_, word| word.open(u64::MAX, 0))
     }
 
     /// Moves every collected frame into the open, for the reserving core, and says how rich the chunk is then.

@@ -273,7 +273,7 @@ fn build<'m>(piece: &Piece, carve: &mut Carve<'m>, keep: bool) -> Result<Span<'m
         Ok(Index::new(words, piece.capacity()))
     };
     let whole = index()?;
-    let lists = [index()?, index()?, index()?, index()?, index()?, index()?, index()?];
+    let lists = [index()?, index()?, index()?, index()?];
     Ok(Span {
         node: piece.node,
         zone: piece.zone,

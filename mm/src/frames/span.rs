@@ -172,7 +172,7 @@ impl<'m> Span<'m> {
             return Err(self.blame(offset, frame));
         };
         if let State::Pooled(level) = self.state(offset)
-            && level.may_grow(word, frame.bit(), order.get())
+            && level.may_grow(word, frame.bit())
         {
             self.lift(offset);
         }
@@ -206,10 +206,7 @@ impl<'m> Span<'m> {
             }
             level = at.up();
         }
-        self.split(core).or_else(|| match order {
-            0 | 1 => self.find_on(Level::POOR, order, core),
-            _ => None,
-        })
+        self.split(core).or_else(|| self.find_on(Level::POOR, order, core))
     }
 
     fn find_on(&self, level: Level, order: usize, core: CoreId) -> Option<usize> {
