@@ -9,6 +9,7 @@ use acpi::hpet::HpetInfo;
 use acpi::madt::{Madt, MadtEntry};
 use acpi::sdt::{SdtHeader, Signature};
 use acpi::{AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
+use spin::Once;
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch::io;
@@ -60,6 +61,14 @@ raw_table!(Slit, Signature::SLIT);
 raw_table!(Hmat, HMAT);
 raw_table!(Dsdt, Signature::DSDT);
 
+/// The HPET and the PM timer; found once, because mapping a device takes address space and perhaps a table.
+static REFERENCES: Once<[Option<Reference>; 2]> = Once::new();
+
+/// All clocks of known frequency, the best first; none before [`Tables::reference_clock`].
+pub(crate) fn references() -> impl Iterator<Item = &'static Reference> {
+    REFERENCES.get().into_iter().flatten().flatten()
+}
+
 impl Tables {
     /// Opens the tables whose root pointer is at `rsdp`; `None` if they are damaged.
     pub(crate) fn open(rsdp: PhysAddr) -> Option<Self> {
@@ -103,7 +112,8 @@ impl Tables {
 
     /// A clock of known frequency: the HPET, else the PM timer.
     pub(crate) fn reference_clock(&self) -> Option<Reference> {
-        self.hpet().or_else(|| self.pm_timer())
+        let found = REFERENCES.call_once(|| [self.hpet(), self.pm_timer()]);
+        found.iter().flatten().next().copied()
     }
 
     fn hpet(&self) -> Option<Reference> {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 10 | [`TABLES`] | the kernel's page tables and the free part of the device region |
 //! | 20 | [`EARLY`] | memory before there is a frame allocator |
+//! | 100, 150 | in `tests` | what tests contend for; the first complaint of a test |
 //! | 200 | serial | the serial line: a leaf, so that everything can log |
 
 use percpu::sync::atomic::{AtomicBool, Ordering};

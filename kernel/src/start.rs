@@ -107,7 +107,7 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
 }
 
 /// The segments of the image by the symbols of `link.ld`: first address, end, protection.
-fn image_segments() -> [(u64, u64, Kind); 3] {
+pub(crate) fn image_segments() -> [(u64, u64, Kind); 3] {
     unsafe extern "C" {
         static __image_start: u8;
         static __text_end: u8;

@@ -1,6 +1,6 @@
 //! The local interrupt controller, x2APIC or xAPIC.
 //!
-//! The `x2apic` crate sets the unit up. What it leaves open is closed here: it unmasks a periodic timer and both LINT pins, and it always
+//! The `x2apic` crate sets the unit up. What it leaves open is closed here: it unmasks the timer, leaves errors masked, and always
 //! picks x2APIC where the CPU has it. End-of-interrupt and sending, which are hot, write the registers directly.
 
 use percpu::CoreSet;
@@ -24,6 +24,7 @@ mod reg {
     pub(super) const EOI: u32 = 0xb0;
     pub(super) const LDR: u32 = 0xd0;
     pub(super) const SPURIOUS: u32 = 0xf0;
+    pub(super) const REQUESTS: u32 = 0x200;
     pub(super) const ICR_LOW: u32 = 0x300;
     pub(super) const ICR_HIGH: u32 = 0x310;
     pub(super) const LVT_TIMER: u32 = 0x320;
@@ -96,7 +97,6 @@ pub(crate) fn enable() {
             write_msr(APIC_BASE, (base & !BASE_X2APIC) | BASE_ENABLE);
             if machine::features().x2apic {
                 write(reg::SPURIOUS, SOFTWARE_ENABLE | u32::from(vector::SPURIOUS));
-                write(reg::LVT_ERROR, u32::from(vector::ERROR));
             } else {
                 // ORDER: Relaxed; see `mode`.
                 enable_by_crate(Some(XAPIC.load(Ordering::Relaxed)));
@@ -106,6 +106,8 @@ pub(crate) fn enable() {
     for lvt in [reg::LVT_TIMER, reg::LVT_LINT0, reg::LVT_LINT1] {
         write(lvt, LVT_MASKED);
     }
+    // The crate sets the vector and leaves the mask, which is set after a reset.
+    write(reg::LVT_ERROR, u32::from(vector::ERROR));
     write(reg::TIMER_INITIAL, 0);
 }
 
@@ -193,6 +195,42 @@ fn send_icr(command: u64, destination: u32) {
 /// The logical x2APIC id, for checking the derivation that [`send_set`] relies on.
 pub(crate) fn logical_id() -> u32 {
     read(reg::LDR)
+}
+
+/// Whether the inter-processor interrupt waits to be taken by the core this runs on: its bit in the request register, which has a
+/// word of its own for every 32 vectors (SDM volume 3, §12.8.4).
+pub(crate) fn is_requested() -> bool {
+    let (word, bit) = (u32::from(vector::IPI) / 32, u32::from(vector::IPI) % 32);
+    read(reg::REQUESTS + word * 0x10) & (1 << bit) != 0
+}
+
+/// How the unit of one core stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// The mode that the base register says; `None` if the unit is off.
+    pub(crate) mode: Option<Mode>,
+    /// Whether the spurious-interrupt register enables it.
+    pub(crate) enabled: bool,
+    /// Whether the timer and both pins are masked.
+    pub(crate) masked: bool,
+    /// Whether errors arrive on the vector that has a handler for them.
+    pub(crate) reports_errors: bool,
+}
+
+impl Setup {
+    /// Reads the registers of the core this runs on.
+    pub(crate) fn read() -> Self {
+        let base = read_msr(APIC_BASE);
+        let local = [reg::LVT_TIMER, reg::LVT_LINT0, reg::LVT_LINT1];
+        let error = read(reg::LVT_ERROR);
+        let mode = if base & BASE_X2APIC != 0 { Mode::X2apic } else { Mode::Xapic };
+        Self {
+            mode: (base & BASE_ENABLE != 0).then_some(mode),
+            enabled: read(reg::SPURIOUS) & SOFTWARE_ENABLE != 0,
+            masked: local.iter().all(|&lvt| read(lvt) & LVT_MASKED != 0),
+            reports_errors: error & (LVT_MASKED | 0xff) == u32::from(vector::ERROR),
+        }
+    }
 }
 
 const fn msr_of(offset: u32) -> u32 {

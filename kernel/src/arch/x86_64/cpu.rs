@@ -107,3 +107,38 @@ pub(crate) fn protect(features: &Features) {
     // SAFETY: every bit was found in CPUID, and no user mapping exists that the kernel would touch.
     unsafe { Cr4::update(|flags| flags.insert(cr4)) };
 }
+
+/// The protections that are switched on on one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protection {
+    pub(crate) write_protect: bool,
+    pub(crate) no_execute: bool,
+    pub(crate) smep: bool,
+    pub(crate) smap: bool,
+    pub(crate) umip: bool,
+}
+
+impl Protection {
+    /// What [`protect`] switches on where a CPU has these features.
+    pub(crate) fn expected(features: &Features) -> Self {
+        Self {
+            write_protect: true,
+            no_execute: features.nx,
+            smep: features.smep,
+            smap: features.smap,
+            umip: features.umip,
+        }
+    }
+
+    /// What is on on the core this runs on.
+    pub(crate) fn in_force() -> Self {
+        let cr4 = Cr4::read();
+        Self {
+            write_protect: Cr0::read().contains(Cr0Flags::WRITE_PROTECT),
+            no_execute: Efer::read().contains(EferFlags::NO_EXECUTE_ENABLE),
+            smep: cr4.contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
+            smap: cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
+            umip: cr4.contains(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+        }
+    }
+}

@@ -9,3 +9,4 @@ pub(crate) mod paging;
 pub(crate) mod tables;
 pub(crate) mod trap;
 pub(crate) mod tsc;
+pub(crate) mod walk;

@@ -67,6 +67,11 @@ impl Tables {
     }
 }
 
+/// Where the descriptor tables of the core this runs on lie: the GDT, next to which the TSS is.
+pub(crate) fn location() -> VirtAddr {
+    x86_64::instructions::tables::sgdt().base
+}
+
 fn load_segments(code: SegmentSelector, data: SegmentSelector) {
     let null = SegmentSelector::NULL;
     // SAFETY: `code` selects the 64-bit code segment of the table that was just loaded.

@@ -74,6 +74,7 @@ pub(crate) fn stop() -> u64 {
 }
 
 /// A free-running counter of known frequency.
+#[derive(Clone, Copy)]
 pub(crate) enum Reference {
     /// HPET main counter at this address, with its tick in femtoseconds (IA-PC HPET 1.0a, §2.3).
     Hpet { counter: VirtAddr, femtoseconds: u64 },
@@ -97,7 +98,8 @@ impl Reference {
         }
     }
 
-    fn source(&self) -> Source {
+    /// What a frequency measured against it is called.
+    pub(crate) fn source(&self) -> Source {
         match self {
             Reference::Hpet { .. } => Source::Hpet,
             Reference::PmTimer { .. } => Source::PmTimer,
@@ -139,7 +141,8 @@ impl Reference {
         (best.1, best.2)
     }
 
-    fn measure(&self) -> u64 {
+    /// Measures the time-stamp counter's frequency in hertz.
+    pub(crate) fn measure(&self) -> u64 {
         let interval = self.hz() / INTERVAL_DIVISOR;
         let (reference_start, ticks_start) = self.pair();
         while self.elapsed(reference_start, self.read()) < interval {
