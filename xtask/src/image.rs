@@ -32,8 +32,8 @@ pub fn build() -> Result<Image> {
     command.args(["--target", GUEST_TARGET, "--profile", PROFILE]);
     // They would replace the code model that .cargo/config.toml asks for.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    process::succeed(&mut command, Class::BuildFailed, "building the kernel and the loader")
-        .map_err(|error| error.next("fix what the compiler reports, or run `cargo xtask setup`"))?;
+    let next = "fix what the compiler reports, or run `cargo xtask setup`";
+    process::succeed(&mut command, Class::BuildFailed, "building the kernel and the loader", next)?;
     let built = workspace::target().join(GUEST_TARGET).join(PROFILE);
     let (kernel, loader) = (built.join("kernel"), built.join("boot"));
     let bundle = workspace::output("image")?.join("bundle.tar");

@@ -3,6 +3,7 @@
 //! One module for each subcommand; [`qemu`] is the one place that builds QEMU's command line, [`guest`] the one that
 //! listens to a guest, [`error`] holds the exit codes. Every subcommand calls [`setup`] for what it needs.
 
+pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod error;
@@ -10,8 +11,11 @@ pub mod guest;
 pub mod image;
 pub mod interrupt;
 pub mod lane;
+pub mod native;
 pub mod process;
 pub mod qemu;
+pub mod report;
+pub mod results;
 pub mod run;
 pub mod setup;
 pub mod test;
@@ -21,7 +25,7 @@ pub mod workspace;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use error::{Class, Error, Result};
+use error::Result;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -41,8 +45,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Run(args) => run::execute(args),
         Command::Test(args) => test::execute(args),
         Command::Check(args) => check::execute(args),
-        Command::Bench(_) | Command::Report(_) => {
-            Err(Error::new(Class::Usage, "this subcommand is not part of this build"))
-        }
+        Command::Bench(args) => bench::execute(args),
+        Command::Report(args) => report::execute(args),
     }
 }

@@ -76,18 +76,18 @@ pub fn show(command: &mut Command) -> Result<ExitStatus> {
     wait(&mut Guarded(child), Duration::MAX)
 }
 
-/// Runs `command` quietly and turns failure into an error of `class` that ends with its output.
+/// Runs `command` quietly and turns failure into an error of `class` that ends with its output and the `next` action.
 ///
 /// # Errors
 /// `class`, or as [`collect`].
-pub fn succeed(command: &mut Command, class: Class, doing: &str) -> Result<Output> {
+pub fn succeed(command: &mut Command, class: Class, doing: &str, next: &str) -> Result<Output> {
     let output = collect(command)?;
     if output.status.success() {
         return Ok(output);
     }
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     let text = String::from_utf8_lossy(&text).trim_end().to_owned();
-    Err(Error::new(class, format!("{doing} failed ({})\n{text}", output.status)))
+    Err(Error::new(class, format!("{doing} failed ({})\n{text}", output.status)).next(next))
 }
 
 fn wait(running: &mut Guarded, limit: Duration) -> Result<ExitStatus> {

@@ -110,8 +110,8 @@ fn findings(command: &mut Command) -> Result<Vec<String>> {
 fn metadata() -> Result<Value> {
     let mut command = workspace::cargo();
     command.args(["metadata", "--format-version", "1", "--locked"]);
-    let output = process::succeed(&mut command, Class::CheckFailed, "cargo metadata")
-        .map_err(|error| error.next("commit the Cargo.lock that `cargo build` writes"))?;
+    let next = "commit the Cargo.lock that `cargo build` writes";
+    let output = process::succeed(&mut command, Class::CheckFailed, "cargo metadata", next)?;
     serde_json::from_slice(&output.stdout)
         .map_err(|error| Error::new(Class::CheckFailed, format!("cargo metadata gave no JSON: {error}")))
 }

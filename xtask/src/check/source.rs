@@ -60,7 +60,8 @@ pub(super) fn files() -> Result<Vec<File>> {
         "--others",
         "--exclude-standard",
     ]);
-    let output = process::succeed(&mut command, Class::CheckFailed, "git ls-files")?;
+    let output =
+        process::succeed(&mut command, Class::CheckFailed, "git ls-files", "run this in a git checkout")?;
     let names = String::from_utf8(output.stdout)
         .map_err(|_| Error::new(Class::CheckFailed, "a file name is not UTF-8"))?;
     let read = |name: &str| {
