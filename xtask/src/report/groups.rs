@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 const WIDTHS: [&str; 2] = ["cores", "threads"];
 /// The parameter that names somebody else's implementation; our own rows do not have it.
 const PEER: &str = "peer";
+/// The metric of a peer's row that is our median of the windows in between its own: closer in time than our own row.
+const BESIDE: &str = "nearfield.p50";
 
 /// The rows of one benchmark, in the order they were measured.
 #[derive(Debug)]
@@ -95,7 +97,7 @@ pub(super) struct Comparison<'r> {
     pub(super) name: String,
     /// Our row.
     pub(super) ours: &'r CaseRow,
-    /// The others by implementation, with their median as a multiple of ours.
+    /// The others by implementation.
     pub(super) peers: BTreeMap<&'r str, Ratio<'r>>,
 }
 
@@ -104,7 +106,7 @@ pub(super) struct Comparison<'r> {
 pub(super) struct Ratio<'r> {
     /// The row.
     pub(super) row: &'r CaseRow,
-    /// Its median divided by ours; absent where either is missing or zero.
+    /// How many times better ours is, whichever way is better; absent where a figure is missing or zero.
     pub(super) times: Option<f64>,
 }
 
@@ -127,8 +129,15 @@ pub(super) fn comparisons(rows: &[CaseRow]) -> Vec<Comparison<'_>> {
 }
 
 fn times(peer: &CaseRow, ours: &CaseRow) -> Option<f64> {
-    let (peer, ours) = (peer.p50?, ours.p50.filter(|&p50| p50 > 0)?);
-    Some(float(peer) / float(ours))
+    let beside =
+        peer.metrics.iter().find(|metric| metric.name == BESIDE && Some(&metric.unit) == peer.unit.as_ref());
+    let ours_here = beside.map(|metric| metric.value).or(ours.typical()).filter(|&figure| figure > 0)?;
+    let (theirs, ours_here) = (float(peer.typical().filter(|&figure| figure > 0)?), float(ours_here));
+    match ours.direction? {
+        Direction::Smaller => Some(theirs / ours_here),
+        Direction::Greater => Some(ours_here / theirs),
+        Direction::Neutral => None,
+    }
 }
 
 /// A count as a floating-point number; what is lost beyond 2^53 does not show in a chart.
@@ -140,7 +149,7 @@ pub(super) fn float(value: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::{comparisons, groups, scaling};
-    use crate::results::schema::CaseRow;
+    use crate::results::schema::{CaseRow, Direction, Metric};
     use crate::results::testing;
 
     fn row(id: &str, p50: u64) -> CaseRow {
@@ -181,5 +190,15 @@ mod tests {
         let found = comparisons(&rows);
         assert_eq!((found.len(), found[0].peers.len(), found[0].name.as_str()), (1, 1, "a/order=0"));
         assert_eq!(found[0].peers["other"].times, Some(2.5));
+    }
+
+    #[test]
+    fn a_ratio_prefers_the_same_windows_and_knows_the_direction() {
+        let mut rows = [row("a/order=0", 10), row("a/order=0,peer=other", 25)];
+        let beside = Metric { name: "nearfield.p50".to_owned(), value: 5, unit: "milliticks".to_owned() };
+        rows[1].metrics.push(beside);
+        assert_eq!(comparisons(&rows)[0].peers["other"].times, Some(5.0));
+        rows[0].direction = Some(Direction::Greater);
+        assert_eq!(comparisons(&rows)[0].peers["other"].times, Some(0.2));
     }
 }

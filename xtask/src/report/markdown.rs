@@ -12,7 +12,7 @@ const END: &str = "<!-- results:end -->";
 #[must_use]
 pub(super) fn table(run: &Run) -> String {
     let mut text = String::from("| case | unit | p50 | p99 |\n|---|---|---:|---:|\n");
-    for row in run.rows.iter().filter(|row| row.status == CaseStatus::Ok && row.p50.is_some()) {
+    for row in run.rows.iter().filter(|row| row.status == CaseStatus::Ok && row.typical().is_some()) {
         text.push_str(&line(row, run.run.repeats));
     }
     let commit = run.env.git.describe.as_deref().unwrap_or("no commit");
@@ -29,7 +29,7 @@ fn line(row: &CaseRow, repeats: u32) -> String {
     let unit = row.unit.as_deref().unwrap_or_default();
     let figure = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| units::show(value, unit));
     let boot = if repeats > 1 { format!(", boot {}", row.repeat + 1) } else { String::new() };
-    let (p50, p99) = (figure(row.p50), figure(row.p99));
+    let (p50, p99) = (figure(row.typical()), figure(row.p99));
     format!("| `{}`{boot} | {} | {p50} | {p99} |\n", row.id.replace('|', "\\|"), units::label(unit))
 }
 

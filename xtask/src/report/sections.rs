@@ -201,13 +201,14 @@ fn peers(comparisons: &[Comparison<'_>]) -> String {
     }
     let names: BTreeSet<&str> =
         comparisons.iter().flat_map(|comparison| comparison.peers.keys().copied()).collect();
-    let mut head = vec![("case", Left), ("unit", Left), ("nearfield p50", Right)];
+    let mut head = vec![("case", Left), ("unit", Left), ("nearfield", Right)];
     head.extend(names.iter().map(|&name| (name, Right)));
     let lines: Vec<Vec<String>> =
         comparisons.iter().map(|comparison| comparison_cells(comparison, &names)).collect();
     format!(
-        "<section id=\"peers\"><h2>Peers</h2>\n<p>Medians of the same run in the same process; in brackets how many times ours \
-         the peer takes. Above 1 we are faster.</p>\n{}</section>\n",
+        "<section id=\"peers\"><h2>Peers</h2>\n<p>Medians (or the only sample) of the same run in the same process; in brackets \
+         how many times better ours is, taken from the same windows where the peer's row has ours beside it. Below 1 the peer is \
+         better.</p>\n{}</section>\n",
         table("Peers", &head, &lines)
     )
 }
@@ -215,12 +216,13 @@ fn peers(comparisons: &[Comparison<'_>]) -> String {
 fn comparison_cells(comparison: &Comparison<'_>, names: &BTreeSet<&str>) -> Vec<String> {
     let unit = comparison.ours.unit.as_deref().unwrap_or_default();
     let show = |value: Option<u64>| value.map_or_else(dash, |value| units::show(value, unit));
-    let mut line = vec![comparison.name.clone(), units::label(unit).to_owned(), show(comparison.ours.p50)];
+    let mut line =
+        vec![comparison.name.clone(), units::label(unit).to_owned(), show(comparison.ours.typical())];
     line.extend(names.iter().map(|name| match comparison.peers.get(name) {
         None => dash(),
         Some(peer) => match peer.times {
-            Some(times) => format!("{} ({times:.2}×)", show(peer.row.p50)),
-            None => show(peer.row.p50),
+            Some(times) => format!("{} ({times:.2}×)", show(peer.row.typical())),
+            None => show(peer.row.typical()),
         },
     }));
     line

@@ -345,6 +345,14 @@ pub struct CaseRow {
     pub log_tail: Vec<String>,
 }
 
+impl CaseRow {
+    /// The figure that stands for the row: the median, or the sample where there is only one.
+    #[must_use]
+    pub fn typical(&self) -> Option<u64> {
+        if self.n == 1 { self.max } else { self.p50 }
+    }
+}
+
 /// What an empty window cost, in thousandths of a clock tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
