@@ -1,7 +1,7 @@
-//! Memory before there is a frame allocator: usable ranges of the memory map, consumed from the top.
+//! Memory before there is a frame allocator: usable ranges of the memory map, consumed from the bottom of each node.
 //!
-//! What is taken here is kept forever (page tables, allocator metadata, core areas). Allocation goes downwards from the highest address of
-//! the best range, so the scarce low memory is left alone.
+//! What is taken here is kept forever (page tables, allocator metadata, core areas). It lies where the frame allocator starts too, at the
+//! low end, so that large blocks stay whole at the other; memory below 16 MiB is left to devices that need it.
 
 use mm::{FrameId, PhysRange};
 use percpu::{IrqOff, NodeId};
@@ -12,8 +12,8 @@ use crate::{levels, machine};
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
-/// Nothing below is used: firmware and real-mode code live there.
-const LOWEST: u64 = 1 << 20;
+/// Nothing below is used: it is the frame allocator's zone for old devices.
+const LOWEST: u64 = 16 << 20;
 
 const EMPTY: PhysRange = PhysRange::new(FrameId::new(0), FrameId::new(0));
 
@@ -47,18 +47,18 @@ impl Early {
         &self.ranges[..self.len]
     }
 
-    /// Takes `bytes` bytes, rounded up to pages and zeroed, from within `within`: the highest place that has them.
+    /// Takes `bytes` bytes, rounded up to pages and zeroed, from within `within`: the lowest place that has them.
     pub(crate) fn take_within(&mut self, bytes: u64, within: PhysRange) -> Option<PhysAddr> {
         let bytes = bytes.next_multiple_of(PAGE);
         let fits = |range: &PhysRange| {
-            let (start, end) =
-                (range.start.max(within.start).address().max(LOWEST), range.end.min(within.end).address());
-            (start < end && end - start >= bytes).then_some(end)
+            let start = range.start.max(within.start).address().max(LOWEST);
+            let end = range.end.min(within.end).address();
+            (start < end && end - start >= bytes).then_some(start)
         };
-        let (index, end) = (0..self.len)
-            .filter_map(|i| fits(&self.ranges[i]).map(|end| (i, end)))
-            .max_by_key(|&(_, end)| end)?;
-        let start = end - bytes;
+        let (index, start) = (0..self.len)
+            .filter_map(|i| fits(&self.ranges[i]).map(|start| (i, start)))
+            .min_by_key(|&(_, start)| start)?;
+        let end = start + bytes;
         self.cut(index, start, end)?;
         self.taken += bytes;
         let at = (self.offset + start) as *mut u8;
@@ -72,14 +72,14 @@ impl Early {
         self.take_within(bytes, PhysRange::inside(0, u64::MAX))
     }
 
-    /// Removes `[start, end)` from range `index`; what lies above it becomes a range of its own.
+    /// Removes `[start, end)` from range `index`; what lies below it becomes a range of its own, if anything does.
     fn cut(&mut self, index: usize, start: u64, end: u64) -> Option<()> {
         let range = self.ranges[index];
-        if end < range.end.address() {
-            *self.ranges.get_mut(self.len)? = PhysRange::new(FrameId::containing(end), range.end);
+        if start > range.start.address() {
+            *self.ranges.get_mut(self.len)? = PhysRange::new(range.start, FrameId::containing(start));
             self.len += 1;
         }
-        self.ranges[index] = PhysRange::new(range.start, FrameId::containing(start));
+        self.ranges[index] = PhysRange::new(FrameId::containing(end), range.end);
         Some(())
     }
 }

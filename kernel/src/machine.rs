@@ -109,11 +109,6 @@ pub(crate) fn topology() -> &'static Topology {
     TOPOLOGY.get()
 }
 
-/// The topology, once it is known.
-pub(crate) fn try_topology() -> Option<&'static Topology> {
-    TOPOLOGY.try_get()
-}
-
 /// The APIC id of a core.
 #[inline]
 pub(crate) fn apic_id(core: CoreId) -> u32 {

@@ -19,6 +19,7 @@
 mod acpi;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
+mod bench;
 mod cores;
 mod early;
 mod layout;

@@ -141,6 +141,62 @@ pub(crate) fn total_bytes() -> u64 {
     start::handover().ranges.all().iter().map(|(range, _)| range.frames() as u64 * early::PAGE).sum()
 }
 
+/// A block of frames that goes back when it is dropped. It is dropped on the core that uses it.
+pub(crate) struct Block {
+    frame: FrameId,
+    order: Order,
+}
+
+impl Block {
+    /// A block of normal memory near this core.
+    pub(crate) fn new(order: Order) -> Option<Self> {
+        Self::on(order, Request::LOCAL)
+    }
+
+    /// A block where the request says.
+    pub(crate) fn on(order: Order, request: Request) -> Option<Self> {
+        let frame = IrqOff::with(|irq| with(irq, |frames, cache| frames.get_from(cache, order, request)));
+        Some(Self { frame: frame.ok()?, order })
+    }
+
+    /// The block's first byte in the direct map.
+    pub(crate) fn start(&self) -> *mut u8 {
+        layout::direct(PhysAddr::new(self.frame.address())).as_mut_ptr()
+    }
+
+    /// The first `count` 32-bit words, with whatever is in them.
+    ///
+    /// # Panics
+    /// If the block is smaller.
+    pub(crate) fn u32s(&mut self, count: usize) -> &mut [u32] {
+        assert!(count * size_of::<u32>() <= self.order.frames() * early::PAGE as usize);
+        // SAFETY: the block is ours alone, visible in the direct map, and any bytes are a `u32`.
+        unsafe { core::slice::from_raw_parts_mut(self.start().cast(), count) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let put = IrqOff::with(|irq| with(irq, |frames, cache| frames.put(cache, self.frame, self.order)));
+        put.expect("a block that was taken can be given back once");
+    }
+}
+
+/// `count` values for good, on the calling core's node; `None` if there is not that much contiguous memory.
+pub(crate) fn array<T: Copy>(count: usize, value: T) -> Option<&'static mut [T]> {
+    let block = Block::new(Order::for_bytes(count * size_of::<T>())?)?;
+    let at = block.start().cast::<T>();
+    core::mem::forget(block);
+    for i in 0..count {
+        // SAFETY: the block is large enough and frame aligned.
+        let slot = unsafe { at.add(i) };
+        // SAFETY: as above, and it is ours for good.
+        unsafe { slot.write(value) };
+    }
+    // SAFETY: `count` initialised values that nobody else has and that are never given back.
+    Some(unsafe { core::slice::from_raw_parts_mut(at, count) })
+}
+
 /// Free frames of all nodes, those in caches included. Exact only while no core allocates.
 pub(crate) fn free_frames() -> usize {
     frames().stats().free

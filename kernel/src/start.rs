@@ -23,7 +23,7 @@ use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, cores, log, machine, memory, report, stacks, symbols, tests};
+use crate::{acpi, bench, cores, log, machine, memory, report, stacks, symbols, tests};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -210,7 +210,7 @@ fn run() -> ! {
     let exit = match params.mode {
         Mode::Idle => cores::idle(),
         Mode::Test => tests::run(&params),
-        Mode::Bench => Exit::Success,
+        Mode::Bench => bench::run(&params),
     };
     finish(exit)
 }

@@ -4,6 +4,7 @@
 //! and is measured otherwise: paired reads of the counter and of the HPET, or of the ACPI PM timer, at both ends of an interval. The
 //! pairs make the result independent of how long the processor was away in between, which waiting for timer ticks is not.
 
+use core::arch::asm;
 use core::arch::x86_64::{__rdtscp, _mm_lfence, _rdtsc};
 
 use x86_64::VirtAddr;
@@ -71,6 +72,22 @@ pub(crate) fn stop() -> u64 {
     } else {
         start()
     }
+}
+
+/// Uses a value without an instruction: what computes it cannot be left out.
+#[inline(always)]
+pub(crate) fn consume(value: u64) {
+    // SAFETY: the template is empty.
+    unsafe { asm!("/* {} */", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Gives a value back unchanged, without an instruction: nothing that follows from it can be computed ahead.
+#[inline(always)]
+pub(crate) fn opaque(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: the template is empty.
+    unsafe { asm!("/* {} */", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
 }
 
 /// A free-running counter of known frequency.

@@ -1,0 +1,95 @@
+//! The kernel's benchmark table. Rows measure what they are named after, on every placement that makes sense on the machine.
+
+mod basics;
+mod crew;
+mod frames;
+mod latency;
+mod place;
+mod signals;
+
+use abi::boot::Params;
+use abi::exit::Exit;
+use perf::bench::{Bench, Context};
+use perf::clock::{Clock, Frequency, Ticks, Timebase};
+use perf::hist::DEFAULT_COUNTS;
+use perf::record::Record;
+use perf::runner::{self, Settings};
+
+use crate::arch::tsc;
+use crate::cores::Crew;
+use crate::{log, machine, memory, report};
+
+/// The time-stamp counter as a clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tsc;
+
+impl Clock for Tsc {
+    #[inline(always)]
+    fn start(&self) -> Ticks {
+        Ticks::new(tsc::start())
+    }
+
+    #[inline(always)]
+    fn stop(&self) -> Ticks {
+        Ticks::new(tsc::stop())
+    }
+}
+
+/// What a row of this table works with. It belongs to the boot core, which runs the table.
+pub(crate) struct Lab {
+    /// Runs bodies on other cores.
+    crew: Crew,
+    /// Seed of every pseudo-random sequence.
+    seed: u64,
+}
+
+impl Context for Lab {
+    type Clock = Tsc;
+
+    fn clock(&self) -> Tsc {
+        Tsc
+    }
+}
+
+/// What a row measures with here.
+type Meter<'a> = runner::Meter<'a, Tsc>;
+
+/// All rows, in the order in which they run.
+const TABLE: &[Bench<Lab>] = &[
+    basics::CLOCK_OVERHEAD,
+    basics::CLOCK_SKEW,
+    basics::PERCPU_ACCESS,
+    basics::HIST_RECORD,
+    frames::ALLOC,
+    frames::FREE,
+    frames::PAIR,
+    frames::CHURN,
+    signals::IPI_ONE,
+    signals::IPI_BCAST,
+    signals::MAILBOX_RTT,
+    signals::LOCK,
+    latency::CAS,
+    latency::MEMORY,
+];
+
+/// Runs the selected cases and returns how the run ends.
+pub(crate) fn run(params: &Params<'_>) -> Exit {
+    let (hertz, _) = machine::clock();
+    let Some(frequency) = Frequency::new(hertz) else { return Exit::Unsupported };
+    let settings = Settings::new(params, Timebase::new(frequency));
+    let Some(mut lab) = Crew::new().map(|crew| Lab { crew, seed: params.seed }) else {
+        return Exit::NoMemory;
+    };
+    let counts = memory::array(DEFAULT_COUNTS, 0_u32).filter(|_| crew::equip(&mut lab));
+    let Some(counts) = counts else {
+        log!("bench: no memory for the histograms of every core");
+        return Exit::NoMemory;
+    };
+    let done = if params.samples == Some(0) {
+        runner::list(TABLE, &lab, &settings, &mut report::send)
+    } else {
+        runner::run(TABLE, &mut lab, &settings, counts, &mut report::send)
+    };
+    report::send(&Record::Done(done));
+    if done.run == 0 && done.skipped == 0 { Exit::NothingMatched } else { Exit::Success }
+}
