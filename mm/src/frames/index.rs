@@ -29,6 +29,12 @@ const fn shape(len: usize) -> ([usize; MAX_DEPTH], usize) {
     (starts, depth)
 }
 
+/// The first leaf word at which an aligned run of `count` whole words can start, if leaf 0 begins with member `base`.
+const fn first_group(base: usize, count: usize) -> usize {
+    let word = base / BITS;
+    word.next_multiple_of(count) - word
+}
+
 /// See the module comment. Members are numbers below the capacity.
 ///
 /// | field | writer | readers | ordering |
@@ -145,15 +151,17 @@ impl<'m> Index<'m> {
         self.leaves().iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
     }
 
-    /// How many aligned runs of 2^order members there are.
-    pub(crate) fn count_runs(&self, order: usize) -> usize {
+    /// How many aligned runs of 2^order members there are; `base` as in [`Index::take_run`].
+    pub(crate) fn count_runs(&self, order: usize, base: usize) -> usize {
         // ORDER: Relaxed: a statistic.
         let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
         if order <= WORD_ORDER {
             let count = |word| bits::runs(read(word), order).count_ones() as usize;
             return self.leaves().iter().map(count).sum();
         }
-        let groups = self.leaves().chunks_exact(1 << (order - WORD_ORDER));
+        let count = 1 << (order - WORD_ORDER);
+        let aligned = self.leaves().get(first_group(base, count)..).unwrap_or_default();
+        let groups = aligned.chunks_exact(count);
         groups.filter(|group| group.iter().all(|word| read(word) == u64::MAX)).count()
     }
 
@@ -193,12 +201,12 @@ impl<'m> Index<'m> {
         }
     }
 
-    /// Takes the lowest aligned run of 2^order members.
-    pub(crate) fn take_run(&self, order: usize) -> Option<usize> {
+    /// Takes the lowest run of 2^order members that is aligned after `base`, a multiple of 64, is added to its number.
+    pub(crate) fn take_run(&self, order: usize, base: usize) -> Option<usize> {
         match order {
             0 => self.take(),
             1..=WORD_ORDER => self.take_in_word(order),
-            _ => self.take_words(order),
+            _ => self.take_words(order, base),
         }
     }
 
@@ -228,10 +236,10 @@ impl<'m> Index<'m> {
     }
 
     /// Claims whole words one by one. What has been claimed is this call's own, so giving it back is a plain `set`.
-    fn take_words(&self, order: usize) -> Option<usize> {
+    fn take_words(&self, order: usize, base: usize) -> Option<usize> {
         let count = 1 << (order - WORD_ORDER);
         let leaves = self.leaves();
-        let mut first = 0;
+        let mut first = first_group(base, count);
         while let Some(group) = leaves.get(first..first + count) {
             let full = |word: &AtomicU64| word.load(TOTAL) == u64::MAX;
             let claim = |word: &AtomicU64| word.compare_exchange(u64::MAX, 0, TOTAL, TOTAL).is_ok();
@@ -248,5 +256,33 @@ impl<'m> Index<'m> {
             first += count;
         }
         None
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{BITS, Index};
+    use percpu::sync::atomic::AtomicU64;
+
+    /// An index whose numbers start at any multiple of 64, as a span's do, still gives runs that are aligned in memory.
+    #[test]
+    fn runs_of_whole_words_are_aligned_with_their_base() {
+        const WORDS: usize = 32;
+        for base in (0..40).map(|word| word * BITS) {
+            for order in 7..=10 {
+                let words = [const { AtomicU64::new(0) }; WORDS + 1];
+                let index = Index::new(&words, WORDS * BITS);
+                (0..WORDS * BITS).for_each(|member| index.set(member));
+                let expected = (base..base + WORDS * BITS)
+                    .filter(|at| at.is_multiple_of(1 << order) && at + (1 << order) <= base + WORDS * BITS)
+                    .count();
+                assert_eq!(index.count_runs(order, base), expected, "base {base}, order {order}");
+                for _ in 0..expected {
+                    let at = index.take_run(order, base).expect("counted above");
+                    assert!((base + at).is_multiple_of(1 << order), "base {base}, order {order}: {at}");
+                }
+                assert_eq!(index.take_run(order, base), None);
+            }
+        }
     }
 }

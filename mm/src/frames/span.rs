@@ -19,7 +19,7 @@ use percpu::{CoreId, NodeId};
 /// How many unsuitable chunks of a list are looked at before the next list, where a level does not promise a block.
 const PROBES: usize = 8;
 
-/// Chunk numbers start at a multiple of this inside a span's indexes, so that runs of whole words are aligned.
+/// Chunk numbers start at a multiple of this inside a span's indexes, so that runs inside a word are aligned in memory.
 pub(crate) const BASE_CHUNKS: usize = 64;
 
 /// See the module comment. Chunks are named by their offset from `base`.
@@ -256,7 +256,7 @@ impl<'m> Span<'m> {
 
     /// Takes a block of a chunk or more.
     pub(crate) fn take_huge(&self, order: Order) -> Option<FrameId> {
-        let offset = self.whole.take_run(order.get() - CHUNK_ORDER.get())?;
+        let offset = self.whole.take_run(order.get() - CHUNK_ORDER.get(), self.base)?;
         self.set_huge(offset, order);
         Some(self.frame(offset))
     }

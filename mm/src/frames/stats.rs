@@ -88,7 +88,7 @@ impl Frames<'_> {
     #[must_use]
     pub fn free_blocks(&self, order: Order) -> usize {
         let Some(run) = order.get().checked_sub(CHUNK_ORDER.get()) else { return 0 };
-        self.spans.iter().map(|span| span.whole.count_runs(run)).sum()
+        self.spans.iter().map(|span| span.whole.count_runs(run, span.base)).sum()
     }
 
     fn sum(&self, of: impl Fn(&Span<'_>) -> bool) -> Stats {
