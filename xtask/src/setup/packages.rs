@@ -153,7 +153,9 @@ fn has_lists() -> bool {
 fn execute(program: &str, arguments: &[&str], privilege: Privilege) -> Result<()> {
     let mut command = privileged(program, privilege)?;
     command.args(arguments);
-    ui::line(&format!("setup: {} {}", shown(&command), arguments.join(" ")));
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    ui::line(&format!("setup: {}", line.join(" ")));
     let status = process::show(&mut command)?;
     if status.success() {
         return Ok(());
@@ -177,11 +179,6 @@ fn privileged(program: &str, privilege: Privilege) -> Result<Command> {
     };
     command.env("DEBIAN_FRONTEND", "noninteractive");
     Ok(command)
-}
-
-fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).take(3).collect::<Vec<_>>().join(" ")
 }
 
 fn write_as_root(path: &Path, text: &str) -> Result<()> {
