@@ -310,11 +310,12 @@ impl Chunk {
         let rest = self.words[index + 1..index + count]
             .iter()
             .all(|word| word.verdict(u64::MAX, u64::MAX).is_some());
-        // A free frame's `cont` may be stale: the word after the block need not have been collected together with it.
+        // A free frame's `cont` may be stale, for the word after the block need not have been collected together with it. If its
+        // frame is no longer in the open, a collection has cleared `cont` before; hence this order of reading.
         rest && self
             .words
             .get(index + count)
-            .is_none_or(|next| next.cont() & !next.local() & !next.open_frames() & 1 == 0)
+            .is_none_or(|next| next.open_frames() & 1 != 0 || next.cont() & !next.local() & 1 == 0)
     }
 
     /// Puts a block back for the reserving core; says whether it was allocated so.
@@ -341,7 +342,9 @@ impl Chunk {
             return self.word(index).open(bits::mask(order) << at, seen);
         }
         let count = 1 << (order - WORD_ORDER);
-        self.words[index..index + count].iter().try_fold(0, |_, word| word.open(u64::MAX, 0))
+        // The head goes last: who is given its word anew, and frees it, looks at the word after it (`rest_allocated`), and must
+        // find that one free.
+        self.words[index..index + count].iter().rev().try_fold(0, |_, word| word.open(u64::MAX, 0))
     }
 
     /// Moves every collected frame into the open, for the reserving core, and says how rich the chunk is then.
