@@ -30,6 +30,7 @@ mod machine;
 mod memory;
 mod panic;
 mod report;
+mod skew;
 mod stacks;
 mod start;
 mod symbols;

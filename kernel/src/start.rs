@@ -23,7 +23,7 @@ use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, bench, cores, log, machine, memory, report, stacks, symbols, tests};
+use crate::{acpi, bench, cores, log, machine, memory, report, skew, stacks, symbols, tests};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -184,7 +184,11 @@ extern "C" fn boot_core(_: u64) -> ! {
         give_up(Exit::NoMemory, format_args!("the frame allocator could not be set up: {error}"));
     }
     report::banner();
-    run()
+    let Some(mut crew) = cores::Crew::new() else {
+        give_up(Exit::NoMemory, format_args!("not enough memory to call every core at once"));
+    };
+    skew::check(&mut crew);
+    run(crew)
 }
 
 /// An application processor; see the module's header. `index` is the top word of its stack.
@@ -197,7 +201,7 @@ pub(crate) extern "C" fn core_main(index: u64) -> ! {
     cores::idle()
 }
 
-fn run() -> ! {
+fn run(crew: cores::Crew) -> ! {
     let params = params();
     match params.plant {
         "panic" => panic!("planted: a panic was asked for"),
@@ -209,8 +213,8 @@ fn run() -> ! {
     }
     let exit = match params.mode {
         Mode::Idle => cores::idle(),
-        Mode::Test => tests::run(&params),
-        Mode::Bench => bench::run(&params),
+        Mode::Test => tests::run(&params, crew),
+        Mode::Bench => bench::run(&params, crew),
     };
     finish(exit)
 }

@@ -1,17 +1,16 @@
 //! What the other figures rest on: the clock, core-local access, recording a sample.
 
 use percpu::sync::atomic::{AtomicU64, Ordering};
-use percpu::{CoreId, IrqOff, core_local};
+use percpu::{IrqOff, core_local};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Unit};
 use perf::clock::Clock;
 use perf::hist::{DEFAULT_COUNTS, Hist};
 use perf::runner::{MatrixHead, Trouble};
 
-use super::crew::Gate;
 use super::place::{self, Cells};
 use super::{Lab, Meter, Tsc};
-use crate::arch::tsc::{self, consume, opaque};
-use crate::memory;
+use crate::arch::tsc::{consume, opaque};
+use crate::{memory, skew};
 
 /// An empty window, as it is: what every other figure has had subtracted (its minimum, that is).
 pub(super) const CLOCK_OVERHEAD: Bench<Lab> = Bench {
@@ -52,28 +51,22 @@ pub(super) const CLOCK_SKEW: Bench<Lab> = Bench {
             visit(Case::new(Placement::matrix(count as u32)));
         }
     },
-    run: skew,
+    run: clock_skew,
 };
 
 /// Exchanges for each pair of cores.
 const EXCHANGES: u64 = 32;
 
-/// The line over which two cores compare their counters: odd turns are the second core's.
-#[repr(align(64))]
-struct Exchange {
-    turn: AtomicU64,
-    stamp: AtomicU64,
-}
-
-fn skew(lab: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble> {
+fn clock_skew(lab: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble> {
     let (labels, count) = place::labels();
     let mut offsets: Cells = [[None; _]; _];
     let mut bounds: Cells = [[None; _]; _];
     for (i, a) in place::shown().enumerate() {
         for (j, b) in place::shown().enumerate().filter(|&(j, _)| j != i) {
-            let (offset, bound) = compare(lab, a, b);
-            meter.value(offset.saturating_mul(1000));
-            (offsets[i][j], bounds[i][j]) = (Some(offset * 1000), Some(bound * 1000));
+            let skew = skew::compare(&mut lab.crew, a, b, EXCHANGES);
+            meter.value(skew.offset.saturating_mul(1000));
+            offsets[i][j] = Some(skew.offset.saturating_mul(1000));
+            bounds[i][j] = Some(skew.uncertainty.saturating_mul(1000));
         }
     }
     let head = |name| MatrixHead {
@@ -87,49 +80,6 @@ fn skew(lab: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble> {
     meter.matrix(&head("offset"), &mut |i, j| offsets[i][j]);
     meter.matrix(&head("uncertainty"), &mut |i, j| bounds[i][j]);
     Ok(())
-}
-
-/// How far `b`'s counter is from `a`'s, and by how much that can be wrong: half of the tightest round trip.
-fn compare(lab: &mut Lab, a: CoreId, b: CoreId) -> (u64, u64) {
-    let line = Exchange { turn: AtomicU64::new(0), stamp: AtomicU64::new(0) };
-    let (offset, bound) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-    let gate = Gate::new();
-    let await_turn = |turn: u64| {
-        // ORDER: Acquire pairs with the Release stores of `turn`: the other side's stamp is there.
-        while line.turn.load(Ordering::Acquire) != turn {
-            core::hint::spin_loop();
-        }
-    };
-    lab.crew.run(&[a, b].into_iter().collect(), |held| {
-        gate.pass(2);
-        for round in 0..EXCHANGES {
-            if held.core() == b {
-                await_turn(2 * round + 1);
-                // ORDER: Relaxed; published by the store of `turn`.
-                line.stamp.store(tsc::start(), Ordering::Relaxed);
-                // ORDER: Release pairs with Acquire in `await_turn`.
-                line.turn.store(2 * round + 2, Ordering::Release);
-                continue;
-            }
-            let sent = tsc::start();
-            // ORDER: Release pairs with Acquire in `await_turn`.
-            line.turn.store(2 * round + 1, Ordering::Release);
-            await_turn(2 * round + 2);
-            let back = tsc::stop();
-            // ORDER: Relaxed; after the Acquire in `await_turn`.
-            let stamp = line.stamp.load(Ordering::Relaxed);
-            let half = (back - sent) / 2;
-            // ORDER: Relaxed; only this core uses both until the call has ended.
-            if half < bound.load(Ordering::Relaxed) {
-                // ORDER: Relaxed; as above.
-                bound.store(half, Ordering::Relaxed);
-                // ORDER: Relaxed; as above.
-                offset.store(stamp.abs_diff(sent + half), Ordering::Relaxed);
-            }
-        }
-    });
-    // ORDER: Relaxed, both; the end of the call ordered them.
-    (offset.load(Ordering::Relaxed), bound.load(Ordering::Relaxed))
 }
 
 /// Operations between two turns of the loop of [`unrolled`].

@@ -4,8 +4,9 @@ use core::cell::RefCell;
 
 use percpu::sync::atomic::{AtomicUsize, Ordering};
 use percpu::{CoreCell, CoreSet, Held, Lock, core_local};
+use perf::clock::Clock;
 use perf::hist::DEFAULT_COUNTS;
-use perf::runner::{Meter, Trouble};
+use perf::runner::{Meter, Probe, Trouble};
 
 use super::{Lab, Tsc, place};
 use crate::{cores, memory};
@@ -131,8 +132,6 @@ fn windows<B: Body>(
     held: &mut Held<'_, 0>,
     (finished, count): (&Gate, usize),
 ) {
-    use perf::clock::Clock;
-
     let batch = meter.batch();
     let mut counted = false;
     loop {
@@ -153,6 +152,15 @@ fn windows<B: Body>(
         if counted {
             core::hint::spin_loop();
         }
+    }
+}
+
+/// Fills a probe with windows of one operation.
+pub(super) fn fill<const N: usize>(probe: &mut Probe<N>, mut op: impl FnMut()) {
+    while probe.more() {
+        let start = Tsc.start();
+        op();
+        probe.window(start, Tsc.stop());
     }
 }
 

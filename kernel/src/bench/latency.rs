@@ -7,13 +7,12 @@ use mm::frames::{Policy, Request};
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use percpu::{CoreId, Held, Lock, NodeId, NodeSet};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Site, Value};
-use perf::clock::Clock;
 use perf::prng::Prng;
 use perf::runner::{MatrixHead, Probe, Trouble};
 
-use super::crew::{BootOnly, Gate};
+use super::crew::{self, BootOnly, Gate};
 use super::place::{self, Cells};
-use super::{Lab, Meter, Tsc, signals};
+use super::{Lab, Meter, signals};
 use crate::memory::Block;
 use crate::{cores, machine, start};
 
@@ -73,13 +72,7 @@ fn cas(lab: &mut Lab, case: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble>
         for (j, target) in place::shown().enumerate().filter(|&(j, _)| j != i) {
             let mut probe: Lock<30, Probe<CELL>> = Lock::new(meter.probe(CELL_WARM_UP));
             exchange(lab, line, source, target, |held, hand_over| {
-                probe.with(held, |probe, _| {
-                    while probe.more() {
-                        let start = Tsc.start();
-                        hand_over();
-                        probe.window(start, Tsc.stop());
-                    }
-                });
+                probe.with(held, |probe, _| crew::fill(probe, hand_over));
             });
             cells[i][j] = probe.get_mut().median();
             meter.absorb(probe.get_mut());
@@ -249,13 +242,7 @@ fn memory_matrix(lab: &mut Lab, order: Order, meter: &mut Meter<'_>) -> Result<(
                 Lock::new((meter.probe::<CELL>(CELL_WARM_UP), Follower(&mut chain)));
             let batch = meter.batch();
             cores::call(core, |held| {
-                shared.with(held, |(probe, chain), _| {
-                    while probe.more() {
-                        let start = Tsc.start();
-                        chain.0.follow(batch);
-                        probe.window(start, Tsc.stop());
-                    }
-                });
+                shared.with(held, |(probe, chain), _| crew::fill(probe, || chain.0.follow(batch)));
             });
             let (probe, _) = shared.get_mut();
             cells[i][j] = probe.median();

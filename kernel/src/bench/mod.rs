@@ -73,13 +73,11 @@ const TABLE: &[Bench<Lab>] = &[
 ];
 
 /// Runs the selected cases and returns how the run ends.
-pub(crate) fn run(params: &Params<'_>) -> Exit {
+pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
     let (hertz, _) = machine::clock();
     let Some(frequency) = Frequency::new(hertz) else { return Exit::Unsupported };
     let settings = Settings::new(params, Timebase::new(frequency));
-    let Some(mut lab) = Crew::new().map(|crew| Lab { crew, seed: params.seed }) else {
-        return Exit::NoMemory;
-    };
+    let mut lab = Lab { crew, seed: params.seed };
     let counts = memory::array(DEFAULT_COUNTS, 0_u32).filter(|_| crew::equip(&mut lab));
     let Some(counts) = counts else {
         log!("bench: no memory for the histograms of every core");

@@ -3,13 +3,12 @@
 use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::{CoreId, CoreSet, Held, Lock};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Value};
-use perf::clock::Clock;
 use perf::runner::{MatrixHead, Probe, Trouble};
 use x86_64::instructions::interrupts;
 
 use super::crew::{self, Body, BootOnly, Gate};
 use super::place::{self, Cells};
-use super::{Lab, Meter, Tsc};
+use super::{Lab, Meter};
 use crate::arch::{apic, ipi};
 use crate::{cores, machine, start};
 
@@ -123,13 +122,7 @@ fn ipi_matrix(lab: &mut Lab, meter: &mut Meter<'_>, halted: bool) {
             let apic_id = machine::apic_id(target);
             let mut probe: Lock<30, Probe<CELL>> = Lock::new(meter.probe(CELL_WARM_UP));
             with_target(lab, source, target, halted, |held| {
-                probe.with(held, |probe, _| {
-                    while probe.more() {
-                        let start = Tsc.start();
-                        interrupt(target, apic_id);
-                        probe.window(start, Tsc.stop());
-                    }
-                });
+                probe.with(held, |probe, _| crew::fill(probe, || interrupt(target, apic_id)));
             });
             cells[i][j] = probe.get_mut().median();
             meter.absorb(probe.get_mut());

@@ -16,6 +16,9 @@ const PLACES: usize = 8;
 const OBJECTS_PER_CORE: usize = 24;
 const STEPS: u64 = 300;
 const MS: u64 = 500;
+/// How long an object is looked at, in turns of a loop, at most: now and then long enough for others to leave the kernel many times.
+const SHORT: u64 = 20;
+const LONG: u64 = 600;
 /// Exits after which everything retired has ripened, if no core stays in the kernel.
 const EXITS: u64 = 1_000;
 
@@ -121,7 +124,8 @@ impl Exchange<'_> {
         let object = &self.objects[index];
         // ORDER: Acquire pairs with Release in `give_back`, which must not have come yet.
         let first = object.life.load(Ordering::Acquire);
-        (0..prng.below(20)).for_each(|_| core::hint::spin_loop());
+        let patience = if prng.below(8) == 0 { LONG } else { SHORT };
+        (0..prng.below(patience)).for_each(|_| core::hint::spin_loop());
         // ORDER: Acquire; as above.
         let last = object.life.load(Ordering::Acquire);
         ensure!(

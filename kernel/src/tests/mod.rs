@@ -116,9 +116,8 @@ const TESTS: &[Test] = &[
 ];
 
 /// Runs the selected tests and returns how the run ends.
-pub(crate) fn run(params: &Params<'_>) -> Exit {
+pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
     let mut done = Done::default();
-    let Some(crew) = Crew::new() else { return Exit::NoMemory };
     let mut bed = Bed { crew, seed: params.seed, lane: params.lane };
     for test in TESTS.iter().filter(|test| params.selects(test.name)) {
         report::send(&Record::TestStart(TestStart { name: test.name }));

@@ -7,7 +7,7 @@ use percpu::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use perf::prng::Prng;
 
 use super::bed::{Blame, Deadline, Scratch, get, order, put};
-use super::frames::{ORDERS, frames_of, give_back, word};
+use super::frames::{frames_of, give_back, word};
 use super::{Bed, Result, Verdict, ensure, failed};
 use crate::{cores, machine, memory};
 
@@ -162,9 +162,13 @@ fn refused(held: &Held<'_, 0>, number: u8) -> Result {
 /// Blocks that a core holds at most, and places through which cores exchange them.
 const LIVE: usize = 24;
 const PLACES: usize = 32;
+/// Orders of the storm: up to 8 MiB, so that blocks of several chunks are among them.
+const STORM_ORDERS: u64 = 12;
 /// Steps of a core, at most.
-const STEPS: u64 = 600;
-const STORM_MS: u64 = 800;
+const STEPS: u64 = 2_000;
+const STORM_MS: u64 = 1_000;
+/// One step in so many gives back what the core has reserved.
+const DRAIN_EVERY: u64 = 16;
 
 /// What all cores of the storm share.
 struct Storm {
@@ -272,7 +276,7 @@ impl Part<'_> {
                 break;
             }
             self.step()?;
-            if self.prng.below(64) == 0 {
+            if self.prng.below(DRAIN_EVERY) == 0 {
                 memory::with(held, |frames, cache| frames.drain(cache));
             }
         }
@@ -283,7 +287,7 @@ impl Part<'_> {
         let at = self.prng.below(LIVE as u64) as usize;
         let Some(block) = self.live[at].take() else {
             // Small blocks more often: the smaller of two.
-            let number = self.prng.below(u64::from(ORDERS)).min(self.prng.below(u64::from(ORDERS))) as u8;
+            let number = self.prng.below(STORM_ORDERS).min(self.prng.below(STORM_ORDERS)) as u8;
             self.live[at] = self.storm.take(order(number))?;
             return Ok(());
         };
