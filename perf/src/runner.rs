@@ -134,7 +134,12 @@ pub fn run<C: Context>(
 }
 
 /// Names the selected cases without running any: each is reported as skipped, with the reason `listed`.
-pub fn list<C: Context>(table: &[Bench<C>], context: &C, settings: &Settings<'_>, sink: &mut dyn Sink) -> Done {
+pub fn list<C: Context>(
+    table: &[Bench<C>],
+    context: &C,
+    settings: &Settings<'_>,
+    sink: &mut dyn Sink,
+) -> Done {
     let mut done = Done::default();
     select(table, context, settings, &mut |_| done.skipped += 1);
     sink.send(&Record::SuiteStart(SuiteStart { cases: done.skipped, first: 0 }));
