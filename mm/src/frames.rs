@@ -13,6 +13,8 @@ mod bits;
 mod cache;
 mod chunk;
 mod index;
+#[cfg(all(test, loom))]
+mod models;
 mod order;
 mod plan;
 mod request;

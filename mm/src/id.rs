@@ -8,8 +8,8 @@ use core::fmt;
 /// Bytes of one frame.
 pub const FRAME_BYTES: usize = 4096;
 
-/// Words of 64 frames in one chunk. Loom explores every interleaving, so its chunk is two words.
-pub(crate) const WORDS: usize = if cfg!(loom) { 2 } else { 8 };
+/// Words of 64 frames in one chunk. Loom explores every interleaving, so its chunk is half as long: blocks of two words still exist.
+pub(crate) const WORDS: usize = if cfg!(loom) { 4 } else { 8 };
 
 /// Frames of one bitmap word.
 pub(crate) const WORD_FRAMES: usize = 64;

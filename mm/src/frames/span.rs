@@ -295,4 +295,26 @@ impl<'m> Span<'m> {
         debug_assert!(twice == 0, "M3: a chunk of an allocated block is not in the whole index");
         Ok(())
     }
+
+    /// Checks M2 to M4 while nothing happens.
+    #[cfg(test)]
+    #[cfg_attr(not(loom), expect(dead_code, reason = "only the models can stop every core"))]
+    pub(crate) fn walk(&self) {
+        for offset in self.first..self.states.len() {
+            let state = self.state(offset);
+            if let State::Pooled(level) = state {
+                let open = self.chunk(offset).level();
+                assert!(
+                    level > Level::NONE || open == Level::NONE,
+                    "M2: {offset} has free frames and no list"
+                );
+                assert!(
+                    level.list().is_none_or(|list| self.lists[list].contains(offset)),
+                    "M2: {offset} is on its list"
+                );
+                assert!(!self.chunk(offset).is_open(), "M4: {offset} is whole");
+            }
+            assert!(!self.whole.contains(offset) || state == State::Unsplit, "M3: {offset} is {state:?}");
+        }
+    }
 }
