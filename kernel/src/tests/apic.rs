@@ -12,7 +12,7 @@ use crate::{cores, machine};
 /// Every core's unit is on, in the reported mode, masked where it should be, and has the id that the topology says. The logical id is the
 /// one that interrupts to several cores are addressed by.
 ///
-/// Planted: `apic::enable` leaves LINT0 open; forgets the error vector; `Cluster::destination` swaps its halves.
+/// Planted: `apic::enable` leaves LINT0 open; leaves errors masked (as it did); `Topology::clusters` adds a neighbour.
 pub(super) fn setup(bed: &mut Bed) -> Result {
     let blame = Blame::new();
     bed.crew.run(&cores::all_online(), |held| blame.note(own_unit(held.core())));
@@ -56,7 +56,7 @@ struct Round {
 
 /// An interrupt to a set of cores reaches each of them and nobody else; so does the one to all others.
 ///
-/// Planted: `Topology::clusters` adds a neighbour to every cluster; leaves out the last cluster; `send_set` sends to all.
+/// Planted: `Topology::clusters` adds a neighbour to every cluster; `apic::send_set` sends to all.
 pub(super) fn multicast(bed: &mut Bed) -> Result {
     let others = cores::all_online().difference(&CoreSet::one(machine::boot_core()));
     if others.is_empty() {

@@ -23,7 +23,7 @@ const ALONE: Verdict = Verdict::Skipped("needs a second core");
 
 /// Every core calls every other core in turn: the function has run, there and nowhere else, when the call returns.
 ///
-/// Planted: a call returns before its function has run (`CallSlot::is_done` says yes); it goes to the next core's inbox.
+/// Planted: `percpu::call` sends to the core after the one it was given.
 pub(super) fn each(bed: &mut Bed) -> Result {
     let count = machine::topology().core_count();
     if count < 2 {
@@ -81,7 +81,7 @@ core_local! {
 
 /// All cores call and broadcast at random at the same time: it ends, and every function ran once.
 ///
-/// Planted: a drained batch loses its oldest message (this never ends); `serve` delivers the newest twice.
+/// Planted: `Inbox::serve` delivers one message in 16 twice; `Word::arm` ignores messages that wait (this then never ends).
 pub(super) fn storm(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     if all.len() < 2 {
@@ -170,7 +170,7 @@ const SETTLE: u32 = 2_000;
 /// A message to a core that sleeps asks for an interrupt, which wakes it; one to a core that runs asks for none and is answered all the
 /// same. So no message is missed, and no interrupt sent in vain.
 ///
-/// Planted: `apic::send` does nothing; `Word::push` always asks for an interrupt; `Word::arm` ignores a waiting message.
+/// Planted: `Word::push` always asks for an interrupt; `Inbox::serve` delivers one message in 16 twice.
 pub(super) fn wake_from_sleep(bed: &mut Bed) -> Result {
     let others = cores::all_online().difference(&CoreSet::one(machine::boot_core()));
     if others.is_empty() {

@@ -16,7 +16,7 @@ const TRIES: u32 = 3;
 
 /// The counter's frequency, measured against each reference that it does not come from, is what the kernel says within 1 %.
 ///
-/// Planted: `Reference::hz` of the HPET is 3 % off; `calibrate` halves the frequency.
+/// Planted: `Reference::hz` of the PM timer is 3 % off; `tsc::calibrate` halves the frequency.
 pub(super) fn frequency(bed: &mut Bed) -> Result {
     if bed.lane == Lane::Icount {
         return Err(Verdict::Skipped("the clock counts instructions in this lane"));
@@ -51,7 +51,7 @@ struct Newest(AtomicU64);
 
 /// A core's clock never goes back, and what one core has read is not in the future of another that knows of it.
 ///
-/// Planted: `tsc::now` drops back 1 µs now and then; adds 2 µs on odd cores.
+/// Planted: `tsc::stop` goes back 100 µs now and then; is 10 µs ahead on every other core.
 pub(super) fn monotonic(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     let skew = machine::clock().0 / 1_000_000 * SKEW_NS / 1000;

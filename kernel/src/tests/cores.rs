@@ -47,7 +47,7 @@ fn own_copy(held: &Held<'_, 0>) -> Result {
 
 /// Stacks, core-local data and descriptor tables of a core lie on its node, or on the nearest that has memory.
 ///
-/// Planted: `cores::prepare` takes everything from node 0; `stacks` alone; core-local data alone.
+/// Planted: `cores::prepare` takes the stacks from node 0; takes the core-local data from node 0.
 pub(super) fn own_node(bed: &mut Bed) -> Result {
     let blame = Blame::new();
     bed.crew.run(&cores::all_online(), |held| blame.note(own_memory(held)));

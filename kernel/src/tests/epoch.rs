@@ -57,7 +57,7 @@ struct Exchange<'a> {
 
 /// See the header. The boot core takes part.
 ///
-/// Planted: `Epoch::ripe` is the present epoch; `advance` does not look at seats; `pop_ripe` drops one object in eight.
+/// Planted: objects ripen in the epoch they are retired in; `Global::advance` does not look at seats; one object in eight is dropped.
 pub(super) fn reclaims_late_and_all(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     let objects = Scratch::new(all.len() * OBJECTS_PER_CORE, |_| Object {

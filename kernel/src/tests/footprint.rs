@@ -11,7 +11,7 @@ const BYTES_PER_CORE: u64 = 256 << 10;
 /// The kernel stays below its share, bundle and image included, and the books balance: what the memory map names is the kernel's, or the
 /// frame allocator's.
 ///
-/// Planted: `memory::init` forgets the kept ranges; `early::take_within` counts nothing; stacks of 256 KiB.
+/// Planted: `memory::init` forgets the kept ranges; `Early::take_within` counts nothing; counts four times as much.
 pub(super) fn footprint(_: &mut Bed) -> Result {
     let kernel = memory::kernel_bytes();
     let total = memory::total_bytes();

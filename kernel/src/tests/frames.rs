@@ -33,7 +33,7 @@ fn mark(core: CoreId, order: u8) -> u64 {
 
 /// Every core takes a block of every order at the same time: aligned, near, its own; and gives them back.
 ///
-/// Planted: `Word::take_block` does not clear what it takes; `CoreCache::new` gets node 0 as home on every core.
+/// Planted: `Word::take_block` does not clear the blocks of one order that it takes; every core's cache has node 0 as home.
 pub(super) fn each_core(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     let (taken, checked) = (Gate::new(), Gate::new());
@@ -153,7 +153,7 @@ pub(super) fn cross_core(bed: &mut Bed) -> Result {
 
 /// A wrong free is refused with the right reason, on the same core and on another, and changes nothing.
 ///
-/// Planted: `Chunk::give` does not check the order; the second free of a chunk in a magazine passes.
+/// Planted: `Chunk::give` accepts whatever it is given; `Span::hold` takes every chunk for allocated.
 pub(super) fn errors(bed: &mut Bed) -> Result {
     let cores = machine::topology().core_count();
     for away in [0, cores - 1] {

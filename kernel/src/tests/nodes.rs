@@ -28,7 +28,7 @@ fn first_cores() -> impl Iterator<Item = CoreId> {
 
 /// Every policy, from a core of every node, for every kind of block.
 ///
-/// Planted: `Frames::targets` treats `Bind` as `Prefer`; `Interleave` never turns; `Prefer` starts from home.
+/// Planted: `Frames::targets` lets `Bind` go anywhere; never turns for `Interleave`; starts from home for `Prefer`.
 pub(super) fn policies(_: &mut Bed) -> Result {
     for core in first_cores() {
         let blame = Blame::new();
@@ -102,7 +102,7 @@ fn interleave(number: u8, all: NodeSet) -> Result {
 
 /// When a node is full, the next nearest serves who prefers it, and who insists on it is told that there is no more.
 ///
-/// Planted: `NodeTable::by_distance` in the order of numbers (needs three nodes and distances that differ); `Bind` falls back.
+/// Planted: `NodeTable::by_distance` in the order of numbers (needs three nodes at distances that differ); `Bind` goes anywhere.
 pub(super) fn fallback(_: &mut Bed) -> Result {
     let all = populated();
     if all.len() < 2 {
@@ -144,7 +144,7 @@ const DMA_END: u64 = 16 << 20;
 
 /// A block comes from the zone that was asked for; normal requests leave the one for old devices alone.
 ///
-/// Planted: `Frames::zone_spans` lets a normal request into the DMA zone; `Zone::Huge` falls back.
+/// Planted: `Frames::zone_spans` lets a normal request into the DMA zone; serves `Zone::Huge` from the normal one.
 pub(super) fn zones(_: &mut Bed) -> Result {
     for zone in Zone::ALL {
         let (frames, _) = zone_stats(zone);

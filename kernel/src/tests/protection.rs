@@ -44,7 +44,7 @@ fn first_against(first: u64, last: u64, rule: impl Fn(&Mapping) -> bool) -> Opti
 /// The image has the protections of its segments, every page of them; in the whole address space nothing is writable and executable, and
 /// the lower half is empty.
 ///
-/// Planted: rodata mapped as `Kind::Data`; the last page of text unmapped; `Kind::Data` without no-execute.
+/// Planted: read-only data mapped as `Kind::Data`; `Kind::Data` without no-execute.
 pub(super) fn image(_: &mut Bed) -> Result {
     let nx = machine::features().nx;
     for (start, end, kind) in start::image_segments() {
@@ -67,7 +67,7 @@ pub(super) fn image(_: &mut Bed) -> Result {
 
 /// Below every stack nothing is mapped, so that an overflow faults; every stack is mapped whole, and nothing else is in their region.
 ///
-/// Planted: `stacks::offset` without the page between two stacks; a page more mapped below each.
+/// Planted: `cores::prepare` maps a page below a stack; maps one above the last.
 pub(super) fn guard_pages(_: &mut Bed) -> Result {
     let nx = machine::features().nx;
     let mut stack_bytes = 0;

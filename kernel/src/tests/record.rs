@@ -27,7 +27,7 @@ const KNOWN: [(u64, usize); 11] = [
 /// Values recorded besides.
 const VALUES: u64 = 5_000;
 
-/// Planted: `Hist::record` adds 1 to the value; `Layout::bucket` is off by one from 2^20; `encode_sparse` drops a pair at a chunk's end.
+/// Planted: `Hist::record` adds 1 to the value; counts one bucket too high from 2^20; `encode_sparse` drops a bucket between two chunks.
 pub(super) fn record(bed: &mut Bed) -> Result {
     for (value, bucket) in KNOWN {
         let found = Layout::new(3).bucket(value);
