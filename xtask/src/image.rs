@@ -8,8 +8,25 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Cargo profile of the guest.
-const PROFILE: &str = "kernel";
+/// How the guest is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// As it is measured and tested: with its symbol table, without line numbers.
+    Plain,
+    /// The same code with line numbers, for a debugger.
+    Debuggable,
+}
+
+impl Flavour {
+    /// The Cargo profile.
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::Plain => "kernel",
+            Self::Debuggable => "kernel-debug",
+        }
+    }
+}
+
 /// Name of the kernel inside the bundle.
 const KERNEL_MEMBER: &str = "kernel";
 
@@ -26,15 +43,16 @@ pub struct Image {
 ///
 /// # Errors
 /// [`Class::BuildFailed`] with the output of the build.
-pub fn build() -> Result<Image> {
+pub fn build(flavour: Flavour) -> Result<Image> {
+    let profile = flavour.profile();
     let mut command = workspace::cargo();
     command.args(["build", "--quiet", "-p", "kernel", "-p", "boot"]);
-    command.args(["--target", GUEST_TARGET, "--profile", PROFILE]);
+    command.args(["--target", GUEST_TARGET, "--profile", profile]);
     // They would replace the code model that .cargo/config.toml asks for.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let next = "fix what the compiler reports, or run `cargo xtask setup`";
     process::succeed(&mut command, Class::BuildFailed, "building the kernel and the loader", next)?;
-    let built = workspace::target().join(GUEST_TARGET).join(PROFILE);
+    let built = workspace::target().join(GUEST_TARGET).join(profile);
     let (kernel, loader) = (built.join("kernel"), built.join("boot"));
     let bundle = workspace::output("image")?.join("bundle.tar");
     let content = fs::read(&kernel).map_err(|error| Error::io(&error, "read", &kernel))?;

@@ -3,6 +3,7 @@
 use crate::cli::{LaneChoice, RunArgs};
 use crate::error::{Class, Error, Result};
 use crate::guest::End;
+use crate::image::Flavour;
 use crate::process;
 use crate::qemu::{Accelerator, Debugger, QemuSpec, Serial};
 use crate::setup::{self, Need};
@@ -23,7 +24,8 @@ pub fn execute(args: &RunArgs) -> Result<()> {
     if let LaneChoice::Fixed(lane) = args.lane {
         qemu.admit(&topology, accelerator(lane)?)?;
     }
-    let image = image::build()?;
+    let flavour = if args.gdb { Flavour::Debuggable } else { Flavour::Plain };
+    let image = image::build(flavour)?;
     let lane = lane::resolve(args.lane, &qemu, &image)?;
     let debugger = if args.gdb { Debugger::Wait } else { Debugger::None };
     let spec = QemuSpec { topology, accelerator: accelerator(lane)?, serial: Serial::Terminal, debugger };

@@ -40,7 +40,7 @@ pub fn execute(args: &BenchArgs) -> Result<()> {
     let nodes = u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX);
     setup::ensure(&[setup::Need::GuestTarget])?;
     let qemu = setup::qemu()?;
-    let image = crate::image::build()?;
+    let image = crate::image::build(crate::image::Flavour::Plain)?;
     let lane = lane::resolve(args.lane, &qemu, &image)?;
     let mut guest = Guest::new(qemu, topology, lane, image.payload)?;
     let described = guest.describe(&plan(args, lane).command_line(0))?;

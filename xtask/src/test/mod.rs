@@ -8,11 +8,12 @@ mod boots;
 mod host;
 mod machines;
 mod seen;
+mod size;
 mod tally;
 
 use crate::cli::TestArgs;
 use crate::error::{Class, Error, Result};
-use crate::image;
+use crate::image::{self, Flavour};
 use crate::setup::{self, Need};
 use crate::ui::{self, Progress};
 use host::Effort;
@@ -52,9 +53,10 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     let qemu = setup::qemu()?;
     ui::line(qemu.banner());
     let progress = Progress::start("test: building the kernel and the loader", None);
-    let image = image::build()?;
+    let image = image::build(Flavour::Plain)?;
     drop(progress);
-    let mut tally = bad_input::run(filter, &qemu, &image)?;
+    let mut tally = size::run(filter, &image)?;
+    tally = tally.plus(bad_input::run(filter, &qemu, &image)?);
     for mut machine in machines::all() {
         if effort == Effort::Soak {
             machine.table = Table::Whole;
