@@ -29,11 +29,11 @@ pub use stats::Stats;
 
 use crate::error::FrameError;
 use crate::id::{CHUNK_ORDER, FrameId, Order, Zone};
-use cache::{ADOPT_AFTER, ADOPTED, AWAY, CLASSES, Slot, class};
+use cache::{ADOPT_AFTER, ADOPTED, AWAY, CLASSES, ROUND, Slot, class};
 use chunk::Chunk;
 use percpu::{NodeId, NodeSet};
 use plan::NodeTable;
-use span::Span;
+use span::{BASE_CHUNKS, Span};
 
 /// The allocator of a whole machine, shared by every core. Metadata lies in memory that the caller has given, for `'m`.
 #[derive(Debug)]
@@ -161,6 +161,11 @@ impl<'m> Frames<'m> {
         effort: Effort,
     ) -> Option<FrameId> {
         if !order.is_small() {
+            let stock =
+                order == CHUNK_ORDER && zone == Zone::Normal && node == cache.home && effort == Effort::Usual;
+            if stock && let Some(frame) = self.stock(cache) {
+                return Some(frame);
+            }
             return self.zone_spans(node, zone, order).find_map(|(_, span)| span.take_huge(order));
         }
         let home = node == cache.home && zone == Zone::Normal;
@@ -180,6 +185,46 @@ impl<'m> Frames<'m> {
             self.empty(&mut cache.slots[at]);
         }
         self.refill(cache, at, (node, zone), order, effort)
+    }
+
+    /// Fills the magazine half from one word of the index of whole chunks, and takes one of them.
+    fn stock(&self, cache: &mut CoreCache<'m>) -> Option<FrameId> {
+        let (last, from) = cache.source;
+        let near = self.spans.get(last).and_then(|span| Some((last, span.whole.take_some(from, ROUND)?)));
+        let anywhere = || {
+            let mut spans =
+                self.zone_spans(cache.home, Zone::Normal, CHUNK_ORDER).filter(|(_, span)| span.keep);
+            spans.find_map(|(index, span)| Some((index, span.whole.take_some(0, ROUND)?)))
+        };
+        let (index, (first, mut chunks)) = near.or_else(anywhere)?;
+        let span = self.spans.get(index)?;
+        cache.source = (index, first);
+        for place in cache.magazine.iter_mut().skip(cache.stocked) {
+            if chunks == 0 {
+                break;
+            }
+            *place = (index, first + chunks.trailing_zeros() as usize);
+            chunks &= chunks - 1;
+            span.set_held(place.1);
+            cache.stocked += 1;
+        }
+        debug_assert!(chunks == 0, "an empty magazine has room for a round");
+        self.get_stocked(cache)
+    }
+
+    /// Gives the older half of a full magazine back, the chunks of one word together.
+    #[cold]
+    fn unstock(&self, cache: &mut CoreCache<'m>, count: usize) {
+        let mut rest = &cache.magazine[..count];
+        while let Some((&(index, offset), later)) = rest.split_first() {
+            let together = 1 + later.iter().take_while(|other| same_word(**other, (index, offset))).count();
+            if let Some(span) = self.spans.get(index) {
+                span.unhold(rest[..together].iter().map(|&(_, offset)| offset));
+            }
+            rest = &rest[together..];
+        }
+        cache.magazine.copy_within(count..cache.stocked, 0);
+        cache.stocked -= count;
     }
 
     /// Reserves a chunk for a slot and takes a block from it.
@@ -336,16 +381,20 @@ impl<'m> Frames<'m> {
         frame: FrameId,
         order: Order,
     ) -> Result<(), FrameError> {
-        let near = order == CHUNK_ORDER && span.keep && span.node == cache.home && span.zone != Zone::Dma;
-        if near && let Some(place) = cache.magazine.get_mut(cache.stocked) {
-            if !span.hold(offset) {
-                return Err(span.blame(offset, frame));
-            }
+        if order != CHUNK_ORDER || !span.keep || span.node != cache.home {
+            return span.put_huge(offset, frame, order);
+        }
+        if !span.hold(offset) {
+            return Err(span.blame(offset, frame));
+        }
+        if cache.stocked == MAGAZINE {
+            self.unstock(cache, ROUND);
+        }
+        if let Some(place) = cache.magazine.get_mut(cache.stocked) {
             *place = (index, offset);
             cache.stocked += 1;
-            return Ok(());
         }
-        span.put_huge(offset, frame, order)
+        Ok(())
     }
 
     /// The span of a chunk; `hint` is where to look first.
@@ -377,13 +426,13 @@ impl<'m> Frames<'m> {
         for slot in &mut cache.slots {
             self.empty(slot);
         }
-        for &(span, offset) in cache.magazine.iter().take(cache.stocked) {
-            if let Some(span) = self.spans.get(span) {
-                span.unhold(offset);
-            }
-        }
-        cache.stocked = 0;
+        self.unstock(cache, cache.stocked);
     }
+}
+
+/// Whether two chunks of a magazine stand in one word of one index.
+fn same_word(one: (usize, usize), other: (usize, usize)) -> bool {
+    one.0 == other.0 && one.1 / BASE_CHUNKS == other.1 / BASE_CHUNKS
 }
 
 /// Whether a request for `zone` may be served from a span of `actual`.

@@ -35,7 +35,7 @@ pub(crate) const fn runs(word: u64, order: usize) -> u64 {
 ///
 /// Reserving, collecting and releasing a chunk is some ten locked operations. Chunks with fewer holes are left alone while there
 /// is anything better: that costs a few per cent of wholly free chunks, and saves most of the reservations.
-const RIPE: u32 = 12;
+const RIPE: u32 = 8;
 
 /// The order of the shorter run that a level of its own stands for.
 const EIGHT_ORDER: usize = 3;
@@ -81,6 +81,15 @@ impl Level {
             0..=2 => Self::RICH,
             3..=5 => Self::EIGHT,
             _ => Self::TOP,
+        }
+    }
+
+    /// Whether every chunk of this level has a free block of the order, but for an operation under way.
+    pub(crate) const fn promises(self, order: usize) -> bool {
+        match self {
+            Self::TOP => order <= WORD_ORDER,
+            Self::EIGHT => order <= EIGHT_ORDER,
+            _ => order == 0,
         }
     }
 

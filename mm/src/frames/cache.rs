@@ -1,7 +1,7 @@
 //! What one core holds: reserved chunks and a magazine of free ones. Plain memory, touched by its owner only.
 //!
 //! A core keeps at most [`SLOTS`] chunks reserved and [`MAGAZINE`] free chunks in its magazine, so it pins less than
-//! `SLOTS + MAGAZINE` × 2 MiB. [`Frames::drain`](super::Frames::drain) gives everything back.
+//! `SLOTS + MAGAZINE` × 2 MiB = 34 MiB, and nothing at all on a node with fewer than 64 MiB per core. [`Frames::drain`](super::Frames::drain) gives everything back.
 
 use super::chunk::{Chunk, Word};
 use crate::id::{CHUNK_FRAMES, FrameId, Order, WORD_FRAMES, WORD_ORDER, WORDS};
@@ -16,7 +16,9 @@ pub(crate) const ADOPTED: usize = CLASSES + AWAY;
 /// Chunks that one core may have reserved.
 pub const SLOTS: usize = CLASSES + AWAY + 1;
 /// Free chunks that one core may keep for blocks of order 9.
-pub const MAGAZINE: usize = 2;
+pub const MAGAZINE: usize = 8;
+/// How many of them are fetched or given back at once: one locked operation on a shared line for all.
+pub(crate) const ROUND: usize = MAGAZINE / 2;
 /// After so many frees in a row into one chunk the core reserves it, and the rest cost no locked operation.
 pub(crate) const ADOPT_AFTER: u32 = 4;
 
@@ -118,6 +120,8 @@ pub struct CoreCache<'m> {
     /// Chunk numbers of free order-9 blocks, with the index of the span.
     pub(crate) magazine: [(usize, usize); MAGAZINE],
     pub(crate) stocked: usize,
+    /// Where in the index of whole chunks the last ones were found: the span, and the offset.
+    pub(crate) source: (usize, usize),
     /// The span of the last block freed: most frees hit it again.
     pub(crate) span: usize,
     /// The chunk of the last block freed into the open, and how often in a row.
@@ -137,6 +141,7 @@ impl CoreCache<'_> {
             slots: [const { Slot::EMPTY }; SLOTS],
             magazine: [(usize::MAX, 0); MAGAZINE],
             stocked: 0,
+            source: (usize::MAX, 0),
             span: 0,
             last: usize::MAX,
             repeats: 0,

@@ -77,6 +77,13 @@ impl<'m> Index<'m> {
         }
     }
 
+    /// Adds members of one leaf word.
+    pub(crate) fn set_bits(&self, word: usize, bits: u64) {
+        if bits != 0 && self.words[word].fetch_or(bits, TOTAL) == 0 {
+            self.mark(0, word);
+        }
+    }
+
     /// Adds the aligned run of 2^order members at `member`, in whole words above order 6.
     pub(crate) fn set_run(&self, member: usize, order: usize) -> u64 {
         let first = member / BITS;
@@ -198,6 +205,28 @@ impl<'m> Index<'m> {
                 return Some(member);
             }
             from = member;
+        }
+    }
+
+    /// Takes up to `most` members of one leaf word, the first that is not empty from member `from` on. Returns the first
+    /// member of the word and the members as a bitmap. A word that somebody else is changing at the same moment is passed
+    /// over, so that cores drift apart to words of their own.
+    pub(crate) fn take_some(&self, from: usize, most: usize) -> Option<(usize, u64)> {
+        let mut from = from;
+        loop {
+            let word = self.next(from)? / BITS;
+            let old = self.words[word].load(TOTAL);
+            let mut left = old;
+            for _ in 0..most {
+                left &= left.wrapping_sub(1);
+            }
+            if old != 0 && self.words[word].compare_exchange(old, left, TOTAL, Ordering::Relaxed).is_ok() {
+                if left == 0 {
+                    self.unmark(word);
+                }
+                return Some((word * BITS, old & !left));
+            }
+            from = (word + 1) * BITS;
         }
     }
 

@@ -22,8 +22,8 @@ const DMA_END: usize = (16 << 20) / FRAME_BYTES / CHUNK_FRAMES;
 const GAP: usize = (1 << 30) / FRAME_BYTES / CHUNK_FRAMES;
 /// The upper zone of a span starts at a multiple of one of these: 1 GiB, 128 MiB, 2 MiB.
 const HUGE_STEPS: [usize; 3] = [GAP, GAP / 8, 1];
-/// With fewer chunks per core than this nobody keeps one between two operations.
-const KEEP_CHUNKS: usize = 8;
+/// With fewer chunks on a node for each of its cores than this, nobody keeps one between two operations.
+const KEEP_CHUNKS: usize = 32;
 
 /// What the allocator is built from. Ranges may come in any order; `memory` must not overlap.
 #[derive(Clone, Copy)]
@@ -251,9 +251,10 @@ impl<'m> Frames<'m> {
         let spans = root.room(plan.count)?;
         let per_node =
             |node| plan.pieces().iter().filter(|p| p.node == node).map(|p| p.end - p.first).sum::<usize>();
+        let cores_per_node = config.cores.div_ceil(plan.nodes().len());
         for (place, piece) in spans.iter_mut().zip(plan.pieces()) {
             let carve = carves[piece.node.index()].as_mut().ok_or(FrameError::SmallMetadata)?;
-            let keep = piece.zone != Zone::Dma && per_node(piece.node) >= KEEP_CHUNKS * config.cores;
+            let keep = piece.zone != Zone::Dma && per_node(piece.node) >= KEEP_CHUNKS * cores_per_node;
             let mut span = build(piece, carve, keep)?;
             populate(&mut span, config);
             place.write(span);

@@ -113,11 +113,11 @@ impl<'m> Span<'m> {
             self.lists[list].set(offset);
         }
         between();
-        let chunk = self.chunk(offset);
-        if chunk.level() > level {
+        let now = self.chunk(offset).level();
+        if now > level {
             self.lift(offset);
         }
-        if chunk.is_open() {
+        if now == Level::TOP && self.chunk(offset).is_open() {
             self.promote(offset);
         }
     }
@@ -216,7 +216,7 @@ impl<'m> Span<'m> {
         while let Some(offset) = self.lists[list].next(from) {
             if self.state(offset) != State::Pooled(level) {
                 self.unlist(list, offset);
-            } else if !self.chunk(offset).has(order) {
+            } else if !level.promises(order) && !self.chunk(offset).has(order) {
                 misses += 1;
                 if misses == PROBES {
                     return None;
@@ -280,10 +280,21 @@ impl<'m> Span<'m> {
         allocated
     }
 
-    /// Puts a held chunk back into the whole index.
-    pub(crate) fn unhold(&self, offset: usize) {
-        self.set_state(offset, State::Unsplit);
-        self.whole.set(offset);
+    /// Marks a chunk that this core has taken from the whole index as held in a magazine.
+    pub(crate) fn set_held(&self, offset: usize) {
+        // ORDER: Release: as in `set_huge`.
+        self.states[offset].store(State::Held.pack(), Ordering::Release);
+    }
+
+    /// Puts held chunks of one index word back into the whole index.
+    pub(crate) fn unhold(&self, offsets: impl Iterator<Item = usize>) {
+        let (mut word, mut bits) = (0, 0);
+        for offset in offsets {
+            self.set_state(offset, State::Unsplit);
+            word = offset / BASE_CHUNKS;
+            bits |= 1 << (offset % BASE_CHUNKS);
+        }
+        self.whole.set_bits(word, bits);
     }
 
     /// Frees a block of a chunk or more.
