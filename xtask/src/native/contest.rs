@@ -135,7 +135,13 @@ fn play(common: &Common<'_>, thread: u16, players: &mut [Box<dyn Player + '_>]) 
 
 /// Measures the contestants; `None` if memory ran out, which would make the figures mean something else.
 #[must_use]
-pub fn run(contestants: &[Peer], setup: Setup, threads: u16, amount: Amount, cpus: &[usize]) -> Option<Vec<Samples>> {
+pub fn run(
+    contestants: &[Peer],
+    setup: Setup,
+    threads: u16,
+    amount: Amount,
+    cpus: &[usize],
+) -> Option<Vec<Samples>> {
     let arenas: Vec<Arena> = contestants.iter().map(|&peer| Arena::new(peer, setup.frames)).collect();
     let gate =
         Gate { threads: usize::from(threads), arrived: AtomicUsize::new(0), failed: AtomicUsize::new(0) };

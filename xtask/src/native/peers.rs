@@ -162,7 +162,11 @@ impl Bitmap {
     #[inline(always)]
     fn get(&self, order: Order) -> Option<usize> {
         fn take(map: &mut impl BitAlloc, order: Order) -> Option<usize> {
-            if order == Order::FRAME { map.alloc() } else { map.alloc_contiguous(None, order.frames(), order.get()) }
+            if order == Order::FRAME {
+                map.alloc()
+            } else {
+                map.alloc_contiguous(None, order.frames(), order.get())
+            }
         }
         match self {
             Self::Small(map) => take(&mut **map.lock(), order),
@@ -173,7 +177,11 @@ impl Bitmap {
     #[inline(always)]
     fn put(&self, bit: usize, order: Order) {
         fn give(map: &mut impl BitAlloc, bit: usize, order: Order) {
-            if order == Order::FRAME { map.dealloc(bit) } else { map.dealloc_contiguous(bit, order.frames()) };
+            if order == Order::FRAME {
+                map.dealloc(bit)
+            } else {
+                map.dealloc_contiguous(bit, order.frames())
+            };
         }
         match self {
             Self::Small(map) => give(&mut **map.lock(), bit, order),

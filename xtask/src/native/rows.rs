@@ -7,8 +7,8 @@ use super::{HostClock, Native};
 use mm::bench::{self, Block, FrameSource, Walk};
 use mm::{FrameId, Order};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Site, Unit, Value};
-use perf::prng::Prng;
 use perf::clock::Clock;
+use perf::prng::Prng;
 use perf::runner::{Meter, Trouble};
 use perf::stats::median;
 use std::time::Duration;
@@ -82,29 +82,59 @@ pub const TABLE: &[Bench<Native>] = &[
         cases: |_, visit| visit(Case::new(Placement::alone(SITE))),
         run: clock_overhead,
     },
-    timed("frame.pair", "one block taken and given back, again and again", |native, visit| {
-        for order in [0, 3, 9] {
-            contests(native, Work::Pair, order, 4, visit);
-        }
-    }, |native, case, meter| contest(native, case, meter, Work::Pair)),
-    timed("frame.burst", "64 frames taken, given back last to first; per frame", |native, visit| {
-        contests(native, Work::Burst, 0, 4, visit);
-    }, |native, case, meter| contest(native, case, meter, Work::Burst)),
-    timed("frame.bulk", "half of memory taken frame by frame, given back in order; per frame", |native, visit| {
-        contests(native, Work::Bulk, 0, 4, visit);
-    }, |native, case, meter| contest(native, case, meter, Work::Bulk)),
-    timed("frame.put-random", "frames given back in random order, half of them another core's", |native, visit| {
-        contests(native, Work::PutRandom, 0, 4, visit);
-    }, |native, case, meter| contest(native, case, meter, Work::PutRandom)),
-    timed("frame.aged", "batches of 4096 from memory full of random holes; per block", |native, visit| {
-        for gib in [1, 2, 4, 8] {
-            contests(native, Work::Aged, 0, gib, visit);
-        }
-        contests(native, Work::Aged, 9, 4, visit);
-    }, |native, case, meter| contest(native, case, meter, Work::Aged)),
-    timed("frame.mixed", "a random block of the mix replaced, memory half full", |native, visit| {
-        contests(native, Work::Mixed, 0, 4, visit);
-    }, |native, case, meter| contest(native, case, meter, Work::Mixed)),
+    timed(
+        "frame.pair",
+        "one block taken and given back, again and again",
+        |native, visit| {
+            for order in [0, 3, 9] {
+                contests(native, Work::Pair, order, 4, visit);
+            }
+        },
+        |native, case, meter| contest(native, case, meter, Work::Pair),
+    ),
+    timed(
+        "frame.burst",
+        "64 frames taken, given back last to first; per frame",
+        |native, visit| {
+            contests(native, Work::Burst, 0, 4, visit);
+        },
+        |native, case, meter| contest(native, case, meter, Work::Burst),
+    ),
+    timed(
+        "frame.bulk",
+        "half of memory taken frame by frame, given back in order; per frame",
+        |native, visit| {
+            contests(native, Work::Bulk, 0, 4, visit);
+        },
+        |native, case, meter| contest(native, case, meter, Work::Bulk),
+    ),
+    timed(
+        "frame.put-random",
+        "frames given back in random order, half of them another core's",
+        |native, visit| {
+            contests(native, Work::PutRandom, 0, 4, visit);
+        },
+        |native, case, meter| contest(native, case, meter, Work::PutRandom),
+    ),
+    timed(
+        "frame.aged",
+        "batches of 4096 from memory full of random holes; per block",
+        |native, visit| {
+            for gib in [1, 2, 4, 8] {
+                contests(native, Work::Aged, 0, gib, visit);
+            }
+            contests(native, Work::Aged, 9, 4, visit);
+        },
+        |native, case, meter| contest(native, case, meter, Work::Aged),
+    ),
+    timed(
+        "frame.mixed",
+        "a random block of the mix replaced, memory half full",
+        |native, visit| {
+            contests(native, Work::Mixed, 0, 4, visit);
+        },
+        |native, case, meter| contest(native, case, meter, Work::Mixed),
+    ),
     counted(
         "frame.whole-replace",
         "2 MiB chunks wholly free after 8 x the live set was replaced frame by frame, of those possible",
