@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 
 use mm::{Order, PhysRange};
+use percpu::epoch;
 use percpu::mailbox::{self, Rest};
 use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use percpu::{AtomicCoreSet, CallSlot, CoreId, CoreSet, Held, IrqOff, MAX_CORES};
@@ -109,6 +110,7 @@ pub(crate) fn enter(core: CoreId) {
     unsafe { percpu::local::activate(core) };
     apic::enable();
     memory::enter(core);
+    IrqOff::with(|irq| epoch::leave_idle(irq));
     if core == machine::boot_core() {
         ONLINE.insert(core);
         // ORDER: Release pairs with Acquire in `started`.
@@ -149,18 +151,25 @@ pub(crate) fn wait_for_all() -> Result<(), CoreId> {
     }
 }
 
-/// What a core does when there is nothing to do: serve its inbox, and sleep until somebody posts to it.
+/// What a core does when there is nothing to do: serve its inbox, give back what has ripened, and sleep until somebody posts to it.
 pub(crate) fn idle() -> ! {
     let inbox = mailbox::INBOX.of(current()).expect("`enter` has set up this core's data");
+    let cores = machine::topology().core_count();
     loop {
         let resting = IrqOff::with(|irq| {
             inbox.serve(irq);
-            inbox.arm(irq, Rest::Halted)
+            epoch::leave_kernel(irq, cores);
+            let resting = inbox.arm(irq, Rest::Halted);
+            if resting {
+                epoch::enter_idle(irq);
+            }
+            resting
         });
         // Interrupts have been off since before `arm`: one that it provoked is pending and ends the sleep at once.
         if resting {
             interrupts::enable_and_hlt();
             interrupts::disable();
+            IrqOff::with(|irq| epoch::leave_idle(irq));
         }
     }
 }

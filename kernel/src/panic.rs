@@ -24,7 +24,8 @@ pub(crate) fn stopping() -> bool {
     STOPPER.load(Ordering::Acquire) != RUNNING
 }
 
-/// Stops all other cores. A core that finds another one already at it halts here; so does one that fails while failing.
+/// Stops all other cores. A core that finds another one already at it halts here; one that fails while it reports its own failure ends
+/// the run at once, with what has been reported so far.
 pub(crate) fn stop_other_cores() {
     x86_64::instructions::interrupts::disable();
     if !cores::started() {
@@ -32,8 +33,10 @@ pub(crate) fn stop_other_cores() {
     }
     let me = apic::id();
     // ORDER: AcqRel pairs with the Acquire in `stopping`.
-    if STOPPER.compare_exchange(RUNNING, me, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        io::halt();
+    match STOPPER.compare_exchange(RUNNING, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        Err(stopper) if stopper == me => io::exit(Exit::Panic),
+        Err(_) => io::halt(),
     }
     apic::send_nmi_all_but_self();
     for _ in 0..GRACE_SPINS {

@@ -88,9 +88,18 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
     let mut early = Early::new(&handover.ranges, offset.as_u64());
     let mut page = || early.take(early::PAGE);
     let mut tables = KernelTables::new(offset, &mut page)?;
+    // What the image's own mapping forbids to write, the direct map shows read-only too.
+    let constant = constant_part(handover);
     for &(range, _) in handover.ranges.all() {
-        let at = VirtAddr::new(DIRECT.base + range.start.address());
-        tables.map(at, range, Kind::Data, &mut page)?;
+        for (part, kind) in [
+            (PhysRange::new(range.start, range.end.min(constant.start)), Kind::Data),
+            (PhysRange::new(range.start.max(constant.start), range.end.min(constant.end)), Kind::ReadOnly),
+            (PhysRange::new(range.start.max(constant.end), range.end), Kind::Data),
+        ] {
+            if !part.is_empty() {
+                tables.map(VirtAddr::new(DIRECT.base + part.start.address()), part, kind, &mut page)?;
+            }
+        }
     }
     for (start, end, kind) in image_segments() {
         let physical = handover.image.as_u64() + (start - layout::IMAGE.base);
@@ -104,6 +113,13 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
     early.relocate(DIRECT.base);
     percpu::IrqOff::with(|irq| irq.locks(|held| levels::EARLY.with(held, |slot, _| *slot = Some(early))));
     Some(tables)
+}
+
+/// The physical frames of the image's code and constants.
+fn constant_part(handover: &Handover) -> PhysRange {
+    let physical = |address: u64| handover.image.as_u64() + (address - layout::IMAGE.base);
+    let [(start, _, _), (_, end, _), _] = image_segments();
+    PhysRange::inside(physical(start), physical(end))
 }
 
 /// The segments of the image by the symbols of `link.ld`: first address, end, protection.

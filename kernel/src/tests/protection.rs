@@ -7,7 +7,7 @@ use super::{Bed, Result, ensure};
 use crate::arch::cpu::{Features, Protection};
 use crate::arch::paging::Kind;
 use crate::arch::walk::{self, Mapping};
-use crate::layout::{DIRECT, STACKS};
+use crate::layout::{DIRECT, IMAGE, STACKS};
 use crate::{cores, machine, stacks, start};
 
 const PAGE: u64 = 4096;
@@ -42,9 +42,9 @@ fn first_against(first: u64, last: u64, rule: impl Fn(&Mapping) -> bool) -> Opti
 }
 
 /// The image has the protections of its segments, every page of them; in the whole address space nothing is writable and executable, and
-/// the lower half is empty.
+/// the lower half is empty. What the image's mapping forbids to write, the direct map does not allow either.
 ///
-/// Planted: read-only data mapped as `Kind::Data`; `Kind::Data` without no-execute.
+/// Planted: read-only data mapped as `Kind::Data`; `Kind::Data` without no-execute; a direct map of `Kind::Data` throughout.
 pub(super) fn image(_: &mut Bed) -> Result {
     let nx = machine::features().nx;
     for (start, end, kind) in start::image_segments() {
@@ -55,6 +55,13 @@ pub(super) fn image(_: &mut Bed) -> Result {
         ensure!(wrong.is_none(), "{kind:?} at {start:#x}: {wrong:x?}");
         walk::each_page(VirtAddr::new(start), VirtAddr::new(end - 1), &mut |page| covered += page.size);
         ensure!(covered == end - start, "{kind:?} at {start:#x}: {covered} of {} bytes", end - start);
+    }
+    for (start, end, kind) in start::image_segments().into_iter().filter(|&(_, _, kind)| kind != Kind::Data) {
+        let offset = DIRECT.base + start::handover().image.as_u64();
+        let alias = |address: u64| offset + (address - IMAGE.base);
+        let wrong =
+            first_against(alias(start), alias(end) - 1, |page| !page.writable && !(nx && page.executable));
+        ensure!(wrong.is_none(), "the direct map's view of {kind:?}: {wrong:x?}");
     }
     let lower = first_against(0, LOWER_LAST, |_| false);
     ensure!(lower.is_none(), "mapped in the lower half: {lower:x?}");
