@@ -74,7 +74,7 @@ pub enum Arena {
     /// Crate `bitmap-allocator`.
     Bitmap(Bitmap),
     /// Crate `buddy_system_allocator`.
-    Buddy(SpinMutex<FrameAllocator<33>>),
+    Buddy(Box<SpinMutex<FrameAllocator<33>>>),
     /// The same bitmap below private stacks.
     Floor(Bitmap),
 }
@@ -122,7 +122,7 @@ impl Arena {
             Peer::Buddy => {
                 let mut buddy = FrameAllocator::new();
                 buddy.add_frame(BASE, BASE + frames);
-                Self::Buddy(SpinMutex::new(buddy))
+                Self::Buddy(Box::new(SpinMutex::new(buddy)))
             }
         }
     }

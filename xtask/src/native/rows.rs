@@ -110,7 +110,7 @@ pub const TABLE: &[Bench<Native>] = &[
     ),
     timed(
         "frame.put-random",
-        "frames given back in random order, half of them another core's",
+        "frames given back in random order, into chunks that no core has reserved",
         |native, visit| {
             contests(native, Work::PutRandom, 0, 4, visit);
         },
@@ -137,13 +137,13 @@ pub const TABLE: &[Bench<Native>] = &[
     ),
     counted(
         "frame.whole-replace",
-        "2 MiB chunks wholly free after 8 x the live set was replaced frame by frame, of those possible",
+        "2 MiB blocks to be had after a random half was freed and 8 x the rest replaced frame by frame, of those possible",
         (Quantity::Share, Direction::Greater),
         |native, case, meter| census(native, case, meter, Replaced, false),
     ),
     counted(
         "frame.whole-walk",
-        "2 MiB chunks wholly free after a million mixed operations between 30 and 70 % full, of those possible",
+        "2 MiB blocks to be had after a million mixed operations between 30 and 70 % full, of those possible",
         (Quantity::Share, Direction::Greater),
         |native, case, meter| census(native, case, meter, Walked, false),
     ),
@@ -259,15 +259,16 @@ trait Mix {
     fn run<S: FrameSource>(&self, source: &mut S, live: &mut Vec<Block>, prng: &mut Prng);
 }
 
-/// Half of memory in single frames, each replaced eight times.
+/// Memory filled with single frames, a random half given back, and each of the others replaced eight times.
 struct Replaced;
 
 impl Mix for Replaced {
     fn run<S: FrameSource>(&self, source: &mut S, live: &mut Vec<Block>, prng: &mut Prng) {
         let half = FRAMES / 2;
-        live.resize(half, NO_BLOCK);
+        live.resize(FRAMES, NO_BLOCK);
         let mut walk = Walk::new(live);
-        while walk.frames() < half && walk.grow(source, Order::FRAME) {}
+        while walk.frames() < FRAMES && walk.grow(source, Order::FRAME) {}
+        while walk.frames() > half && walk.shrink(source, prng).is_some() {}
         walk.replace(source, 8 * half, prng);
         let left = walk.blocks().len();
         live.truncate(left);

@@ -14,7 +14,7 @@ pub enum Work {
     Burst,
     /// Half the arena taken, given back first to last.
     Bulk,
-    /// Blocks given back in random order; half of them were taken through another core. Only the giving back is timed.
+    /// Blocks given back in random order, into chunks that no core has reserved. Only the giving back is timed.
     PutRandom,
     /// The arena was filled, and a random half given back. Batches of 4,096 are taken and given back.
     Aged,
