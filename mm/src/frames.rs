@@ -58,7 +58,7 @@ impl<'m> Frames<'m> {
     ///
     /// # Errors
     /// [`FrameError::OutOfMemory`], or [`FrameError::Held`] when other cores' caches may hold enough.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, cache: &mut CoreCache<'m>, order: Order) -> Result<FrameId, FrameError> {
         match self.get_fast(cache, order) {
             Some(frame) => Ok(frame),
@@ -163,6 +163,10 @@ impl<'m> Frames<'m> {
         if !order.is_small() {
             let stock =
                 order == CHUNK_ORDER && zone == Zone::Normal && node == cache.home && effort == Effort::Usual;
+            // The magazine comes first: `stock` may only fill an empty one.
+            if stock && let Some(frame) = self.get_stocked(cache) {
+                return Some(frame);
+            }
             if stock && let Some(frame) = self.stock(cache) {
                 return Some(frame);
             }
@@ -297,18 +301,31 @@ impl<'m> Frames<'m> {
     /// [`FrameError::DoubleFree`], [`FrameError::WrongOrder`], [`FrameError::Interior`] or [`FrameError::Foreign`]. They are exact for
     /// every call that happens after the allocation and after any earlier free of the block; two frees that race may both
     /// pass as far as the second comes before its core could know of the first.
-    #[inline]
+    #[inline(always)]
     pub fn put(&self, cache: &mut CoreCache<'m>, frame: FrameId, order: Order) -> Result<(), FrameError> {
-        if order.is_small() && frame.is_aligned(order) {
-            if cache.slots[class(order.get())].give_here(frame, order.get()) {
-                return Ok(());
+        // Inlined for its own sake: with a constant order the block's pattern is one too, and this is fifteen instructions.
+        if order.is_small()
+            && frame.is_aligned(order)
+            && cache.slots[class(order.get())].give_here(frame, order.get())
+        {
+            return Ok(());
+        }
+        self.put_elsewhere(cache, frame, order)
+    }
+
+    /// Puts a block that is not of the word in use.
+    #[inline(never)]
+    fn put_elsewhere(
+        &self,
+        cache: &mut CoreCache<'m>,
+        frame: FrameId,
+        order: Order,
+    ) -> Result<(), FrameError> {
+        if order.is_small() && frame.is_aligned(order) && cache.slots[ADOPTED].give_here(frame, order.get()) {
+            if cache.slots[ADOPTED].is_full_here() {
+                self.close_adopted(cache);
             }
-            if cache.slots[ADOPTED].give_here(frame, order.get()) {
-                if cache.slots[ADOPTED].is_full_here() {
-                    self.close_adopted(cache);
-                }
-                return Ok(());
-            }
+            return Ok(());
         }
         self.put_slow(cache, frame, order)
     }
