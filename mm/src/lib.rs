@@ -2,8 +2,9 @@
 //!
 //! * [`id`]: frame numbers, block orders, ranges, zones.
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
+//! * [`heap`]: allocation of any size for cold paths.
 //!
-//! `unsafe` is confined to the placing of tables in memory that the caller gives.
+//! `unsafe` is confined to the placing of tables in memory that the caller gives, and to the heap.
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub mod bench;
 mod carve;
 mod error;
 pub mod frames;
+pub mod heap;
 pub mod id;
 
 pub use error::FrameError;

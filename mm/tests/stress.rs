@@ -123,16 +123,17 @@ fn stress(threads: u16, chunks: usize, steps: usize, max_order: u8) {
     }
 }
 
-const STEPS: usize = if cfg!(miri) { 300 } else { 150_000 };
+const STEPS: usize = if cfg!(miri) { 40 } else { 150_000 };
 
 #[test]
 fn four_threads_share_two_gibibytes() {
-    stress(4, if cfg!(miri) { 16 } else { 1024 }, STEPS, 16);
+    let (chunks, orders) = if cfg!(miri) { (4, 10) } else { (1024, 16) };
+    stress(4, chunks, STEPS, orders);
 }
 
 #[test]
 fn small_orders_only() {
-    stress(3, 64, STEPS, 9);
+    stress(3, if cfg!(miri) { 2 } else { 64 }, STEPS, 9);
 }
 
 #[test]
