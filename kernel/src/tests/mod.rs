@@ -30,6 +30,7 @@ mod cores;
 mod epoch;
 mod footprint;
 mod frames;
+mod heap;
 mod nodes;
 mod pressure;
 mod protection;
@@ -113,6 +114,7 @@ const TESTS: &[Test] = &[
     test("frames.storm", pressure::storm),
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
+    test("heap.vectors", heap::vectors),
 ];
 
 /// Runs the selected tests and returns how the run ends.

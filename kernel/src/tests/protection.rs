@@ -60,7 +60,7 @@ pub(super) fn image(_: &mut Bed) -> Result {
         let offset = DIRECT.base + start::handover().image.as_u64();
         let alias = |address: u64| offset + (address - IMAGE.base);
         let wrong =
-            first_against(alias(start), alias(end) - 1, |page| !page.writable && !(nx && page.executable));
+            first_against(alias(start), alias(end) - 1, |page| !(page.writable || nx && page.executable));
         ensure!(wrong.is_none(), "the direct map's view of {kind:?}: {wrong:x?}");
     }
     let lower = first_against(0, LOWER_LAST, |_| false);
