@@ -215,11 +215,13 @@ impl<'m> Index<'m> {
         let mut from = from;
         loop {
             let word = self.next(from)? / BITS;
+            // ORDER: `TOTAL`, as in `clear`.
             let old = self.words[word].load(TOTAL);
             let mut left = old;
             for _ in 0..most {
                 left &= left.wrapping_sub(1);
             }
+            // ORDER: `TOTAL`, as in `clear`, for several members at once. Relaxed on failure: the word is passed over.
             if old != 0 && self.words[word].compare_exchange(old, left, TOTAL, Ordering::Relaxed).is_ok() {
                 if left == 0 {
                     self.unmark(word);
