@@ -26,6 +26,8 @@ use tally::Tally;
 /// [`Class::TestsFailed`], [`Class::NothingMatched`], or whatever stops a build or a machine.
 pub fn execute(args: &TestArgs) -> Result<()> {
     let effort = if args.soak { Effort::Soak } else { Effort::Usual };
+    // Host tests start this program, which builds for the guest.
+    setup::ensure(&[Need::GuestTarget])?;
     let mut total = Tally::default();
     if !args.qemu {
         total = total.plus(host::run(&args.filter, effort)?);
@@ -49,7 +51,6 @@ pub fn execute(args: &TestArgs) -> Result<()> {
 }
 
 fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
-    setup::ensure(&[Need::GuestTarget])?;
     let qemu = setup::qemu()?;
     ui::line(qemu.banner());
     let progress = Progress::start("test: building the kernel and the loader", None);
