@@ -111,9 +111,8 @@ impl Tables {
     }
 
     /// A clock of known frequency: the HPET, else the PM timer.
-    pub(crate) fn reference_clock(&self) -> Option<Reference> {
-        let found = REFERENCES.call_once(|| [self.hpet(), self.pm_timer()]);
-        found.iter().flatten().next().copied()
+    pub(crate) fn find_references(&self) {
+        REFERENCES.call_once(|| [self.hpet(), self.pm_timer()]);
     }
 
     fn hpet(&self) -> Option<Reference> {
@@ -122,6 +121,7 @@ impl Tables {
         const CONFIGURATION: u64 = 0x10;
         const COUNTER: u64 = 0xf0;
         const ENABLE: u64 = 1;
+        const MAX_PERIOD: u64 = 100_000_000;
 
         let info = HpetInfo::new(&self.0).ok()?;
         let base = paging::map_physical(PhysAddr::new(info.base_address as u64), 0x400, Kind::Device)?;
@@ -133,7 +133,9 @@ impl Tables {
         let configuration = unsafe { register(CONFIGURATION).read_volatile() };
         // SAFETY: G5, as above; starting the counter disturbs nobody, since the kernel uses none of the HPET's timers.
         unsafe { register(CONFIGURATION).write_volatile(configuration | ENABLE) };
-        (femtoseconds != 0)
+        // The period is at most 100 ns (§2.3.4): anything else is not an HPET to be trusted.
+        (1..=MAX_PERIOD)
+            .contains(&femtoseconds)
             .then(|| Reference::Hpet { counter: VirtAddr::from_ptr(register(COUNTER)), femtoseconds })
     }
 

@@ -18,6 +18,8 @@ use crate::{early, layout, machine, memory, stacks};
 
 /// Cores that have finished their set-up.
 static ONLINE: AtomicCoreSet = AtomicCoreSet::new();
+/// Cores whose descriptor tables are loaded: they take exceptions and non-maskable interrupts.
+static HANDLERS: AtomicCoreSet = AtomicCoreSet::new();
 /// Set once the boot core has its core-local data and its interrupt controller.
 static STARTED: AtomicBool = AtomicBool::new(false);
 /// Cores whose memory is there; 0 before [`prepare`] is done.
@@ -38,6 +40,11 @@ pub(crate) fn started() -> bool {
 /// The core that runs this. Only once [`started`].
 pub(crate) fn current() -> CoreId {
     IrqOff::with(|irq| irq.core())
+}
+
+/// The cores that take exceptions and non-maskable interrupts.
+pub(crate) fn all_with_handlers() -> CoreSet {
+    HANDLERS.snapshot()
 }
 
 /// The cores that are up.
@@ -106,6 +113,7 @@ pub(crate) fn enter(core: CoreId) {
     let tables = tables.expect("G3: `prepare` gave every core its tables, and a core enters once");
     // SAFETY: the swap hands the one pointer to the one caller; the memory is never given back.
     unsafe { &mut *tables.as_ptr() }.load();
+    HANDLERS.insert(core);
     // SAFETY: this is `core`, registered by `prepare`, and nothing core-local has been referred to before.
     unsafe { percpu::local::activate(core) };
     apic::enable();

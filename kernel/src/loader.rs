@@ -8,8 +8,8 @@ use limine::memory_map::EntryType;
 use limine::mp::{Cpu, RequestFlags};
 use limine::paging::Mode;
 use limine::request::{
-    BootloaderInfoRequest, ExecutableAddressRequest, ExecutableCmdlineRequest, ExecutableFileRequest,
-    HhdmRequest, MemoryMapRequest, MpRequest, PagingModeRequest, RsdpRequest, StackSizeRequest,
+    ExecutableAddressRequest, ExecutableCmdlineRequest, ExecutableFileRequest, HhdmRequest, MemoryMapRequest,
+    MpRequest, PagingModeRequest, RsdpRequest, StackSizeRequest,
 };
 use mm::{FrameId, PhysRange};
 use x86_64::{PhysAddr, VirtAddr};
@@ -50,9 +50,6 @@ static PAGING: PagingModeRequest = PagingModeRequest::new()
     .with_mode(Mode::FOUR_LEVEL)
     .with_min_mode(Mode::FOUR_LEVEL)
     .with_max_mode(Mode::FOUR_LEVEL);
-#[used]
-#[unsafe(link_section = ".limine_requests")]
-static INFO: BootloaderInfoRequest = BootloaderInfoRequest::new();
 
 /// Ranges of the memory map that the kernel can keep track of.
 pub(crate) const MAX_RANGES: usize = 256;
@@ -104,8 +101,6 @@ impl Ranges {
 /// What the loader did not provide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// It does not speak a revision of the protocol that the kernel understands.
-    Revision,
     /// The higher-half direct map.
     DirectMap,
     /// The memory map.
@@ -136,8 +131,6 @@ pub(crate) struct Handover {
     pub(crate) file: Option<(PhysAddr, usize)>,
     command_line: [u8; MAX_COMMAND_LINE],
     command_line_len: usize,
-    /// The loader's name and version, in its own memory.
-    pub(crate) loader: (&'static str, &'static str),
 }
 
 impl Handover {
@@ -152,10 +145,8 @@ impl Handover {
 
     /// Reads and copies the loader's answers into `self`, which is filled in place because it is large.
     pub(crate) fn fill(&mut self) -> Result<(), Missing> {
-        // Released official loaders may support less than revision 3, which is accepted (DESIGN §2): what differs is handled below.
-        if !BASE_REVISION.is_supported() && !BASE_REVISION.is_valid() {
-            return Err(Missing::Revision);
-        }
+        // Released official loaders may know less than revision 3, or no revisions at all, and leave the tag as it is: accepted
+        // (DESIGN §2). What differs is the RSDP, handled below; what is missing is noticed request by request.
         self.direct_map = VirtAddr::new(HHDM.get_response().ok_or(Missing::DirectMap)?.offset());
         let paging = PAGING.get_response().ok_or(Missing::Paging)?;
         if paging.mode() != Mode::FOUR_LEVEL {
@@ -180,7 +171,6 @@ impl Handover {
             self.command_line_len = bytes.len().min(MAX_COMMAND_LINE);
             self.command_line[..self.command_line_len].copy_from_slice(&bytes[..self.command_line_len]);
         }
-        self.loader = INFO.get_response().map_or(("unknown", ""), |info| (info.name(), info.version()));
         Ok(())
     }
 
@@ -192,9 +182,14 @@ impl Handover {
                 EntryType::EXECUTABLE_AND_MODULES | EntryType::ACPI_RECLAIMABLE => Use::Kept,
                 _ => continue,
             };
-            // Only kinds that the protocol aligns to pages can be shared out; the others are widened to whole pages to be mapped.
-            let range = PhysRange::covering(entry.base, entry.base + entry.length);
-            self.ranges.push(range, usage)?;
+            // The protocol aligns only usable and reclaimable ranges to pages. The others are widened to whole pages to be mapped, and
+            // a page that two of them share belongs to the first.
+            let whole = PhysRange::covering(entry.base, entry.base + entry.length);
+            let taken = self.ranges.all().last().map_or(whole.start, |(last, _)| last.end);
+            let range = PhysRange::new(whole.start.max(taken), whole.end);
+            if !range.is_empty() {
+                self.ranges.push(range, usage)?;
+            }
         }
         Ok(())
     }
@@ -210,7 +205,6 @@ pub(crate) const fn empty() -> Handover {
         file: None,
         command_line: [0; MAX_COMMAND_LINE],
         command_line_len: 0,
-        loader: ("", ""),
     }
 }
 

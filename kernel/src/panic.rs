@@ -6,8 +6,8 @@ use abi::exit::Exit;
 use percpu::CoreId;
 use percpu::sync::atomic::{AtomicU32, Ordering};
 
-use crate::arch::{apic, io};
-use crate::{cores, levels, log, symbols};
+use crate::arch::{apic, io, tsc};
+use crate::{cores, levels, log, machine, symbols};
 
 /// Nobody is stopping.
 const RUNNING: u32 = u32::MAX;
@@ -15,8 +15,12 @@ const RUNNING: u32 = u32::MAX;
 /// APIC id of the core that ends the run; [`RUNNING`] before. The first to write it wins.
 static STOPPER: AtomicU32 = AtomicU32::new(RUNNING);
 
-/// How long the stopped cores get to leave the serial line alone, in spins.
-const GRACE_SPINS: u32 = 100_000;
+/// Cores that have stopped because they were told to.
+static STOPPED: AtomicU32 = AtomicU32::new(0);
+
+/// How long the core that ends the run waits for the others to stop, in ticks of the counter: seconds. One that does not answer by then
+/// is taken for dead.
+const GRACE: u64 = 5_000_000_000;
 
 /// Whether some core has begun to end the run: a non-maskable interrupt then means "halt".
 pub(crate) fn stopping() -> bool {
@@ -38,15 +42,33 @@ pub(crate) fn stop_other_cores() {
         Err(stopper) if stopper == me => io::exit(Exit::Panic),
         Err(_) => io::halt(),
     }
-    apic::send_nmi_all_but_self();
-    for _ in 0..GRACE_SPINS {
+    // Only those that have handlers: a core that is still the loader's would report the interrupt as its own failure.
+    let here = cores::current();
+    let others = cores::all_with_handlers();
+    let others = others.iter().filter(|&core| core != here);
+    let mut asked = 0;
+    for core in others {
+        apic::send_nmi(machine::apic_id(core));
+        asked += 1;
+    }
+    let from = tsc::now();
+    // ORDER: Acquire pairs with Release in `stop_here`.
+    while STOPPED.load(Ordering::Acquire) < asked && tsc::now().wrapping_sub(from) < GRACE {
         core::hint::spin_loop();
     }
 }
 
+/// A core that was told to stop: says so and halts.
+pub(crate) fn stop_here() -> ! {
+    // ORDER: Release pairs with Acquire in `stop_other_cores`: what this core did with the serial line is over.
+    STOPPED.fetch_add(1, Ordering::Release);
+    io::halt()
+}
+
 /// Takes the serial line, whoever held it. Only after [`stop_other_cores`].
 pub(crate) fn seize_log() {
-    // SAFETY: the other cores have halted in their NMI handler, or have not been started; both callers end in `io::exit`.
+    // SAFETY: the other cores have said that they stopped, did not answer for seconds, or have no handlers yet, in which case they are
+    // on their way into the kernel and write nothing; both callers end in `io::exit`.
     unsafe { levels::seize_serial() };
 }
 

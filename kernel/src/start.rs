@@ -18,6 +18,7 @@ use crate::arch::apic;
 use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
+use crate::arch::tables;
 use crate::arch::{cpu, tsc};
 use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
@@ -46,6 +47,8 @@ struct BootStack(UnsafeCell<[u8; BOOT_STACK]>);
 unsafe impl Sync for BootStack {}
 
 const BOOT_STACK: usize = 64 * 1024;
+/// The lowest part of it is for exceptions that need a stack of their own.
+const EARLY_IST: usize = 8 * 1024;
 static BOOT_STACK_MEMORY: BootStack = BootStack(UnsafeCell::new([0; BOOT_STACK]));
 
 /// Ends the run before the kernel is up.
@@ -137,6 +140,9 @@ pub(crate) fn image_segments() -> [(u64, u64, Kind); 3] {
 
 /// In the kernel's own address space.
 extern "C" fn boot_continue(_: u64) -> ! {
+    let ist_top = VirtAddr::from_ptr(&raw const BOOT_STACK_MEMORY) + EARLY_IST as u64;
+    // SAFETY: once, here; the lowest part of the boot stack is set aside for it (`EARLY_IST`).
+    unsafe { tables::load_early(ist_top) };
     let handover = handover();
     if let Some((address, length)) = handover.file {
         let start = layout::direct(address).as_ptr::<u8>();
@@ -148,6 +154,9 @@ extern "C" fn boot_continue(_: u64) -> ! {
             Exit::BadCommandLine,
             format_args!("the kernel command line has the unknown word {:?}", bad.0),
         );
+    }
+    if params().plant == "early-fault" {
+        plant::page_fault();
     }
     choose_interrupt_controller();
     let Some(firmware) = acpi::Tables::open(handover.rsdp) else {
@@ -183,7 +192,8 @@ extern "C" fn boot_core(_: u64) -> ! {
     cores::enter(machine::boot_core());
     cores::release_others();
     let firmware = acpi::Tables::open(handover().rsdp).expect("G8: the tables were opened before");
-    let clock = tsc::calibrate(firmware.reference_clock().as_ref());
+    firmware.find_references();
+    let clock = tsc::calibrate(acpi::references());
     let Some((hertz, source)) = clock else {
         give_up(
             Exit::Unsupported,
@@ -228,7 +238,10 @@ fn run(crew: cores::Crew) -> ! {
         "write-text" => plant::write_to_text(),
         "stack-overflow" => plant::stack_overflow(),
         "hang" => io::halt(),
-        _ => {}
+        "" | tests::PLANT_LEAK => {}
+        unknown => {
+            give_up(Exit::BadCommandLine, format_args!("no bug of the name {unknown:?} can be planted"))
+        }
     }
     let exit = match params.mode {
         Mode::Idle => cores::idle(),

@@ -50,6 +50,8 @@ fn find(address: u64) -> Option<(&'static str, u64)> {
 /// The kernel is built without frame pointers, so a word left over from an earlier call can appear among them.
 pub(crate) fn print_backtrace(rip: u64, rsp: u64) {
     log!("  at {rip:016x} {}", Symbol(rip));
+    // An overflow leaves the pointer in the guard page below the stack: the words begin above it.
+    let rsp = if crate::start::is_stack(rsp) { rsp.next_multiple_of(8) } else { rsp.next_multiple_of(4096) };
     let words = (rsp..).step_by(8).take(STACK_WORDS as usize).take_while(|&a| crate::start::is_stack(a));
     let callers = words.map(|address| {
         let word = address as *const u64;

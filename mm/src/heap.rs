@@ -22,8 +22,10 @@ pub unsafe trait Backing {
     fn give(&mut self, start: NonNull<u8>, order: Order);
 }
 
-/// Order of an arena, unless an allocation needs a larger one: 64 KiB.
+/// Order of the first arenas, unless an allocation needs a larger one: 64 KiB. Every eight arenas it grows by one, so that the heap can
+/// reach 127 MiB.
 const ARENA: usize = 4;
+const ARENAS_PER_ORDER: usize = 8;
 /// Arenas at most; an allocation beyond is refused.
 pub const MAX_ARENAS: usize = 64;
 /// What an allocation costs beyond its size and alignment in a fresh arena, and what the first arena's tables take, generously.
@@ -48,8 +50,9 @@ impl<B: Backing> OomHandler for Growth<B> {
         let bytes =
             layout.size().checked_add(layout.align()).and_then(|n| n.checked_add(OVERHEAD)).ok_or(())?;
         let least = Order::for_bytes(bytes).ok_or(())?;
-        let order = if least.get() < ARENA { Order::new(ARENA as u8).ok_or(())? } else { least };
         let place = talc.oom_handler.arenas.iter().position(Option::is_none).ok_or(())?;
+        let usual = Order::new((ARENA + place / ARENAS_PER_ORDER) as u8).ok_or(())?;
+        let order = least.max(usual);
         let start = talc.oom_handler.backing.take(order).ok_or(())?;
         let span = Span::from_base_size(start.as_ptr(), order.frames() * crate::id::FRAME_BYTES);
         // SAFETY: H1: the block is readable, writable and ours alone.

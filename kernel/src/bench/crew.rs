@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 
+use percpu::mailbox::INBOX;
 use percpu::sync::atomic::{AtomicUsize, Ordering};
 use percpu::{CoreCell, CoreSet, Held, Lock, core_local};
 use perf::clock::Clock;
@@ -92,6 +93,7 @@ pub(super) fn measure<B: Body>(
     lab.crew.run(set, |held| {
         let Some(counts) = COUNTS.with_mut(held, Option::take) else {
             unfit.arrive();
+            finished.arrive();
             return start.arrive();
         };
         // The slice is lent to the meter and comes back when the meter is gone.
@@ -155,13 +157,37 @@ fn windows<B: Body>(
     }
 }
 
-/// Fills a probe with windows of one operation.
-pub(super) fn fill<const N: usize>(probe: &mut Probe<N>, mut op: impl FnMut()) {
+/// Fills a probe with windows of one operation, each after `before`, which is not timed.
+pub(super) fn fill<const N: usize>(probe: &mut Probe<N>, mut before: impl FnMut(), mut op: impl FnMut()) {
     while probe.more() {
+        before();
         let start = Tsc.start();
         op();
         probe.window(start, Tsc.stop());
     }
+}
+
+/// Before a window that needs no preparation.
+pub(super) fn nothing() {}
+
+/// Turns of a loop that let a core that has announced its sleep fall asleep.
+const SETTLE: u32 = 64;
+
+/// Waits, for a moment, until a core that was about to sleep does.
+pub(super) fn settle() {
+    for _ in 0..SETTLE {
+        core::hint::spin_loop();
+    }
+}
+
+/// Waits until all these cores sleep in the idle loop: their inboxes are armed, and they have had time for the last instructions.
+pub(super) fn await_idle(cores: &CoreSet) {
+    for inbox in cores.iter().filter_map(|core| INBOX.of(core)) {
+        while inbox.is_quiet() {
+            core::hint::spin_loop();
+        }
+    }
+    settle();
 }
 
 /// Something that only the boot core touches, inside a function that also runs on others: the harness's own meter, say.

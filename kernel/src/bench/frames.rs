@@ -15,6 +15,8 @@ use crate::memory;
 /// Orders that are measured, with the operations in a window. The window must outweigh the clock but not the memory.
 const ORDERS: [(Order, u32); 4] = [(Order::FRAME, 64), (ORDER_3, 64), (Order::HUGE, 16), (Order::GIANT, 1)];
 const ORDER_3: Order = Order::new(3).expect("3 is an order");
+/// Chunks of 2 MiB that a core's cache may hold back, generously.
+const CACHED: usize = 32;
 /// Most blocks in a window.
 const MOST: usize = 64;
 
@@ -248,6 +250,11 @@ fn single(lab: &mut Lab, case: &Case, meter: &mut Meter<'_>, side: Side) -> Resu
         _ => None,
     };
     let body = Blocks { order, batch: meter.batch() as usize, side, request };
+    // All windows are open at once, and each core's cache holds a few blocks besides.
+    let needed = cores * (meter.batch() as usize + CACHED);
+    if order == Order::HUGE && memory::frames().free_blocks(order) < needed {
+        return Err(Trouble::Skipped("the windows of all cores together need more memory"));
+    }
     let set = match cores {
         1 if case.placement.class == Class::SelfCore => CoreSet::one(owner(order)),
         _ => place::first(cores),
@@ -270,6 +277,8 @@ pub(super) const CHURN: Bench<Lab> = Bench {
     run: churn,
 };
 
+/// Frames that the walk must at least hold for its mix to be one: 16 MiB.
+const CHURN_LEAST: usize = 4096;
 /// Replacements after which the free memory is looked at, timed or not.
 const CHURN_STEPS: u64 = 1_000_000;
 
@@ -277,6 +286,9 @@ fn churn(lab: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble> 
     let node = crate::machine::topology().node_of(place::here());
     let request = Request::policy(Policy::LocalOnly);
     let half = memory::frames().node_stats(node).free / 2;
+    if half < CHURN_LEAST {
+        return Err(Trouble::Skipped("the boot core's node has hardly any memory"));
+    }
     // The mix averages twelve frames a block, so this many entries are plenty.
     let count = half / 4;
     let room = Order::for_bytes(count * size_of::<LiveBlock>()).and_then(memory::Block::new);
@@ -303,10 +315,14 @@ fn churn(lab: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble> 
         meter.metric("whole_chunks_ideal", stats.ideal_chunks() as u64, Unit::Count);
         let share = stats.whole_chunks as u64 * 1_000_000 / (stats.ideal_chunks() as u64).max(1);
         meter.metric("whole_chunks_share", share, Unit::Millionths);
+        let refused = walk.refused;
         away(irq, request, |source| walk.clear(source));
         near(irq, |source| source.drain());
-    });
-    Ok(())
+        match refused {
+            0 => Ok(()),
+            _ => Err(Trouble::Failed("a replacement found no block of the order that was just given back")),
+        }
+    })
 }
 
 /// The room as a list of blocks.

@@ -1,6 +1,8 @@
 //! Reaching other cores: interrupts, calls, a contended lock.
 
-use percpu::sync::atomic::{AtomicBool, Ordering};
+use core::cell::Cell;
+
+use percpu::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use percpu::{CoreId, CoreSet, Held, Lock};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Value};
 use perf::runner::{MatrixHead, Probe, Trouble};
@@ -15,7 +17,7 @@ use crate::{cores, machine, start};
 /// Interrupting one core and seeing that its handler has run.
 pub(super) const IPI_ONE: Bench<Lab> = Bench {
     id: "ipi.one",
-    version: 1,
+    version: 2,
     doc: "sending an interrupt to one core until its handler's acknowledgement is seen",
     quantity: Quantity::Time,
     direction: Direction::Smaller,
@@ -49,16 +51,31 @@ const CELL_WARM_UP: u32 = 4;
 
 /// Keeps a target as the case wants it until `over` is set. Interrupts are on inside, although the caller's witness says otherwise: the
 /// only handler that can run is the one measured, which touches nothing but its core's counter.
-fn be_target(halted: bool, over: &AtomicBool) {
+fn be_target(halted: bool, rests: &AtomicU64, over: &AtomicBool) {
     // ORDER: Acquire pairs with Release in `release_target`.
     while !over.load(Ordering::Acquire) {
         if halted {
+            // ORDER: Release pairs with Acquire in `await_rest`: what comes next is the instruction that sleeps.
+            rests.fetch_add(1, Ordering::Release);
             interrupts::enable_and_hlt();
         } else {
             interrupts::enable();
             core::hint::spin_loop();
         }
         interrupts::disable();
+    }
+}
+
+/// Waits until a halted target has gone to sleep once more than the `seen` times known so far.
+fn await_rest(rests: &AtomicU64, seen: &Cell<u64>) {
+    loop {
+        // ORDER: Acquire pairs with Release in `be_target`.
+        let now = rests.load(Ordering::Acquire);
+        if now > seen.get() {
+            seen.set(now);
+            return crew::settle();
+        }
+        core::hint::spin_loop();
     }
 }
 
@@ -69,23 +86,28 @@ fn release_target(target: CoreId, over: &AtomicBool) {
     apic::send(machine::apic_id(target));
 }
 
-/// Runs `measure` on `source` while `target` is halted or spinning.
+/// Runs `measure` on `source` while `target` is halted or spinning. `measure` is given what to do before each interrupt: wait until the
+/// target is as it should be.
 fn with_target(
     lab: &mut Lab,
     source: CoreId,
     target: CoreId,
     halted: bool,
-    measure: impl Fn(&mut Held<'_, 0>) + Sync,
+    measure: impl Fn(&mut Held<'_, 0>, &dyn Fn()) + Sync,
 ) {
-    let (gate, over) = (Gate::new(), AtomicBool::new(false));
+    let (gate, over, rests) = (Gate::new(), AtomicBool::new(false), AtomicU64::new(0));
     lab.crew.run(&[source, target].into_iter().collect(), |held| {
         gate.pass(2);
         if held.core() == target {
-            be_target(halted, &over);
-        } else {
-            measure(held);
-            release_target(target, &over);
+            return be_target(halted, &rests, &over);
         }
+        let seen = Cell::new(0);
+        measure(held, &|| {
+            if halted {
+                await_rest(&rests, &seen);
+            }
+        });
+        release_target(target, &over);
     });
 }
 
@@ -109,8 +131,10 @@ fn ipi_one(lab: &mut Lab, case: &Case, meter: &mut Meter<'_>) -> Result<(), Trou
     let apic_id = machine::apic_id(target);
     // The meter's reporter is not for other cores; the boot core, which has it, is the source.
     let meter = BootOnly::new(meter);
-    with_target(lab, place::here(), target, halted, |held| {
-        meter.with(held, |meter| meter.windows(&mut (), |()| {}, |()| interrupt(target, apic_id), |()| {}));
+    with_target(lab, place::here(), target, halted, |held, ready| {
+        meter.with(held, |meter| {
+            meter.windows(&mut (), |()| ready(), |()| interrupt(target, apic_id), |()| {});
+        });
     });
     Ok(())
 }
@@ -121,8 +145,8 @@ fn ipi_matrix(lab: &mut Lab, meter: &mut Meter<'_>, halted: bool) {
         for (j, target) in place::shown().enumerate().filter(|&(j, _)| j != i) {
             let apic_id = machine::apic_id(target);
             let mut probe: Lock<30, Probe<CELL>> = Lock::new(meter.probe(CELL_WARM_UP));
-            with_target(lab, source, target, halted, |held| {
-                probe.with(held, |probe, _| crew::fill(probe, || interrupt(target, apic_id)));
+            with_target(lab, source, target, halted, |held, ready| {
+                probe.with(held, |probe, _| crew::fill(probe, ready, || interrupt(target, apic_id)));
             });
             cells[i][j] = probe.get_mut().median();
             meter.absorb(probe.get_mut());
@@ -150,7 +174,7 @@ pub(super) fn core_matrix(meter: &mut Meter<'_>, name: &str, cells: &Cells) {
 /// Interrupting every other core and seeing that all handlers have run.
 pub(super) const IPI_BCAST: Bench<Lab> = Bench {
     id: "ipi.bcast",
-    version: 1,
+    version: 2,
     doc: "interrupting all other of so many cores, asleep, until every acknowledgement is seen",
     quantity: Quantity::Time,
     direction: Direction::Smaller,
@@ -170,7 +194,7 @@ pub(super) const IPI_BCAST: Bench<Lab> = Bench {
         let total = |set: &CoreSet| set.iter().map(ipi::taken).sum::<u64>();
         meter.windows(
             &mut (),
-            |()| {},
+            |()| crew::await_idle(&others),
             |()| {
                 let wanted = total(&others) + others.len() as u64;
                 apic::send_set(&others);
@@ -187,8 +211,8 @@ pub(super) const IPI_BCAST: Bench<Lab> = Bench {
 /// Calling an empty function on another core.
 pub(super) const MAILBOX_RTT: Bench<Lab> = Bench {
     id: "mailbox.rtt",
-    version: 1,
-    doc: "running an empty function on an idle core, from the post to its mailbox until it has returned",
+    version: 2,
+    doc: "running an empty function on a sleeping core, from the post to its mailbox until it has returned",
     quantity: Quantity::Time,
     direction: Direction::Smaller,
     scope: Scope::RoundTrip,
@@ -203,7 +227,8 @@ pub(super) const MAILBOX_RTT: Bench<Lab> = Bench {
     },
     run: |_, case, meter| {
         let target = place::partner(case.placement.class).ok_or(Trouble::Failed("the partner is gone"))?;
-        meter.ops(&mut (), |()| cores::call(target, |_| {}));
+        let asleep = CoreSet::one(target);
+        meter.windows(&mut (), |()| crew::await_idle(&asleep), |()| cores::call(target, |_| {}), |()| {});
         Ok(())
     },
 };

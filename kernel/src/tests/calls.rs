@@ -32,8 +32,9 @@ pub(super) fn each(bed: &mut Bed) -> Result {
     let mut prng = Prng::new(bed.seed);
     for from in machine::topology().cores() {
         for step in 1..count {
-            let step = if count <= FULL_MATRIX { step } else { 1 + prng.below(count as u64 - 1) as usize };
-            one_call(from, (from.index() + step) % count)?;
+            let mut random = || 1 + prng.below(count as u64 - 1) as usize;
+            let distance = if count <= FULL_MATRIX { step } else { random() };
+            one_call(from, (from.index() + distance) % count)?;
             if count > FULL_MATRIX && step >= SAMPLE {
                 break;
             }
@@ -94,7 +95,11 @@ pub(super) fn storm(bed: &mut Bed) -> Result {
     let gate = Gate::new();
     let blame = Blame::new();
     bed.crew.run(&all, |held| {
-        blame.note(gate.pass(all.len()).then_some(()).ok_or(Verdict::Skipped("the cores did not meet")));
+        blame.note(
+            gate.pass(all.len())
+                .then_some(())
+                .ok_or_else(|| super::failed(format_args!("the cores did not meet"))),
+        );
         let mut prng = Prng::stream(seed, u32::from(held.core().raw()));
         IrqOff::with(|irq| {
             for _ in 0..STORM {

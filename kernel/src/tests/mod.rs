@@ -50,6 +50,9 @@ pub(crate) enum Verdict {
 /// What a test returns.
 pub(crate) type Result = core::result::Result<(), Verdict>;
 
+/// The planted bug that loses a frame in every test: `plant=` on the command line.
+pub(crate) const PLANT_LEAK: &str = "frame-leak";
+
 /// One test.
 pub(crate) struct Test {
     name: &'static str,
@@ -149,7 +152,7 @@ fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
     memory::drain_all(&mut bed.crew);
     let before = memory::free_frames();
     (test.run)(bed)?;
-    if plant == "frame-leak" {
+    if plant == PLANT_LEAK {
         let lost = bed::get(Order::FRAME, Request::LOCAL);
         ensure!(lost.is_ok(), "no frame to lose: {lost:?}");
     }

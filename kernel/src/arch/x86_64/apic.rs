@@ -25,6 +25,7 @@ mod reg {
     pub(super) const LDR: u32 = 0xd0;
     pub(super) const SPURIOUS: u32 = 0xf0;
     pub(super) const REQUESTS: u32 = 0x200;
+    pub(super) const ERROR_STATUS: u32 = 0x280;
     pub(super) const ICR_LOW: u32 = 0x300;
     pub(super) const ICR_HIGH: u32 = 0x310;
     pub(super) const LVT_TIMER: u32 = 0x320;
@@ -135,6 +136,12 @@ pub(crate) fn id() -> u32 {
     }
 }
 
+/// Reads the errors that the unit has noticed and clears them (SDM volume 3, §12.5.3: a write latches, a read returns).
+pub(crate) fn take_errors() -> u32 {
+    write(reg::ERROR_STATUS, 0);
+    read(reg::ERROR_STATUS)
+}
+
 /// Ends the interrupt in service.
 #[inline]
 pub(crate) fn end_of_interrupt() {
@@ -153,9 +160,9 @@ pub(crate) fn send_all_but_self() {
     send_icr(u64::from(vector::IPI) | ICR_ASSERT | ICR_ALL_BUT_SELF, 0);
 }
 
-/// Sends a non-maskable interrupt to every core but this one.
-pub(crate) fn send_nmi_all_but_self() {
-    send_icr(ICR_NMI | ICR_ASSERT | ICR_ALL_BUT_SELF, 0);
+/// Sends a non-maskable interrupt to one core.
+pub(crate) fn send_nmi(apic_id: u32) {
+    send_icr(ICR_NMI | ICR_ASSERT, apic_id);
 }
 
 /// Sends the inter-processor interrupt to each core of the set.

@@ -91,7 +91,8 @@ pub(crate) fn cpuid() -> CpuId<CpuIdReaderNative> {
 
 /// Switches on write protection, no-execute and, where present, SMEP, SMAP, UMIP and global pages (SDM volume 3, §2.5 and §4.6).
 ///
-/// Every core calls this before it leaves the loader's page tables: the kernel's tables use the no-execute bit.
+/// The kernel's tables use the no-execute bit, which the protocol has switched on before (EFER.NXE where present); an application
+/// processor is in them already when it calls this.
 pub(crate) fn protect(features: &Features) {
     if features.nx {
         // SAFETY: G1: no mapping in use executes from a page with the bit set.

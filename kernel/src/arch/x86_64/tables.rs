@@ -3,6 +3,9 @@
 //! The three exceptions that can strike while the stack is unusable or half switched run on stacks of their own (IST; SDM volume 3,
 //! §7.14.5): double fault, non-maskable interrupt, machine check.
 
+use core::mem::MaybeUninit;
+
+use percpu::sync::cell::UnsafeCell;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
@@ -70,6 +73,25 @@ impl Tables {
 /// Where the descriptor tables of the core this runs on lie: the GDT, next to which the TSS is.
 pub(crate) fn location() -> VirtAddr {
     x86_64::instructions::tables::sgdt().base
+}
+
+/// Tables for the boot core until it has its own.
+struct EarlyTables(UnsafeCell<MaybeUninit<Tables>>);
+
+// SAFETY: `load_early`, called once, is the only access, and the CPU's.
+unsafe impl Sync for EarlyTables {}
+
+static EARLY: EarlyTables = EarlyTables(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// Loads tables with which exceptions during bring-up are reported; the IST stacks all end at `ist_top`.
+///
+/// # Safety
+/// 1. Called once, by the boot core, before [`Tables::load`].
+/// 2. `ist_top` is the 16-byte aligned top of a stack that nothing else uses.
+pub(crate) unsafe fn load_early(ist_top: VirtAddr) {
+    // SAFETY: obligation 1: nobody else has this reference.
+    let slot = EARLY.0.with_mut(|slot| unsafe { &mut *slot });
+    slot.write(Tables::new([ist_top; IST_VECTORS.len()])).load();
 }
 
 fn load_segments(code: SegmentSelector, data: SegmentSelector) {

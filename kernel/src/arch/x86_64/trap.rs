@@ -76,8 +76,13 @@ const NAMES: [&str; 32] = [
 /// Called by `trap_common` with interrupts off.
 pub(super) extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     match frame.vector as u8 {
-        vector::NMI if panic::stopping() => io::halt(),
+        vector::NMI if panic::stopping() => panic::stop_here(),
         vector::SPURIOUS => {}
+        vector::ERROR => {
+            let errors = apic::take_errors();
+            apic::end_of_interrupt();
+            log!("interrupt controller: error status {errors:#x} (SDM volume 3, figure 12-9)");
+        }
         v if usize::from(v) < NAMES.len() => fatal(frame),
         v => {
             apic::end_of_interrupt();
@@ -107,6 +112,9 @@ impl fmt::Display for TrapFrame {
         if self.vector == u64::from(vector::PAGE_FAULT) {
             writeln!(f, "  {}", PageFault { error: self.error, address: Cr2::read_raw() })?;
         }
+        if self.vector == u64::from(vector::DOUBLE_FAULT) && crate::layout::STACKS.contains(Cr2::read_raw()) {
+            writeln!(f, "  {OVERFLOW}")?;
+        }
         writeln!(f, "  rip {:016x} {}", self.rip, symbols::Symbol(self.rip))?;
         writeln!(f, "  cs {:x} ss {:x} rflags {:x} rsp {:016x}", self.cs, self.ss, self.rflags, self.rsp)?;
         writeln!(
@@ -129,6 +137,9 @@ impl fmt::Display for TrapFrame {
         write!(f, "  cr2 {:016x} cr3 {root:016x} cr4 {:x}", Cr2::read_raw(), Cr4::read_raw())
     }
 }
+
+/// What a fault in the stacks' region means; an overflow arrives as a double fault, because the page fault finds no stack either.
+const OVERFLOW: &str = "a stack's guard page: the kernel stack has overflowed";
 
 /// A page fault in words (error code bits: SDM volume 3, figure 5-12).
 struct PageFault {
@@ -155,7 +166,7 @@ impl fmt::Display for PageFault {
         };
         write!(f, "{access} at {:#018x}: {cause}", self.address)?;
         if crate::layout::STACKS.contains(self.address) {
-            write!(f, " (a stack's guard page: the kernel stack has overflowed)")?;
+            write!(f, " ({OVERFLOW})")?;
         }
         Ok(())
     }

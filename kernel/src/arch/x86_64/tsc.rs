@@ -1,6 +1,6 @@
 //! The time-stamp counter: serialised reads, and its frequency.
 //!
-//! The frequency comes from the CPU where it says so (CPUID 0x15, then 0x16), from the hypervisor where that says so (leaf 0x4000_0010),
+//! The frequency comes from the CPU where it says so (CPUID 0x15), from the hypervisor where that does (leaf 0x4000_0010), from CPUID 0x16,
 //! and is measured otherwise: paired reads of the counter and of the HPET, or of the ACPI PM timer, at both ends of an interval. The
 //! pairs make the result independent of how long the processor was away in between, which waiting for timer ticks is not.
 
@@ -40,7 +40,7 @@ impl Source {
     }
 }
 
-/// Reads the counter; earlier loads have completed, and what follows in program order may start before the read.
+/// Reads the counter, in no order with the instructions around it.
 #[inline(always)]
 pub(crate) fn now() -> u64 {
     // SAFETY: RDTSC is available in ring 0 of every x86-64 CPU.
@@ -104,6 +104,8 @@ const PM_TIMER_HZ: u64 = 3_579_545;
 const FEMTOSECONDS_PER_SECOND: u64 = 1_000_000_000_000_000;
 /// Length of the measurement in reference time. With a pair read to within a microsecond the error is below 100 ppm.
 const INTERVAL_DIVISOR: u64 = 50;
+/// Ticks after which a reference that has not moved far enough is given up: at least 10 s on any counter below 10 GHz.
+const PATIENCE: u64 = 100_000_000_000;
 /// Tries for a pair; the tightest is kept.
 const PAIR_TRIES: u32 = 16;
 
@@ -158,23 +160,26 @@ impl Reference {
         (best.1, best.2)
     }
 
-    /// Measures the time-stamp counter's frequency in hertz.
-    pub(crate) fn measure(&self) -> u64 {
+    /// Measures the time-stamp counter's frequency in hertz; `None` if the reference stands still.
+    pub(crate) fn measure(&self) -> Option<u64> {
         let interval = self.hz() / INTERVAL_DIVISOR;
         let (reference_start, ticks_start) = self.pair();
         while self.elapsed(reference_start, self.read()) < interval {
+            if now().wrapping_sub(ticks_start) > PATIENCE {
+                return None;
+            }
             core::hint::spin_loop();
         }
         let (reference_end, ticks_end) = self.pair();
         let elapsed = u128::from(self.elapsed(reference_start, reference_end));
         let ticks = u128::from(ticks_end - ticks_start);
-        (ticks * u128::from(self.hz()) / elapsed) as u64
+        (ticks * u128::from(self.hz())).checked_div(elapsed).map(|hertz| hertz as u64)
     }
 }
 
-/// The counter's frequency in hertz and how it was found; `None` if the CPU does not say and there is no reference.
-pub(crate) fn calibrate(reference: Option<&Reference>) -> Option<(u64, Source)> {
-    stated().or_else(|| reference.map(|r| (r.measure(), r.source())))
+/// The counter's frequency in hertz and how it was found: stated, or measured against the first reference that runs; `None` if neither.
+pub(crate) fn calibrate(references: impl IntoIterator<Item = &'static Reference>) -> Option<(u64, Source)> {
+    stated().or_else(|| references.into_iter().find_map(|r| Some((r.measure()?, r.source()))))
 }
 
 fn stated() -> Option<(u64, Source)> {
