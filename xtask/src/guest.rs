@@ -215,9 +215,7 @@ impl Session {
     }
 
     fn quit(&mut self, end: End) -> End {
-        // Both fail only if QEMU is gone already, which is what is wanted.
-        let _ = self.qemu.child().kill();
-        let _ = self.qemu.child().wait();
+        self.qemu.stop();
         end
     }
 }
@@ -272,10 +270,17 @@ mod tests {
     use std::fs;
     use std::time::{Duration, Instant};
 
-    const SHORT: Limits = Limits { total: Duration::from_secs(20), silence: Duration::from_millis(400) };
+    /// More than a shell needs even on a host that is busy with other things.
+    const LONG: Limits = Limits { total: Duration::from_secs(120), silence: Duration::from_secs(60) };
+    /// Enough for the shell to say its one line, and not too long to wait for.
+    const SHORT: Limits = Limits { total: Duration::from_secs(120), silence: Duration::from_secs(4) };
 
     /// What a shell script in QEMU's place says, as text, records and damage, and how it ends.
     fn play(name: &str, script: &str) -> (Vec<String>, End, String) {
+        play_within(LONG, name, script)
+    }
+
+    fn play_within(limits: Limits, name: &str, script: &str) -> (Vec<String>, End, String) {
         let file = std::env::temp_dir().join(format!("nearfield-{}-{name}", std::process::id()));
         fs::write(&file, script).unwrap();
         // The script is read by a committed program: executing a file just written fails while another thread's
@@ -286,7 +291,7 @@ mod tests {
         let mut session = Session::start(&qemu, &spec, &payload, "mode=test").unwrap();
         let mut heard = Vec::new();
         let end = session
-            .listen(SHORT, |event| {
+            .listen(limits, |event| {
                 heard.push(match event {
                     Event::Text(line) => format!("text {line}"),
                     Event::Frame { sequence, record } => format!("frame {sequence} {record:?}"),
@@ -341,7 +346,7 @@ mod tests {
     #[test]
     fn silence_ends_a_machine() {
         let started = Instant::now();
-        let (heard, end, _) = play("silent", "echo hello\nexec sleep 600");
+        let (heard, end, _) = play_within(SHORT, "silent", "echo hello\nexec sleep 600");
         assert_eq!(
             (heard.as_slice(), end.clone()),
             (&["text hello".to_owned()][..], End::Silent(SHORT.silence))

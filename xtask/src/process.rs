@@ -2,6 +2,8 @@
 
 use crate::error::{Class, Error, Result};
 use crate::interrupt;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -10,7 +12,19 @@ use std::time::{Duration, Instant};
 
 /// A child that is killed and reaped when it goes out of scope.
 #[derive(Debug)]
-pub struct Guarded(Child);
+pub struct Guarded {
+    child: Child,
+    reach: Reach,
+}
+
+/// What is killed with a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Its process group, which it leads: whatever it started, too.
+    Group,
+    /// The child alone: it shares our own group.
+    Alone,
+}
 
 impl Guarded {
     /// Starts `command` outside our process group, so that Ctrl-C at the terminal reaches only us.
@@ -18,20 +32,33 @@ impl Guarded {
     /// # Errors
     /// The program cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
-        command.process_group(0).spawn().map(Self)
+        command.process_group(0).spawn().map(|child| Self { child, reach: Reach::Group })
     }
 
     /// The child itself.
     pub fn child(&mut self) -> &mut Child {
-        &mut self.0
+        &mut self.child
+    }
+
+    /// Kills and reaps the child and, if it leads a process group, everything in that.
+    pub fn stop(&mut self) {
+        // Once the child is reaped its number may belong to somebody else.
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        if let (Reach::Group, Ok(leader)) = (self.reach, i32::try_from(self.child.id())) {
+            // Fails only if the group is gone already, which is what is wanted.
+            let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
+        }
+        // As above.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // Both fail only if the child is gone already, which is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.stop();
     }
 }
 
@@ -73,7 +100,18 @@ pub fn show(command: &mut Command) -> Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
     // Not guarded by a process group: a child that reads the terminal must stay in the foreground.
     let child = command.spawn().map_err(|error| cannot_start(&name, &error))?;
-    wait(&mut Guarded(child), Duration::MAX)
+    wait(&mut Guarded { child, reach: Reach::Alone }, Duration::MAX)
+}
+
+/// As [`show`], but waits for the child even when the user interrupts: for one that must not be cut off in the middle,
+/// such as a package manager. Ctrl-C reaches it from the terminal, and it knows best where to stop.
+///
+/// # Errors
+/// As [`collect`].
+pub fn show_to_the_end(command: &mut Command) -> Result<ExitStatus> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().map_err(|error| cannot_start(&name, &error))?;
+    interrupt::check().map(|()| status)
 }
 
 /// Runs `command` quietly and turns failure into an error of `class` that ends with its output and the `next` action.
@@ -122,4 +160,22 @@ fn drain(pipe: Option<impl Read>) -> Vec<u8> {
 
 fn cannot_start(name: &str, error: &io::Error) -> Error {
     Error::new(Class::Missing, format!("cannot start `{name}`: {error}")).next("run `cargo xtask setup`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::collect_within;
+    use crate::error::Class;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_time_out_ends_grandchildren_too() {
+        let started = Instant::now();
+        // The grandchild holds the pipes: were it left alive, reading them would take as long as it does.
+        let mut command = Command::new("sh");
+        let result = collect_within(command.args(["-c", "sleep 600 & wait"]), Duration::from_millis(100));
+        assert_eq!(result.err().map(|error| error.class()), Some(Class::Timeout));
+        assert!(started.elapsed() < Duration::from_secs(300));
+    }
 }

@@ -165,7 +165,7 @@ fn rustup(verb: &[&str], names: &[&str]) -> Result<()> {
     let mut command = Command::new("rustup");
     command.args(verb).args(["--toolchain", &toolchain()?]).args(names);
     ui::line(&format!("setup: rustup {} {}", verb.join(" "), names.join(" ")));
-    let status = process::show(&mut command)?;
+    let status = process::show_to_the_end(&mut command)?;
     if status.success() {
         return Ok(());
     }

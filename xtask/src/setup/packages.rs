@@ -69,10 +69,32 @@ pub fn install_qemu() -> Result<()> {
         Error::new(Class::Missing, "QEMU is missing and no known package manager was found")
             .next("install QEMU for x86-64 by hand")
     })?;
-    if manager.program == "apt-get" && !has_lists() {
-        execute("apt-get", &["update"], Privilege::Root)?;
+    let install = || execute(manager.program, manager.install, manager.privilege);
+    if manager.program != "apt-get" {
+        return install();
     }
-    execute(manager.program, manager.install, manager.privilege)
+    with_lists(has_lists(), install, || execute("apt-get", &["update"], Privilege::Root))
+}
+
+/// Installs with package lists that are there and new enough: lists from earlier may name versions that the mirror no
+/// longer has, so a failed installation is tried once more with new ones.
+fn with_lists(
+    present: bool,
+    install: impl Fn() -> Result<()>,
+    update: impl Fn() -> Result<()>,
+) -> Result<()> {
+    if !present {
+        update()?;
+        return install();
+    }
+    match install() {
+        Err(error) if error.class() == Class::Missing => {
+            ui::line("setup: the package lists may be too old, trying once more with new ones");
+            update()?;
+            install()
+        }
+        result => result,
+    }
 }
 
 /// Installs the newest QEMU this system's mirror offers, its backports suite included.
@@ -156,7 +178,7 @@ fn execute(program: &str, arguments: &[&str], privilege: Privilege) -> Result<()
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
     ui::line(&format!("setup: {}", line.join(" ")));
-    let status = process::show(&mut command)?;
+    let status = process::show_to_the_end(&mut command)?;
     if status.success() {
         return Ok(());
     }
@@ -205,4 +227,36 @@ fn is_root() -> Result<bool> {
 pub fn in_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_lists;
+    use crate::error::{Class, Error};
+    use std::cell::RefCell;
+
+    /// What is run when the first `failures` installations fail with `class`, and whether it succeeds.
+    fn steps(present: bool, failures: usize, class: Class) -> (Vec<&'static str>, bool) {
+        let steps = RefCell::new(Vec::new());
+        let install = || {
+            steps.borrow_mut().push("install");
+            let tried = steps.borrow().iter().filter(|step| **step == "install").count();
+            if tried <= failures { Err(Error::new(class, "no such version")) } else { Ok(()) }
+        };
+        let update = || {
+            steps.borrow_mut().push("update");
+            Ok(())
+        };
+        let good = with_lists(present, install, update).is_ok();
+        (steps.into_inner(), good)
+    }
+
+    #[test]
+    fn stale_lists_are_updated_once() {
+        assert_eq!(steps(true, 0, Class::Missing), (vec!["install"], true));
+        assert_eq!(steps(false, 0, Class::Missing), (vec!["update", "install"], true));
+        assert_eq!(steps(true, 1, Class::Missing), (vec!["install", "update", "install"], true));
+        assert_eq!(steps(true, 9, Class::Missing), (vec!["install", "update", "install"], false));
+        assert_eq!(steps(true, 9, Class::Interrupted), (vec!["install"], false));
+    }
 }
