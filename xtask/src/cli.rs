@@ -112,7 +112,7 @@ pub struct TestArgs {
     /// Only the tests in QEMU
     #[arg(long)]
     pub qemu: bool,
-    /// Every topology with the whole table, and larger loom bounds; takes hours
+    /// Every topology with the whole table, and hours instead of minutes for the host tests
     #[arg(long)]
     pub soak: bool,
 }
