@@ -5,6 +5,7 @@ use crate::error::{Class, Error, Result};
 use crate::process;
 use crate::ui::{self, Progress};
 use crate::workspace;
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -70,11 +71,17 @@ fn command(group: &Group, filter: &str) -> Command {
 
 fn judge(group: &Group, output: &Output) -> Result<Tally> {
     let stdout = String::from_utf8_lossy(&output.stdout);
-    let tally = count(&stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let mut tally = count(&stdout);
+    for line in skipped(&stderr) {
+        ui::line(&format!("test: {line}"));
+        // To libtest it has passed.
+        tally.passed = tally.passed.saturating_sub(1);
+        tally.skipped += 1;
+    }
     if output.status.success() {
         return Ok(tally);
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
     if tally.failed == 0 {
         let what = format!("`cargo test` of {} failed ({})\n{}{}", group.name, output.status, stdout, stderr);
         return Err(Error::new(Class::BuildFailed, what.trim_end()).next("fix what the compiler reports"));
@@ -100,6 +107,11 @@ fn count(stdout: &str) -> Tally {
     tally
 }
 
+/// What tests say that lack something they need: one line each, however often they say it.
+fn skipped(stderr: &str) -> BTreeSet<&str> {
+    stderr.lines().filter(|line| line.starts_with("skipped: ")).collect()
+}
+
 /// The part of libtest's output that explains failures: everything but the passed tests.
 fn failures(stdout: &str) -> impl Iterator<Item = &str> {
     let dull =
@@ -109,7 +121,8 @@ fn failures(stdout: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GROUPS, Tally, command, count, failures};
+    use super::{GROUPS, Tally, command, count, failures, judge, skipped};
+    use std::process::{ExitStatus, Output};
 
     const OUTPUT: &str = "\nrunning 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nboom\n\n\
         test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s\n\n\
@@ -119,6 +132,18 @@ mod tests {
     fn adds_up_libtest() {
         assert_eq!(count(OUTPUT), Tally { passed: 13, failed: 1, skipped: 2 });
         assert_eq!(count("error: could not compile"), Tally::default());
+    }
+
+    #[test]
+    fn what_a_host_lacks_is_counted_as_skipped() {
+        let stderr = "   Running a\nskipped: a: no Chromium\nskipped: b: no jq\nskipped: b: no jq\n";
+        assert_eq!(skipped(stderr).len(), 2);
+        let output = Output {
+            status: ExitStatus::default(),
+            stdout: b"test result: ok. 5 passed; 0 failed; 0 ignored;\n".to_vec(),
+            stderr: stderr.into(),
+        };
+        assert_eq!(judge(&GROUPS[0], &output).unwrap(), Tally { passed: 3, failed: 0, skipped: 2 });
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod bad_input;
 mod boots;
 mod host;
+mod icount;
 mod machines;
 mod seen;
 mod size;
@@ -58,6 +59,7 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     drop(progress);
     let mut tally = size::run(filter, &image)?;
     tally = tally.plus(bad_input::run(filter, &qemu, &image)?);
+    tally = tally.plus(icount::run(filter, &qemu, &image)?);
     for mut machine in machines::all() {
         if effort == Effort::Soak {
             machine.table = Table::Whole;
