@@ -81,8 +81,15 @@ fn measure(
         counts: Counts::default(),
         problems: Vec::new(),
     };
-    let environment =
-        EnvFile { schema: VERSION, git, rustc: env::rustc(), host: env::host(), qemu, target: None };
+    let environment = EnvFile {
+        schema: VERSION,
+        lane: lane.word().to_owned(),
+        git,
+        rustc: env::rustc(),
+        host: env::host(),
+        qemu,
+        target: None,
+    };
     let writer = RunWriter::create(FileSystem, &root, run, environment)?;
     let dir = writer.dir().to_owned();
     let mut suite = Suite::new(writer, plan, progress::Output::detect());
@@ -106,7 +113,8 @@ fn conclude(dir: &Path, outcome: Result<Outcome>) -> Result<()> {
         }
     };
     ui::line(&table::render(&run));
-    let written = report::write(&run);
+    // A complete run got its report before it was called complete; any other gets one of what there is.
+    let written = if run.is_complete() { Ok(report::path(&run)) } else { report::write(&run) };
     ui::line(&format!("run:    {}", dir.display()));
     // What ended the run is worth more than what kept its report from being written.
     let outcome = outcome?;

@@ -7,6 +7,7 @@ use crate::bench::progress::{Output, Progress};
 use crate::bench::target::Target;
 use crate::error::{Class, Error, Result};
 use crate::guest::{End, Flow, Limits};
+use crate::report;
 use crate::results::collect::{Boot, Collector, Step};
 use crate::results::disk::Disk;
 use crate::results::env;
@@ -116,15 +117,15 @@ impl<D: Disk> Suite<D> {
         Ok(self.outcome)
     }
 
-    /// Marks the run as complete, unless a case is missing.
+    /// Writes the report and then marks the run as complete, unless a case is missing.
     ///
     /// # Errors
-    /// The file system refuses.
+    /// The file system refuses, or a file of the run cannot be read back.
     pub(super) fn close(&mut self) -> Result<()> {
         if self.lost {
             return Ok(());
         }
-        self.writer.complete(env::timestamp(SystemTime::now()))
+        self.writer.complete(env::timestamp(SystemTime::now()), report::render)
     }
 
     fn start(&mut self, target: &mut dyn Target, repeat: u32, after: u32) -> Result<Start> {

@@ -101,6 +101,7 @@ fn a_good_suite_is_complete() {
     assert_eq!(run(&dir, FileSystem, plan(2), &mut target).unwrap(), Outcome::default());
     let run = read(&dir);
     assert!(run.is_complete());
+    assert_eq!(run.env.lane, run.run.lane);
     assert_eq!((run.rows.len(), run.run.boots, run.run.counts.expected, run.run.counts.ok), (6, 2, 6, 6));
     assert_eq!(run.rows.iter().map(|row| row.repeat).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1]);
     assert_eq!(run.rows[4].hist.as_ref().unwrap().interval, 1);
@@ -227,11 +228,12 @@ fn a_case_that_vanished_leaves_the_run_partial() {
 #[test]
 fn a_full_disk_stops_the_suite_and_the_run_stays_partial() {
     let mut rows = Vec::new();
-    for room in (0..40_000).step_by(301) {
+    for room in (0..40_000).step_by(301).chain((40_000..).step_by(9_973)) {
         let dir = TempDir::new("full-suite");
         match run(&dir, SmallDisk::new(room), plan(1), &mut Scripted::new(vec![whole(0)])) {
             Ok(_) => {
-                assert!(read(&dir).is_complete());
+                let run = read(&dir);
+                assert!(run.is_complete() && run.dir.join("report.html").exists());
                 break;
             }
             Err(error) => assert_eq!(error.class(), Class::DiskFull, "{room}"),

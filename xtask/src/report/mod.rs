@@ -20,6 +20,9 @@ use crate::results::reader::Run;
 use crate::{bench, ui, workspace};
 use std::path::PathBuf;
 
+/// Name of the report in a run directory.
+const NAME: &str = "report.html";
+
 /// The subcommand.
 ///
 /// # Errors
@@ -40,13 +43,27 @@ pub fn execute(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
+/// The name of the report in a run directory, and the report.
+///
+/// # Errors
+/// A file of the run cannot be read.
+pub fn render(run: &Run) -> Result<(&'static str, String)> {
+    Ok((NAME, html::page(run)?))
+}
+
+/// Where the report of a run is, if it has one.
+#[must_use]
+pub fn path(run: &Run) -> PathBuf {
+    run.dir.join(NAME)
+}
+
 /// Writes `report.html` into the run directory.
 ///
 /// # Errors
 /// A file of the run cannot be read, or the report not written.
 pub fn write(run: &Run) -> Result<PathBuf> {
     let page = html::page(run)?;
-    let path = run.dir.join("report.html");
+    let path = path(run);
     FileSystem.replace(&path, page.as_bytes()).map_err(|error| Error::io(&error, "write", &path))?;
     Ok(path)
 }

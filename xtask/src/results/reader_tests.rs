@@ -2,6 +2,7 @@
 
 use super::{Run, csv};
 use crate::error::Class;
+use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::schema::RunStatus;
 use crate::results::testing::{self, TempDir};
@@ -14,7 +15,7 @@ fn complete(dir: &TempDir, id: &str) -> PathBuf {
         RunWriter::create(FileSystem, dir.path(), testing::run_file(id), testing::env_file()).unwrap();
     writer.case(testing::finished("a.b/x=1")).unwrap();
     writer.case(testing::finished("a.b/x=2")).unwrap();
-    writer.complete("2026-01-02T03:05:00Z".to_owned()).unwrap();
+    writer.complete("2026-01-02T03:05:00Z".to_owned(), report::render).unwrap();
     writer.dir().to_owned()
 }
 

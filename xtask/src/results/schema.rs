@@ -109,6 +109,8 @@ pub struct Counts {
 pub struct EnvFile {
     /// Version of the run format.
     pub schema: u32,
+    /// Lane of the run, as in `run.json`: what every figure about the surroundings is to be read with.
+    pub lane: String,
     /// Source state.
     pub git: Git,
     /// Output of `rustc --version`.

@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_SCHEMAS=1 cargo test -p xtask schema` rewrites `results/schema/` after a deliberate change.
 
+use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::schema::{CaseRow, CompleteFile, EnvFile, RunFile};
 use crate::results::testing::{self, TempDir};
@@ -52,7 +53,7 @@ fn written_files_satisfy_their_schemas() {
     let mut writer =
         RunWriter::create(FileSystem, dir.path(), testing::run_file("r"), testing::env_file()).unwrap();
     writer.case(testing::finished("a.b/x=1")).unwrap();
-    writer.complete("2026-01-02T03:05:00Z".to_owned()).unwrap();
+    writer.complete("2026-01-02T03:05:00Z".to_owned(), report::render).unwrap();
     let files = [("run", "run.json"), ("env", "env.json"), ("case", "cases.jsonl"), ("complete", "COMPLETE")];
     for (name, file) in files {
         let mut value: Value = serde_json::from_slice(&fs::read(writer.dir().join(file)).unwrap()).unwrap();

@@ -161,6 +161,7 @@ pub fn env_file() -> EnvFile {
     };
     EnvFile {
         schema: VERSION,
+        lane: "tcg".to_owned(),
         git: Git { commit: Some("0".repeat(40)), dirty: Some(false), describe: Some("v0".to_owned()) },
         rustc: "rustc 1.95.0".to_owned(),
         host: env::host(),

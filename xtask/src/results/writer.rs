@@ -5,6 +5,7 @@
 use crate::error::{Class, Error, Result};
 use crate::results::disk::{Disk, Sync};
 use crate::results::hlog::{self, Interval, Sparse};
+use crate::results::reader::Run;
 use crate::results::schema::{
     CaseRow, CaseStatus, CompleteFile, Counts, EnvFile, HistRef, MatrixRef, RunFile, RunStatus, VERSION,
 };
@@ -143,23 +144,34 @@ impl<D: Disk> RunWriter<D> {
         Ok(&self.rows[self.rows.len() - 1])
     }
 
-    /// Puts a derived file (the report) into the directory.
-    ///
-    /// # Errors
-    /// As [`RunWriter::create`].
-    pub fn derived(&mut self, name: &str, content: &[u8]) -> Result<()> {
+    /// The run as a reader will find it once `COMPLETE` exists.
+    fn as_read(&self) -> Run {
+        let Self { dir, run, env, rows, .. } = self;
+        Run { dir: dir.clone(), run: run.clone(), env: env.clone(), rows: rows.clone() }
+    }
+
+    /// Puts a file that `COMPLETE` does not list into the directory.
+    fn derived(&mut self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
         self.disk.replace(&path, content).map_err(|error| Error::io(&error, "write", &path))
     }
 
-    /// Ends a run that measured everything: final `run.json`, then `COMPLETE` (R2).
+    /// Ends a run that measured everything: final `run.json`, the derived file, and then `COMPLETE` (R2).
+    ///
+    /// `derive` makes the derived file, its name and its content, from the run as it will be read back.
     ///
     /// # Errors
-    /// As [`RunWriter::create`]; the run then stays partial.
-    pub fn complete(&mut self, finished: String) -> Result<()> {
+    /// As [`RunWriter::create`], or `derive` fails; the run then stays partial.
+    pub fn complete(
+        &mut self,
+        finished: String,
+        derive: impl FnOnce(&Run) -> Result<(&'static str, String)>,
+    ) -> Result<()> {
         self.run.status = RunStatus::Complete;
         self.run.finished = Some(finished);
         self.save_run()?;
+        let (name, content) = derive(&self.as_read())?;
+        self.derived(name, content.as_bytes())?;
         let rows = u32::try_from(self.rows.len())
             .map_err(|_| Error::new(Class::Io, "a run cannot hold more than 2^32 rows"))?;
         let complete = CompleteFile { schema: VERSION, rows, files: self.files.clone() };

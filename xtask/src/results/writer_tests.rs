@@ -2,6 +2,7 @@
 
 use super::{Matrix, RunWriter, csv, file_name};
 use crate::error::Class;
+use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::reader::Run;
 use crate::results::schema::RunStatus;
@@ -20,7 +21,7 @@ fn write(root: &Path, disk: SmallDisk) -> (usize, crate::error::Result<()>) {
             writer.case(testing::finished(id))?;
             *accepted += 1;
         }
-        writer.complete(DONE.to_owned())
+        writer.complete(DONE.to_owned(), report::render)
     };
     let result = body(&mut accepted);
     (accepted, result)
@@ -33,6 +34,8 @@ fn a_finished_run_reads_back() {
     result.unwrap();
     let run = Run::latest(dir.path()).unwrap();
     assert!(run.is_complete());
+    let report = std::fs::read_to_string(run.dir.join("report.html")).unwrap();
+    assert!(report.contains(">complete</span>") && !report.contains(">partial</span>"));
     assert_eq!((accepted, run.rows.len(), run.run.counts.ok), (2, 2, 2));
     let row = &run.rows[0];
     assert_eq!(run.histogram(row.hist.as_ref().unwrap()).unwrap().len(), row.n);
@@ -44,8 +47,9 @@ fn a_finished_run_reads_back() {
 fn a_full_disk_never_looks_complete() {
     let whole = TempDir::new("full-size");
     write(whole.path(), SmallDisk::new(usize::MAX)).1.unwrap();
-    let mut partial_rows = 0;
-    for room in (0..40_000).step_by(97) {
+    let (mut partial_rows, mut reports, mut without) = (0, 0, 0);
+    // Finely where the run is written, coarsely through the report.
+    for room in (0..20_000).step_by(97).chain((20_000..).step_by(211)) {
         let dir = TempDir::new("full");
         let (accepted, result) = write(dir.path(), SmallDisk::new(room));
         let Err(error) = result else { break };
@@ -53,6 +57,8 @@ fn a_full_disk_never_looks_complete() {
         let runs = crate::results::reader::list(dir.path());
         for run in runs {
             assert!(!run.join("COMPLETE").exists(), "{room}");
+            reports += usize::from(run.join("report.html").exists());
+            without += usize::from(!run.join("report.html").exists());
             if run.join("env.json").exists() && run.join("cases.jsonl").exists() {
                 let run = Run::open(&run).unwrap();
                 assert_eq!(run.run.status, RunStatus::Partial);
@@ -62,6 +68,7 @@ fn a_full_disk_never_looks_complete() {
         }
     }
     assert_eq!(partial_rows, 2, "the sweep must reach runs that hold every row but are not complete");
+    assert!(reports > 0 && without > 0, "and those that hold the report, too: {reports}, {without}");
 }
 
 #[test]
@@ -86,7 +93,7 @@ fn repetitions_share_a_histogram_file() {
         let hist = writer.case(finished).unwrap().hist.clone().unwrap();
         assert_eq!((hist.file.as_str(), hist.interval), ("hist/a.b~x=1.hlog", repeat));
     }
-    writer.complete(DONE.to_owned()).unwrap();
+    writer.complete(DONE.to_owned(), report::render).unwrap();
     let run = Run::latest(dir.path()).unwrap();
     assert!(run.rows.iter().all(|row| run.histogram(row.hist.as_ref().unwrap()).unwrap().len() == 1500));
 }
