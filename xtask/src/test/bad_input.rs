@@ -94,6 +94,43 @@ const CASES: &[Case] = &[
         command_line: "mode=bench filter=!",
         exit: Exit::NothingMatched,
     },
+    Case { name: "panic", bundle: Bundle::Good, command_line: "mode=test plant=panic", exit: Exit::Panic },
+    Case {
+        name: "early-exception",
+        bundle: Bundle::Good,
+        command_line: "mode=test plant=early-fault",
+        exit: Exit::Exception,
+    },
+    Case {
+        name: "exception",
+        bundle: Bundle::Good,
+        command_line: "mode=test plant=page-fault",
+        exit: Exit::Exception,
+    },
+    Case {
+        name: "write-to-code",
+        bundle: Bundle::Good,
+        command_line: "mode=test plant=write-text",
+        exit: Exit::Exception,
+    },
+    Case {
+        name: "stack-overflow",
+        bundle: Bundle::Good,
+        command_line: "mode=test plant=stack-overflow",
+        exit: Exit::Exception,
+    },
+    Case {
+        name: "unknown-plant",
+        bundle: Bundle::Good,
+        command_line: "mode=test plant=nothing",
+        exit: Exit::BadCommandLine,
+    },
+    Case {
+        name: "leaking-test",
+        bundle: Bundle::Good,
+        command_line: "mode=test filter=cores.identity plant=frame-leak",
+        exit: Exit::TestsFailed,
+    },
 ];
 
 /// Runs those that `filter` selects.
