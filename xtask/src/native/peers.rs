@@ -141,7 +141,11 @@ impl Arena {
         match self {
             Self::Ours(frames) => {
                 let cache = CoreCache::new(CoreId::new(core), NodeId::new(0));
-                f.visit(&mut Local::new(frames, cache, Request::LOCAL))
+                let mut local = Local::new(frames, cache, Request::LOCAL);
+                let result = f.visit(&mut local);
+                let refused = local.refused();
+                assert!(refused.is_none(), "a block was refused that had been handed out: {refused:?}");
+                result
             }
             Self::Bitmap(map) => f.visit(&mut LockedBitmap(map)),
             Self::Buddy(buddy) => f.visit(&mut LockedBuddy(buddy)),

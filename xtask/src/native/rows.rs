@@ -110,7 +110,7 @@ pub const TABLE: &[Bench<Native>] = &[
     ),
     timed(
         "frame.put-random",
-        "frames given back in random order, into chunks that no core has reserved",
+        "one's own frames given back in random order, into chunks that no core has reserved",
         |native, visit| {
             contests(native, Work::PutRandom, 0, 4, visit);
         },
@@ -118,7 +118,7 @@ pub const TABLE: &[Bench<Native>] = &[
     ),
     timed(
         "frame.aged",
-        "batches of 4096 from memory full of random holes; per block",
+        "batches of 4096 (order 9: 256) from memory full of random holes; per block",
         |native, visit| {
             for gib in [1, 2, 4, 8] {
                 contests(native, Work::Aged, 0, gib, visit);

@@ -159,7 +159,8 @@ impl State {
     fn bulk_slice<S: FrameSource>(&mut self, source: &mut S) -> Option<Window> {
         let order = self.setup.order;
         let slices = self.blocks.len() / SLICE;
-        let slice = self.blocks.get_mut(self.taken % slices * SLICE..)?.get_mut(..SLICE)?;
+        let index = self.taken % slices;
+        let slice = self.blocks.get_mut(index * SLICE..)?.get_mut(..SLICE)?;
         self.taken = (self.taken + 1) % (2 * slices);
         let start = Instant::now();
         if self.gets.len() < slices && self.taken != 0 && self.taken <= slices {
@@ -168,7 +169,7 @@ impl State {
             return (got == SLICE).then_some(Window::Part);
         }
         bench::put_all(source, order, slice);
-        let both = start.elapsed() + self.gets.get(self.gets.len().checked_sub(1)?).copied()?;
+        let both = start.elapsed() + self.gets.get(index).copied()?;
         if self.taken == 0 {
             self.gets.clear();
         }
