@@ -239,6 +239,9 @@ fn contest(native: &mut Native, case: &Case, meter: &mut NativeMeter<'_>, work: 
     let mut samples = contest::run(contestants, setup, cores, amount, native.cpus())
         .ok_or(Trouble::Failed("memory ran out inside a window"))?;
     let theirs = samples.pop().unwrap_or_default();
+    if theirs.is_empty() {
+        return Err(Trouble::Skipped("the time budget ended before the first sample"));
+    }
     theirs.iter().for_each(|&value| meter.value(value));
     if let Some(mut ours) = samples.pop() {
         compare(meter, &mut ours, theirs);
