@@ -3,6 +3,7 @@
 //! * [`id`]: frame numbers, block orders, ranges, zones.
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
 //! * [`heap`]: allocation of any size for cold paths.
+//! * [`virt`]: virtual pages and ranges of them.
 //!
 //! `unsafe` is confined to the placing of tables in memory that the caller gives, and to the heap.
 #![cfg_attr(not(test), no_std)]
@@ -16,7 +17,9 @@ mod error;
 pub mod frames;
 pub mod heap;
 pub mod id;
+pub mod virt;
 
 pub use error::FrameError;
 pub use frames::{CoreCache, Frames};
 pub use id::{FrameId, Order, PhysRange, Zone};
+pub use virt::{PageId, PageRange, PageSize};
