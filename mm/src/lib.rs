@@ -17,6 +17,9 @@ mod error;
 pub mod frames;
 pub mod heap;
 pub mod id;
+#[cfg(not(loom))]
+pub mod space;
+pub mod tlb;
 pub mod virt;
 
 pub use error::FrameError;

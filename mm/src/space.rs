@@ -1,0 +1,237 @@
+//! Address spaces: regions, faults and page tables, which here are one thing.
+//!
+//! A space is its page tables (see `entry`): what is mapped stands in them, and so does what a fault would map. Operations take the lock of
+//! the 1 GiB unit they are in (`table`), change entries, and leave the rest, invalidation and giving frames back, in a [`Pending`], which is
+//! settled when no lock is held and every core has answered. Operations on several units are atomic for each page, not for the
+//! whole. Long ones stop after a bounded step and say where to go on.
+//!
+//! A frame is in one place at a time: its pool, a page of one space, an object, the list of stale frames; `info` says which.
+//! Reasons and measurements: `docs/adr/0003-address-spaces.md`. Invariants: A1–A2 `table`, A3–A4 `pending`, O1 `object`, O2 `record`.
+
+mod check;
+mod entry;
+mod fault;
+mod info;
+mod look;
+mod map;
+mod memory;
+mod object;
+mod pending;
+mod protect;
+mod record;
+mod share;
+mod table;
+mod unmap;
+mod walk;
+
+pub use check::{Broken, Usage};
+pub use entry::Format;
+pub use fault::{Access, Fault};
+pub use info::{FrameInfo, Use};
+pub use look::Region;
+pub use map::{Backing, Mapping, When};
+pub use memory::{Memory, Pool, Shortage};
+pub use object::{Attachment, Object};
+pub use pending::Pending;
+
+use crate::frames::Policy;
+use crate::id::{FrameId, Order};
+use crate::tlb::SpaceTlb;
+use core::fmt;
+use info::Word;
+use percpu::IrqOff;
+use record::Records;
+use table::Table;
+
+/// What may be done with the pages of a region. There is no value that allows both writing and executing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Protection {
+    /// Read.
+    Read,
+    /// Read and write.
+    ReadWrite,
+    /// Read and execute.
+    ReadExecute,
+}
+
+/// What a region is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Zeroed pages of its own, taken when they are first touched.
+    Anonymous = 1,
+    /// The pages of an object.
+    Shared = 2,
+    /// The pages of an object; one that is written is copied first.
+    Copy = 3,
+    /// Somebody else is asked for each page.
+    Pager = 4,
+    /// Nothing: an access is a mistake that shall be told from others.
+    Guard = 5,
+    /// Nothing: no other region shall come here.
+    Reserved = 6,
+    /// Device registers or memory outside the frame allocator.
+    Device = 7,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Anonymous,
+        Self::Shared,
+        Self::Copy,
+        Self::Pager,
+        Self::Guard,
+        Self::Reserved,
+        Self::Device,
+    ];
+
+    fn from_number(number: u64) -> Self {
+        Self::ALL.into_iter().find(|&kind| kind as u64 == number).unwrap_or(Self::Anonymous)
+    }
+}
+
+/// Why an operation was refused. Nothing has changed when one is returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum SpaceError {
+    /// Something is mapped in the range already.
+    Occupied,
+    /// Nothing of the kind that the operation needs is mapped there.
+    NotMapped,
+    /// No frame could be had.
+    Shortage(Shortage),
+    /// The space has as many mappings of objects, pagers and placements as it can have.
+    TooManyMappings,
+    /// The object has no such pages.
+    BeyondObject,
+    /// The region's kind does not allow it: a device cannot be copied.
+    WrongKind,
+}
+
+impl fmt::Display for SpaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Occupied => f.write_str("something is mapped in the range already"),
+            Self::NotMapped => f.write_str("nothing suitable is mapped there"),
+            Self::Shortage(shortage) => shortage.fmt(f),
+            Self::TooManyMappings => f.write_str("the space has too many mappings"),
+            Self::BeyondObject => f.write_str("the object has no such pages"),
+            Self::WrongKind => f.write_str("the region's kind does not allow it"),
+        }
+    }
+}
+
+impl core::error::Error for SpaceError {}
+
+/// How far an operation has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "an operation that has more to do is not done"]
+pub enum Progress<At, Out = ()> {
+    /// It is done.
+    Done(Out),
+    /// It goes on here, once what is pending has been settled.
+    More(At),
+}
+
+/// What every operation works with: frames, and room for what is left to be done.
+#[derive(Debug)]
+pub struct Cx<'a, P> {
+    pub(crate) pool: &'a mut P,
+    pub(crate) pending: &'a mut Pending,
+    /// Entries that this step may still look at.
+    steps: usize,
+}
+
+/// Entries that one step looks at, about: what a core does with interrupts off.
+pub const STEP: usize = 4096;
+
+impl<'a, P: Pool> Cx<'a, P> {
+    /// For one step of an operation. The locks of page tables are taken with interrupts off.
+    #[inline(always)]
+    pub fn new(_irq: &'a IrqOff, pool: &'a mut P, pending: &'a mut Pending) -> Self {
+        Self { pool, pending, steps: STEP }
+    }
+}
+
+/// An address space: the user half of one set of page tables.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `tlb` | see [`SpaceTlb`] | any core | its own |
+/// | `records` | who maps or unmaps what needs a record | any core | its own |
+/// | the rest | nobody after start | any core | – |
+#[derive(Debug)]
+pub struct Space<M> {
+    tlb: SpaceTlb,
+    memory: M,
+    root: FrameId,
+    format: Format,
+    records: Records<M>,
+}
+
+impl<M: Memory> Space<M> {
+    /// An empty space. The kernel's half is copied from the table in `kernel`, whose upper entries never change.
+    ///
+    /// # Errors
+    /// [`Shortage`].
+    pub fn new<P: Pool>(
+        memory: M,
+        pool: &mut P,
+        format: Format,
+        kernel: Option<FrameId>,
+    ) -> Result<Self, Shortage> {
+        let root = pool.take(Order::FRAME, Policy::Local)?;
+        memory.zero(root, Order::FRAME);
+        // SAFETY: the frame is ours alone, and zeroes are an empty table.
+        let table = unsafe { Table::new(root, memory) };
+        table.info().set_table(Word::new(0));
+        if let Some(kernel) = kernel {
+            // SAFETY: the caller's kernel root is a page table that stays.
+            let kernel = unsafe { Table::new(kernel, memory) };
+            for index in entry::ENTRIES / 2..entry::ENTRIES {
+                table.set(index, kernel.get(index));
+            }
+        }
+        let tlb = SpaceTlb::new(crate::tlb::SpaceId::next(), root);
+        Ok(Self { tlb, memory, root, format, records: Records::new(memory) })
+    }
+
+    /// Who may cache its translations.
+    #[must_use]
+    #[inline(always)]
+    pub fn tlb(&self) -> &SpaceTlb {
+        &self.tlb
+    }
+
+    /// The frame of its root table.
+    #[must_use]
+    pub fn root(&self) -> FrameId {
+        self.root
+    }
+
+    /// How frames are reached.
+    #[must_use]
+    pub fn memory(&self) -> M {
+        self.memory
+    }
+
+    /// The low bits of the id, as frames' words have them.
+    #[inline(always)]
+    fn short_id(&self) -> u64 {
+        self.tlb.id().raw() & 0x1f_ffff
+    }
+
+    /// Ends an empty space: gives back its root and the memory of its records.
+    ///
+    /// # Errors
+    /// The space itself, if something is mapped: unmap everything first, step by step.
+    pub fn close<P: Pool>(self, pool: &mut P) -> Result<(), Self> {
+        // SAFETY: the root is a table as long as the space lives.
+        let table = unsafe { Table::new(self.root, self.memory) };
+        if (0..entry::ENTRIES / 2).any(|index| !table.get(index).is_empty()) {
+            return Err(self);
+        }
+        self.records.destroy(pool);
+        pool.give(self.root, Order::FRAME);
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Looking at a space: which region an address is in, where there is room.
+
+use super::entry::{Entry, Level, span};
+use super::memory::{Memory, Pool};
+use super::pending::Halt;
+use super::walk::{Act, Leaves, Stop, Visit};
+use super::{Cx, Kind, Progress, Protection, Space};
+use crate::virt::{PageId, PageRange, PageSize, USER_PAGES};
+
+/// Consecutive pages of one kind, with one protection and made by one mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// Its pages, from the one that was asked for.
+    pub range: PageRange,
+    /// What it is made of.
+    pub kind: Kind,
+    /// What may be done with it.
+    pub protection: Protection,
+    /// How many pages are there.
+    pub present: usize,
+}
+
+/// Collects equal entries.
+struct Look<'s, M> {
+    space: &'s Space<M>,
+    region: Option<(Kind, u64, Protection)>,
+    start: PageId,
+    end: PageId,
+    present: usize,
+}
+
+impl<M: Memory> Space<M> {
+    fn kind(&self, entry: Entry) -> Kind {
+        if !entry.is_present()
+            && let Some(kind) = entry.lazy_kind()
+        {
+            return kind;
+        }
+        match self.records.get(entry.record()) {
+            Some(record) => record.kind(),
+            None if entry.is_owned() => Kind::Anonymous,
+            None => Kind::Device,
+        }
+    }
+
+    /// The first region at or after a page: for the page's own, what it has from there on. It ends where anything differs, and after one
+    /// step's entries at the latest; the next one then begins there.
+    #[must_use]
+    pub fn region<P: Pool>(&self, cx: &mut Cx<'_, P>, from: PageId) -> Option<Region> {
+        let mut look = Look { space: self, region: None, start: from, end: from, present: 0 };
+        let mut at = from;
+        while let Some(range) = PageRange::new(at, USER_PAGES.checked_sub(at.number())?) {
+            cx.steps = super::STEP;
+            match self.walk(cx, range, &mut look) {
+                Ok(Progress::More(next)) if look.region.is_none() => at = next,
+                _ => break,
+            }
+        }
+        let (kind, _, protection) = look.region?;
+        let range = PageRange::new(look.start, look.end.number() - look.start.number())?;
+        Some(Region { range, kind, protection, present: look.present })
+    }
+
+    /// Room for `pages` pages where nothing is mapped, at a multiple of `align`: at random places, then at the first that will do. The place may
+    /// be taken by another core before it is mapped; then one asks again.
+    #[must_use]
+    pub fn place<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        pages: usize,
+        align: PageSize,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<PageRange> {
+        let span = align.pages();
+        let last = USER_PAGES.checked_sub(pages)? / span;
+        for _ in 0..TRIES {
+            // Page 0 stays free, so that null is never mapped.
+            let at = PageId::new((random() as usize % last.max(1) + 1).min(last) * span);
+            if let Some(range) = PageRange::new(at, pages)
+                && self.region(cx, at).is_none_or(|region| region.range.start() >= range.end())
+            {
+                return Some(range);
+            }
+        }
+        self.first_fit(cx, pages, span)
+    }
+
+    fn first_fit<P: Pool>(&self, cx: &mut Cx<'_, P>, pages: usize, span: usize) -> Option<PageRange> {
+        let mut at = span;
+        loop {
+            let range = PageRange::new(PageId::new(at), pages)?;
+            match self.region(cx, range.start()) {
+                Some(region) if region.range.start() < range.end() => {
+                    at = region.range.end().number().next_multiple_of(span);
+                }
+                _ => return Some(range),
+            }
+        }
+    }
+}
+
+/// Random places that are tried. With a half-empty half of the address space all fail once in a million.
+const TRIES: usize = 20;
+
+impl<M: Memory> Look<'_, M> {
+    fn see(&mut self, page: PageId, pages: usize, entry: Entry) -> Result<(), Stop> {
+        let over = Halt::Pause(page);
+        if entry.is_empty() {
+            return if self.region.is_some() { Err(over) } else { Ok(()) };
+        }
+        let found = (self.space.kind(entry), entry.attributes(), entry.protection());
+        match self.region {
+            None => {
+                self.region = Some(found);
+                self.start = page;
+            }
+            Some(region) if region != found || self.end != page => return Err(over),
+            Some(_) => {}
+        }
+        self.end = PageId::new(page.number() + pages);
+        self.present += if entry.is_present() { pages } else { 0 };
+        Ok(())
+    }
+}
+
+impl<M: Memory, P: Pool> Visit<M, P> for Look<'_, M> {
+    const CREATES: bool = false;
+
+    fn block(&mut self, _: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
+        self.see(page, span(level), old).map(|()| Act::Keep)
+    }
+
+    fn part(&mut self, page: PageId, pages: usize, old: Entry) -> Result<Act, Stop> {
+        self.see(page, pages, old).map(|()| Act::Keep)
+    }
+
+    fn leaves(&mut self, _: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
+        for index in 0..leaves.len() {
+            let page = PageId::new(leaves.page.number() + index);
+            self.see(page, 1, leaves.table.get(leaves.from + index))?;
+        }
+        Ok(())
+    }
+}

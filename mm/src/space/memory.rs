@@ -1,0 +1,77 @@
+//! What an address space asks of the machine: how frames are reached, and who gives and takes them.
+
+use super::info::FrameInfo;
+use crate::frames::Policy;
+use crate::id::{FRAME_BYTES, FrameId, Order};
+use core::fmt;
+use core::ptr::NonNull;
+
+/// How frames are reached.
+///
+/// # Safety
+/// 1. `at` gives the first byte of the frame's memory, aligned to a page, readable and writable for ever; frames that follow each other
+///    do so in memory, too.
+/// 2. `info` gives the frame's own word, the same each time.
+pub unsafe trait Memory: Copy {
+    /// The frame's first byte.
+    fn at(self, frame: FrameId) -> NonNull<u8>;
+
+    /// The frame's word.
+    fn info(self, frame: FrameId) -> &'static FrameInfo;
+
+    /// Fills a block that is nobody else's with zeroes.
+    #[inline]
+    fn zero(self, frame: FrameId, order: Order) {
+        let words = order.frames() * FRAME_BYTES / size_of::<u64>();
+        // SAFETY: obligation 1, for every frame of the block, which is the caller's alone.
+        unsafe { self.at(frame).cast::<u64>().write_bytes(0, words) };
+    }
+
+    /// Copies a frame into another, which is nobody else's.
+    #[inline]
+    fn copy(self, from: FrameId, to: FrameId) {
+        let (from, to) = (self.at(from).cast::<u64>(), self.at(to).cast::<u64>());
+        // SAFETY: obligation 1; two frames do not overlap. Who writes `from` meanwhile through a mapping races with the copy as it would with
+        // any other core's read.
+        unsafe { from.copy_to_nonoverlapping(to, FRAME_BYTES / size_of::<u64>()) };
+    }
+}
+
+/// Why there is no memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Shortage {
+    /// The machine has none where the request may look.
+    Memory,
+    /// The bank that pays has none left.
+    Quota,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "the machine is out of memory",
+            Self::Quota => "the bank's quota is used up",
+        })
+    }
+}
+
+/// Gives frames to an address space, on the core that asks, and takes them back.
+pub trait Pool {
+    /// Takes a block.
+    ///
+    /// # Errors
+    /// [`Shortage`]; nothing has changed.
+    fn take(&mut self, order: Order, policy: Policy) -> Result<FrameId, Shortage>;
+
+    /// Takes a block back. No core caches a translation to it.
+    fn give(&mut self, frame: FrameId, order: Order);
+
+    /// Takes a page table back when no core can be reading it any more.
+    fn retire(&mut self, frame: FrameId);
+
+    /// Turns a block of 2 MiB into 512 frames that go back one by one.
+    fn split(&mut self, block: FrameId);
+
+    /// Turns 512 frames back into the block that they were; `false` if that is not possible now.
+    fn merge(&mut self, block: FrameId) -> bool;
+}

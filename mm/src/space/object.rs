@@ -1,0 +1,350 @@
+//! Memory objects: frames that several regions can show, in one space or in many.
+//!
+//! The object's own frame holds its header and the directory; below that are frames of 512 words, as deep as the size needs. A frame is
+//! put in when it is first needed, zeroed, by one exchange, and stays until the object goes: who shows the object reads the directory
+//! without a lock. Attachments, the records of the spaces that show it, are in a list behind the object's lock: with it, a frame's word
+//! leads to every page that shows the frame.
+//!
+//! * O1: the object lives as long as its count of references: one for each handle and each attachment.
+
+use super::info::Use;
+use super::memory::{Memory, Pool, Shortage};
+use super::record::Record;
+use super::Progress;
+use crate::frames::Policy;
+use crate::id::{FRAME_BYTES, FrameId, Order};
+use crate::virt::PageSize;
+use core::ptr::{self, NonNull};
+use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+/// Words of a directory frame.
+const FAN: usize = 512;
+/// Words of the header.
+const HEAD: usize = 8;
+/// Directory words in the object's own frame.
+const SLOTS: usize = FAN - HEAD;
+
+/// The object's own frame.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `refs` | any core | any core | AcqRel |
+/// | `first`, and the links of records | who holds `locked` | the same | by the lock |
+/// | `populated` | who puts a frame in | statistics | Relaxed |
+/// | `slots`, and directory frames | who puts something in, once | any core | Release / Acquire |
+/// | the rest | nobody after start | any core | – |
+#[repr(C, align(4096))]
+pub(super) struct Header {
+    refs: AtomicUsize,
+    locked: AtomicBool,
+    granule: PageSize,
+    depth: u8,
+    first: AtomicPtr<Record>,
+    pages: usize,
+    populated: AtomicUsize,
+    /// Where frames are taken from when nobody says.
+    spare: [AtomicU64; 3],
+    slots: [AtomicU64; SLOTS],
+}
+
+const _: () = assert!(size_of::<Header>() == FRAME_BYTES);
+const _: () = assert!(core::mem::offset_of!(Header, slots) == HEAD * size_of::<u64>());
+
+/// A reference to a memory object. It is given up by [`Object::release`], since that may give frames back.
+#[derive(Debug)]
+#[must_use = "a reference that is dropped keeps the object for ever"]
+pub struct Object<M> {
+    frame: FrameId,
+    memory: M,
+}
+
+/// The order of the blocks of a granule.
+const fn order(granule: PageSize) -> Order {
+    match granule {
+        PageSize::Small => Order::FRAME,
+        PageSize::Huge => Order::HUGE,
+        PageSize::Giant => Order::GIANT,
+    }
+}
+
+impl<M: Memory> Object<M> {
+    /// An object of `pages` pages that nobody has put a frame into, rounded up to whole granules: the size of the blocks it is made of.
+    ///
+    /// # Errors
+    /// [`Shortage`]: no frame for the directory; also for more pages than an address space has.
+    pub fn new<P: Pool>(
+        memory: M,
+        pool: &mut P,
+        pages: usize,
+        granule: PageSize,
+    ) -> Result<Self, Shortage> {
+        if pages > crate::virt::USER_PAGES {
+            return Err(Shortage::Memory);
+        }
+        let pages = pages.max(1).next_multiple_of(granule.pages());
+        let mut depth = 0;
+        let mut reach = SLOTS * granule.pages();
+        while reach < pages {
+            reach = reach.saturating_mul(FAN);
+            depth += 1;
+        }
+        let frame = pool.take(Order::FRAME, Policy::Local)?;
+        let header = Header {
+            refs: AtomicUsize::new(1),
+            locked: AtomicBool::new(false),
+            granule,
+            depth,
+            first: AtomicPtr::new(ptr::null_mut()),
+            pages,
+            populated: AtomicUsize::new(0),
+            spare: [const { AtomicU64::new(0) }; 3],
+            slots: [const { AtomicU64::new(0) }; SLOTS],
+        };
+        // SAFETY: the frame was just taken, so it is ours alone, and a header is a frame's size.
+        unsafe { memory.at(frame).cast::<Header>().write(header) };
+        memory.info(frame).set_object(usize::MAX >> 8);
+        Ok(Self { frame, memory })
+    }
+
+    /// # Safety
+    /// 1. `frame` is the own frame of an object of which the caller holds a reference that this value takes over (O1).
+    pub(super) const unsafe fn from_frame(frame: FrameId, memory: M) -> Self {
+        Self { frame, memory }
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: O1: our reference keeps the object, whose own frame holds its header; all of it is atomic or constant.
+        unsafe { self.memory.at(self.frame).cast().as_ref() }
+    }
+
+    /// The object's name in records: its own frame.
+    pub(super) const fn frame(&self) -> FrameId {
+        self.frame
+    }
+
+    /// Pages, whether there are frames for them or not.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.header().pages
+    }
+
+    /// The size of the blocks it is made of.
+    #[must_use]
+    pub fn granule(&self) -> PageSize {
+        self.header().granule
+    }
+
+    /// Pages for which there are frames.
+    #[must_use]
+    pub fn populated(&self) -> usize {
+        // ORDER: Relaxed: a statistic.
+        self.header().populated.load(Ordering::Relaxed)
+    }
+
+    /// Another reference.
+    pub fn share(&self) -> Self {
+        // ORDER: Relaxed: our own reference keeps the object meanwhile; nothing is read through the count.
+        self.header().refs.fetch_add(1, Ordering::Relaxed);
+        Self { frame: self.frame, memory: self.memory }
+    }
+
+    /// The frame that shows a page, put in and zeroed if there was none; `None` beyond the end.
+    ///
+    /// # Errors
+    /// [`Shortage`]; the object is as before, though it may have a directory frame more.
+    #[inline]
+    pub fn page<P: Pool>(&self, pool: &mut P, page: usize) -> Result<Option<FrameId>, Shortage> {
+        let header = self.header();
+        if page >= header.pages {
+            return Ok(None);
+        }
+        let granule = header.granule.pages();
+        let place = self.place(pool, page / granule)?;
+        // ORDER: Acquire pairs with Release in `fill`: the frame is zeroed.
+        let block = match place.load(Ordering::Acquire) {
+            0 => self.fill(pool, place, page / granule)?,
+            block => block,
+        };
+        Ok(Some(FrameId::new(block as usize + page % granule)))
+    }
+
+    /// The word of a block, with the directory frames above it.
+    #[inline]
+    fn place<P: Pool>(&self, pool: &mut P, block: usize) -> Result<&AtomicU64, Shortage> {
+        let header = self.header();
+        let mut level = u32::from(header.depth);
+        let mut place = &header.slots[(block >> (9 * level)) % FAN];
+        while level > 0 {
+            // ORDER: Acquire pairs with Release below: the directory frame is zeroed.
+            let node = match place.load(Ordering::Acquire) {
+                0 => self.deepen(pool, place)?,
+                node => node,
+            };
+            level -= 1;
+            // SAFETY: O1: a directory frame of this object stays as long as the object; it is nothing but atomic words.
+            let words: &[AtomicU64; FAN] =
+                unsafe { self.memory.at(FrameId::new(node as usize)).cast().as_ref() };
+            place = &words[(block >> (9 * level)) % FAN];
+        }
+        Ok(place)
+    }
+
+    /// The words of consecutive blocks from `block` on, as far as one directory frame goes.
+    pub(super) fn words<P: Pool>(&self, pool: &mut P, block: usize) -> Result<&[AtomicU64], Shortage> {
+        let place = self.place(pool, block)?;
+        let left = match self.header().depth {
+            0 => SLOTS - block % FAN,
+            _ => FAN - block % FAN,
+        };
+        // SAFETY: `place` is word `block % FAN` of a directory frame of FAN words, or of the SLOTS words of the header; `left` is how
+        // many there are from it to the end.
+        Ok(unsafe { core::slice::from_raw_parts(place, left) })
+    }
+
+    #[cold]
+    fn deepen<P: Pool>(&self, pool: &mut P, place: &AtomicU64) -> Result<u64, Shortage> {
+        let frame = pool.take(Order::FRAME, Policy::Local)?;
+        self.memory.zero(frame, Order::FRAME);
+        self.memory.info(frame).set_object(usize::MAX >> 8);
+        Ok(self.publish(pool, place, frame, Order::FRAME))
+    }
+
+    #[cold]
+    fn fill<P: Pool>(&self, pool: &mut P, place: &AtomicU64, block: usize) -> Result<u64, Shortage> {
+        let header = self.header();
+        let order = order(header.granule);
+        let frame = pool.take(order, Policy::Local)?;
+        self.memory.zero(frame, order);
+        let first = block * header.granule.pages();
+        self.memory.info(frame).set_object(first);
+        let now = self.publish(pool, place, frame, order);
+        if now == frame.number() as u64 {
+            // ORDER: Relaxed: a statistic.
+            header.populated.fetch_add(header.granule.pages(), Ordering::Relaxed);
+        }
+        Ok(now)
+    }
+
+    /// Puts a frame into an empty word; if somebody else was first, takes theirs and gives this one back.
+    fn publish<P: Pool>(&self, pool: &mut P, place: &AtomicU64, frame: FrameId, order: Order) -> u64 {
+        let new = frame.number() as u64;
+        // ORDER: AcqRel: Release pairs with Acquire of readers: the frame is zeroed. Acquire on failure: so is theirs.
+        match place.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => new,
+            Err(theirs) => {
+                pool.give(frame, order);
+                theirs
+            }
+        }
+    }
+
+    /// Makes sure that there are frames for all pages of a range, cut at the end.
+    ///
+    /// # Errors
+    /// [`Shortage`]; what was put in until then stays.
+    pub fn populate<P: Pool>(&self, pool: &mut P, first: usize, count: usize) -> Result<(), Shortage> {
+        let mut page = first;
+        while page < first.saturating_add(count) && self.page(pool, page)?.is_some() {
+            page = (page + 1).next_multiple_of(self.granule().pages());
+        }
+        Ok(())
+    }
+
+    /// Runs `f` with the list of attachments locked.
+    pub(super) fn with_list<R>(&self, f: impl FnOnce(&AtomicPtr<Record>) -> R) -> R {
+        let header = self.header();
+        // ORDER: Acquire pairs with Release below.
+        while header.locked.swap(true, Ordering::Acquire) {
+            percpu::sync::hint::spin_loop();
+        }
+        let result = f(&header.first);
+        // ORDER: Release pairs with Acquire above.
+        header.locked.store(false, Ordering::Release);
+        result
+    }
+
+    /// Calls `visit` with each place that shows the object: the space's id, the page where the object's page `offset` is shown, that
+    /// offset, and how many pages the place had when it was made. Parts of a place may be unmapped by now.
+    pub fn attachments(&self, mut visit: impl FnMut(Attachment)) {
+        self.with_list(|first| {
+            // ORDER: Relaxed: behind the lock, as all links.
+            let mut at = first.load(Ordering::Relaxed);
+            while let Some(record) = NonNull::new(at) {
+                // SAFETY: O2: a record in the list is alive, and leaves the list under the lock that we hold.
+                let record = unsafe { record.as_ref() };
+                visit(record.attachment());
+                at = record.next();
+            }
+        });
+    }
+
+    /// Where the object shows this frame, if it is one of its own: the page, by the frame's word.
+    #[must_use]
+    pub fn page_of(&self, frame: FrameId) -> Option<usize> {
+        let head = FrameId::new(frame.number() & !(self.granule().pages() - 1));
+        match self.memory.info(head).usage() {
+            Use::Object(first) if first < self.pages() => Some(first + frame.number() - head.number()),
+            _ => None,
+        }
+    }
+
+    /// Gives the reference up; with the last one the object goes, and its frames with it.
+    pub fn release<P: Pool>(self, pool: &mut P) {
+        if let Some(orphan) = self.unref() {
+            let mut at = 0;
+            while let Progress::More(next) = orphan.destroy(pool, at) {
+                at = next;
+            }
+        }
+    }
+
+    /// Gives the reference up; returns it if it was the last one.
+    pub(super) fn unref(self) -> Option<Self> {
+        // ORDER: AcqRel: Release: our accesses come before the end; Acquire: everybody's do, for whoever ends it.
+        let before = self.header().refs.fetch_sub(1, Ordering::AcqRel);
+        (before == 1).then_some(self)
+    }
+
+    /// Gives some frames back, from directory word `at` on; the last step takes the object's own.
+    pub(super) fn destroy<P: Pool>(&self, pool: &mut P, at: usize) -> Progress<usize> {
+        let header = self.header();
+        // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
+        let word = header.slots[at].load(Ordering::Acquire);
+        self.drop_node(pool, word, u32::from(header.depth), order(header.granule));
+        if at + 1 < SLOTS {
+            return Progress::More(at + 1);
+        }
+        pool.give(self.frame, Order::FRAME);
+        Progress::Done(())
+    }
+
+    fn drop_node<P: Pool>(&self, pool: &mut P, word: u64, level: u32, order: Order) {
+        if word == 0 {
+            return;
+        }
+        let frame = FrameId::new(word as usize);
+        if level == 0 {
+            return pool.give(frame, order);
+        }
+        // SAFETY: O1: as in `place`.
+        let words: &[AtomicU64; FAN] = unsafe { self.memory.at(frame).cast().as_ref() };
+        for word in words {
+            // ORDER: Acquire; as in `destroy`.
+            self.drop_node(pool, word.load(Ordering::Acquire), level - 1, order);
+        }
+        pool.give(frame, Order::FRAME);
+    }
+}
+
+/// A place that shows an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The id of the space.
+    pub space: u64,
+    /// The number of the first page.
+    pub page: usize,
+    /// The object's page that is shown there.
+    pub offset: usize,
+    /// How many pages are still shown.
+    pub pages: usize,
+}

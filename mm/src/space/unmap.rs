@@ -1,0 +1,226 @@
+//! Unmapping: entries are emptied, tables that become empty are taken out, frames become stale.
+
+use super::entry::{ENTRIES, Entry, Level, size, span};
+use super::memory::{Memory, Pool};
+use super::pending::Halt;
+use super::walk::{Act, Leaves, Stop, Visit, in_block};
+use super::{Cx, Progress, Space, SpaceError};
+use crate::id::{FrameId, Order};
+use crate::virt::{PageId, PageRange, PageSize};
+use percpu::sync::atomic::Ordering;
+
+/// Empties entries.
+pub(super) struct Unmap<'s, M> {
+    space: &'s Space<M>,
+}
+
+impl<'s, M: Memory> Unmap<'s, M> {
+    pub(super) const fn new(space: &'s Space<M>) -> Self {
+        Self { space }
+    }
+}
+
+/// What is taken out of one table of level 1.
+struct Taken {
+    /// Pages of the record that is counted at present.
+    record: usize,
+    pages: usize,
+    /// The first and the last entry that was present.
+    first: usize,
+    last: usize,
+    count: usize,
+    /// Frames of the table's reservation.
+    freed: [u64; ENTRIES / 64],
+}
+
+impl<M: Memory> Space<M> {
+    /// Takes everything out of a range; where nothing is mapped, nothing happens. One step: what is left begins at [`Progress::More`].
+    ///
+    /// # Errors
+    /// [`SpaceError::Shortage`], when a region has to be cut and there is no frame for a table.
+    #[inline]
+    pub fn unmap<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        range: PageRange,
+    ) -> Result<Progress<PageId>, SpaceError> {
+        self.prepare(cx, range)?;
+        let result = self.walk(cx, range, &mut Unmap::new(self));
+        self.checked(cx, range, result)
+    }
+
+    /// A range inside one block may fail between two levels of tables: then the upper one goes again.
+    #[inline(always)]
+    pub(super) fn checked<P: Pool, T>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        range: PageRange,
+        result: Result<T, SpaceError>,
+    ) -> Result<T, SpaceError> {
+        if result.is_err() {
+            self.join(cx, range.start());
+        }
+        result
+    }
+
+    /// Cuts the regions at both ends of a range, so that what follows cannot fail half way. A range inside one 2 MiB block needs no
+    /// preparation: there is one path of tables, and it is complete before anything is changed.
+    #[inline(always)]
+    pub(super) fn prepare<P: Pool>(&self, cx: &mut Cx<'_, P>, range: PageRange) -> Result<(), SpaceError> {
+        let (first, last) = (range.start().number(), range.end().number() - 1);
+        if first / ENTRIES == last / ENTRIES { Ok(()) } else { self.prepare_ends(cx, range) }
+    }
+
+    fn prepare_ends<P: Pool>(&self, cx: &mut Cx<'_, P>, range: PageRange) -> Result<(), SpaceError> {
+        self.cut(cx, range.start())?;
+        let result = self.cut(cx, range.end());
+        if result.is_err() {
+            self.join(cx, range.start());
+        }
+        result
+    }
+
+    /// Gives back the frames of a table's reservation that it does not show and has not just stopped to show, and makes those that it
+    /// does the pages' own.
+    #[cold]
+    pub(super) fn break_reservation<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        leaves: &mut Leaves<M>,
+        block: FrameId,
+        freed: &[u64; ENTRIES / 64],
+    ) {
+        cx.pool.split(block);
+        for index in 0..ENTRIES {
+            let frame = in_block(block, index);
+            let entry = leaves.table.get(index);
+            if freed[index / 64] >> (index % 64) & 1 != 0 {
+                cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+            } else if !(entry.is_owned() && entry.frame() == frame) {
+                cx.pool.give(frame, Order::FRAME);
+            }
+        }
+        leaves.word = leaves.word.without_reservation();
+    }
+
+    /// As far as the record of an entry goes: notes that it has pages less.
+    fn note<P: Pool>(cx: &mut Cx<'_, P>, record: usize, pages: usize) {
+        if record != 0 && pages != 0 {
+            let noted = cx.pending.subtract(record, pages);
+            debug_assert!(noted, "room was looked for before");
+        }
+    }
+
+    /// Takes out one table's entries. Returns the index where it had to stop.
+    #[inline(always)]
+    fn take_leaves<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        leaves: &Leaves<M>,
+        taken: &mut Taken,
+    ) -> Result<(), usize> {
+        let reservation = leaves.word.reservation();
+        for (index, place) in leaves.entries().iter().enumerate() {
+            // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
+            let old = Entry::from_raw(place.load(Ordering::Relaxed));
+            if old.is_empty() {
+                continue;
+            }
+            if old.record() != taken.record {
+                Self::note(cx, taken.record, taken.pages);
+                if !cx.pending.has_room(old.record()) {
+                    taken.pages = 0;
+                    return Err(index);
+                }
+                (taken.record, taken.pages) = (old.record(), 0);
+            }
+            if old.is_present() {
+                if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
+                    return Err(index);
+                }
+                if taken.first == usize::MAX {
+                    taken.first = index;
+                }
+                taken.last = index;
+            }
+            // ORDER: Relaxed: other cores' walks may still see the old entry; the shootdown deals with that.
+            place.store(0, Ordering::Relaxed);
+            taken.pages += 1;
+            taken.count += 1;
+        }
+        Ok(())
+    }
+
+    /// An owned page goes. `false` if there is no room to note that.
+    #[inline(always)]
+    fn disown<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        old: Entry,
+        (index, reservation): (usize, Option<FrameId>),
+        taken: &mut Taken,
+    ) -> bool {
+        let frame = old.frame();
+        if old.is_copy() {
+            return cx.pending.unshare(frame);
+        }
+        if reservation.is_some() {
+            taken.freed[index / 64] |= 1 << (index % 64);
+        } else {
+            cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+        }
+        true
+    }
+}
+
+impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
+    const CREATES: bool = false;
+
+    fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
+        if old.is_empty() {
+            return Ok(Act::Keep);
+        }
+        if !cx.pending.has_room(old.record()) {
+            return Err(Halt::Pause(page));
+        }
+        if old.is_present() {
+            if old.is_owned() {
+                let frame = old.frame();
+                cx.pending.stale(self.space.memory.info(frame), frame, Order::HUGE);
+            }
+            cx.pending.invalidate(page, span(level), size(level));
+        }
+        Space::<M>::note(cx, old.record(), span(level));
+        Ok(Act::Set(Entry::EMPTY))
+    }
+
+    #[inline(always)]
+    fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
+        let mut taken = Taken {
+            record: 0,
+            pages: 0,
+            first: usize::MAX,
+            last: 0,
+            count: 0,
+            freed: [0; ENTRIES / 64],
+        };
+        let result = self.space.take_leaves(cx, leaves, &mut taken);
+        Space::<M>::note(cx, taken.record, taken.pages);
+        leaves.word = leaves.word.add(-(taken.count as isize));
+        if taken.first != usize::MAX {
+            let first = PageId::new(leaves.page.number() + taken.first);
+            cx.pending.invalidate(first, taken.last - taken.first + 1, PageSize::Small);
+        }
+        if let Some(block) = leaves.word.reservation()
+            && taken.count != 0
+        {
+            if leaves.word.count() == 0 {
+                cx.pending.stale(self.space.memory.info(block), block, Order::HUGE);
+                leaves.word = leaves.word.without_reservation();
+            } else {
+                self.space.break_reservation(cx, leaves, block, &taken.freed);
+            }
+        }
+        result.map_err(|index| Halt::Pause(PageId::new(leaves.page.number() + index)))
+    }
+}
