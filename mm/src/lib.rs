@@ -1,11 +1,12 @@
-//! Memory: physical frames per NUMA node, and the heap for cold paths on top of them.
+//! Memory: physical frames per NUMA node, the heap for cold paths on top of them, and TLB shootdown.
 //!
 //! * [`id`]: frame numbers, block orders, ranges, zones.
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
 //! * [`heap`]: allocation of any size for cold paths.
+//! * [`tlb`]: which core may hold translations of which space, and how they are taken back.
 //! * [`virt`]: virtual pages and ranges of them.
 //!
-//! `unsafe` is confined to the placing of tables in memory that the caller gives, and to the heap.
+//! `unsafe` is confined to the placing of tables in memory that the caller gives, the heap, and messages between cores.
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub mod virt;
 pub use error::FrameError;
 pub use frames::{CoreCache, Frames};
 pub use id::{FrameId, Order, PhysRange, Zone};
+pub use tlb::{Batch, SpaceId, SpaceTlb};
 pub use virt::{PageId, PageRange, PageSize};

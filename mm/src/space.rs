@@ -36,7 +36,7 @@ pub use pending::Pending;
 
 use crate::frames::Policy;
 use crate::id::{FrameId, Order};
-use crate::tlb::SpaceTlb;
+use crate::tlb::{SpaceId, SpaceTlb};
 use core::fmt;
 use info::Word;
 use percpu::IrqOff;
@@ -176,6 +176,7 @@ impl<M: Memory> Space<M> {
     pub fn new<P: Pool>(
         memory: M,
         pool: &mut P,
+        id: SpaceId,
         format: Format,
         kernel: Option<FrameId>,
     ) -> Result<Self, Shortage> {
@@ -191,7 +192,7 @@ impl<M: Memory> Space<M> {
                 table.set(index, kernel.get(index));
             }
         }
-        let tlb = SpaceTlb::new(crate::tlb::SpaceId::next(), root);
+        let tlb = SpaceTlb::new(id, root);
         Ok(Self { tlb, memory, root, format, records: Records::new(memory) })
     }
 

@@ -9,9 +9,12 @@ use mm::space::{
     Access, Attachment, Backing, Cx, Fault, Format, Mapping, Object, Pending, Pool, Progress,
     Protection, Region, Shortage, Space, SpaceError, Usage, Use,
 };
+use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
 use mm::{FrameId, Order, PageId, PageRange, PageSize};
 use percpu::IrqOff;
+
+static IDS: SpaceIds = SpaceIds::new();
 
 const FRAMES: usize = 16 * 512;
 
@@ -31,7 +34,7 @@ impl Bed {
     }
 
     fn space(&self) -> Space<Arena> {
-        Space::new(self.arena, &mut self.tap(), Format::new(true, true), None).unwrap()
+        Space::new(self.arena, &mut self.tap(), IDS.take(), Format::new(true, true), None).unwrap()
     }
 
     /// An operation, and everything that follows from it.

@@ -10,6 +10,7 @@ use mm::space::{
     Access, Backing, Cx, Fault, Format, Kind, Mapping, Object, Pending, Progress, Protection, Space,
     SpaceError,
 };
+use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
 use mm::{FrameId, PageId, PageRange, PageSize};
 use percpu::IrqOff;
@@ -86,6 +87,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+static IDS: SpaceIds = SpaceIds::new();
+
 /// Frames of a machine: enough for a few reservations.
 const FRAMES: usize = 24 * 512;
 /// Pages of the objects; the second is made of 2 MiB blocks.
@@ -115,7 +118,7 @@ impl<'w> Bed<'w> {
     fn new(arena: Arena, watch: &'w Watch) -> Self {
         let mut tap = Tap(watch);
         let format = Format::new(true, true);
-        let spaces = (0..2).map(|_| Space::new(arena, &mut tap, format, None).unwrap()).collect();
+        let spaces = (0..2).map(|_| Space::new(arena, &mut tap, IDS.take(), format, None).unwrap()).collect();
         let objects = vec![
             Object::new(arena, &mut tap, OBJECT_PAGES[0], PageSize::Small).unwrap(),
             Object::new(arena, &mut tap, OBJECT_PAGES[1], PageSize::Huge).unwrap(),

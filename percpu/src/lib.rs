@@ -6,6 +6,7 @@
 //! * [`lock`]: levelled spin locks; a wrong order does not compile.
 //! * [`mailbox`], [`call`]: messages to a core's inbox, and functions run on other cores.
 //! * [`epoch`]: objects are given back when no core can be looking at them any more.
+//! * [`race`]: delays that widen races, for builds that hunt them.
 //! * [`topology`]: cores, nodes, caches and distances, from ACPI and CPUID; [`frozen`] holds it.
 //! * [`sync`]: the only place of the workspace that names the raw atomics; loom can swap them.
 //!
@@ -26,6 +27,7 @@ pub mod local;
 pub mod lock;
 pub mod mailbox;
 pub mod pin;
+pub mod race;
 pub mod set;
 pub mod sync;
 pub mod topology;

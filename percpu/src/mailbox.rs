@@ -152,6 +152,14 @@ impl Inbox {
         self.word.load(Ordering::Relaxed).addr() == Word::EMPTY.0
     }
 
+    /// Whether the owner has armed itself and has not served since: its loop serves when it wakes, nobody else has to.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_armed(&self, _irq: &IrqOff) -> bool {
+        // ORDER: Relaxed: only the owner arms and disarms, and only the owner asks.
+        Word(self.word.load(Ordering::Relaxed).addr()).is_armed()
+    }
+
     /// Delivers everything that has arrived, in order, and marks the owner as running. Returns the number of messages.
     ///
     /// The owner calls this; a message that arrives meanwhile stays for the next call.

@@ -246,6 +246,38 @@ impl AtomicCoreSet {
         // ORDER: Acquire pairs with Release in `insert` and `remove`.
         CoreSet { words: core::array::from_fn(|i| self.words[i].load(Ordering::Acquire)) }
     }
+
+    /// The members among the cores `0..cores`, in ascending order, without a copy: each word is read when the walk comes to it.
+    #[inline(always)]
+    pub fn members(&self, cores: usize) -> Members<'_> {
+        Members { words: self.words[..cores.div_ceil(BITS).min(WORDS)].iter(), base: 0, rest: 0 }
+    }
+}
+
+/// Walks an [`AtomicCoreSet`] in ascending order; it may change meanwhile.
+#[derive(Clone, Debug)]
+pub struct Members<'a> {
+    words: core::slice::Iter<'a, AtomicU64>,
+    /// Where the word after the one in hand begins.
+    base: usize,
+    rest: u64,
+}
+
+impl Iterator for Members<'_> {
+    type Item = CoreId;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<CoreId> {
+        while self.rest == 0 {
+            // ORDER: SeqCst: an acquire load, pairing with Release in `insert` and `remove`, that also takes its place in the total
+            // order after a SeqCst access of the walker: a core that has published itself before its own SeqCst fence is seen.
+            self.rest = self.words.next()?.load(Ordering::SeqCst);
+            self.base += BITS;
+        }
+        let bit = self.rest.trailing_zeros() as usize;
+        self.rest &= self.rest - 1;
+        CoreId::from_index(self.base - BITS + bit)
+    }
 }
 
 impl Default for AtomicCoreSet {
@@ -393,6 +425,18 @@ mod tests {
         assert_eq!(set.snapshot(), CoreSet::one(CoreId::new(700)));
         assert!(set.remove(CoreId::new(700)));
         assert!(!set.remove(CoreId::new(700)));
+    }
+
+    #[test]
+    fn members_are_walked_up_to_the_last_core() {
+        let set = AtomicCoreSet::new();
+        let ids = [0, 63, 64, 700, 1023];
+        ids.iter().for_each(|&id| assert!(set.insert(CoreId::new(id))));
+        let walked = |cores| set.members(cores).map(CoreId::raw).collect::<Vec<_>>();
+        assert_eq!(walked(MAX_CORES), ids);
+        assert_eq!(walked(64), ids[..2]);
+        assert_eq!(walked(65), ids[..3]);
+        assert!(walked(0).is_empty());
     }
 
     #[test]

@@ -46,6 +46,15 @@ pub mod atomic {
     };
 }
 
+/// Stands between SeqCst accesses of different variables whose total order an argument needs. Loom takes SeqCst accesses for acquire and
+/// release ones and knows the total order of fences only, so there it is a fence; elsewhere the accesses suffice and it is nothing.
+#[inline(always)]
+pub fn total_order() {
+    #[cfg(loom)]
+    // ORDER: SeqCst: stands for the SeqCst accesses on either side of the call.
+    atomic::fence(atomic::Ordering::SeqCst);
+}
+
 /// What to do inside a busy-wait loop.
 pub mod hint {
     #[cfg(not(any(loom, test)))]

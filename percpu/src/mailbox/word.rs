@@ -56,6 +56,11 @@ impl Word {
         self.0 & !TAGS
     }
 
+    /// Whether the owner rests or, after a message, still has to wake up.
+    pub(super) const fn is_armed(self) -> bool {
+        self.0 & REST != RUNNING
+    }
+
     /// With `node` as the newest message. KICKED stays until the owner drains: one interrupt serves a whole batch.
     pub(super) const fn push(self, node: usize, urgency: Urgency) -> (Self, Kick) {
         let deaf = match self.0 & REST {
@@ -141,6 +146,14 @@ mod tests {
         let (word, first) = Word::EMPTY.push(NODES[0], Urgency::Lazy);
         let (_, second) = word.push(NODES[1], Urgency::Eager);
         assert_eq!((first, second), (Kick::None, Kick::Interrupt));
+    }
+
+    #[test]
+    fn a_push_does_not_disarm() {
+        for (rest, armed) in [(Rest::Running, false), (Rest::Watching, true), (Rest::Halted, true)] {
+            let word = Word::EMPTY.arm(rest).expect("nothing to serve");
+            assert_eq!((word.is_armed(), word.push(NODES[0], Urgency::Eager).0.is_armed()), (armed, armed));
+        }
     }
 
     #[test]
