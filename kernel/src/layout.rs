@@ -24,11 +24,13 @@ pub(crate) const DIRECT: Region = Region { base: 0xffff_8000_0000_0000, size: 1 
 pub(crate) const STACKS: Region = Region { base: 0xffff_c000_0000_0000, size: 1 << 32 };
 /// Device registers and firmware tables, mapped when first needed.
 pub(crate) const DEVICES: Region = Region { base: 0xffff_c100_0000_0000, size: 1 << 40 };
+/// One word for each frame of the direct map (`mm::space::FrameInfo`), present where there is memory for the allocator.
+pub(crate) const INFO: Region = Region { base: 0xffff_c200_0000_0000, size: DIRECT.size / 4096 * 8 };
 /// The kernel image, where `link.ld` puts it. The last page of the address space stays out.
 pub(crate) const IMAGE: Region = Region { base: 0xffff_ffff_8000_0000, size: (1 << 31) - 4096 };
 
 /// The whole map.
-pub(crate) const MAP: [Region; 4] = [DIRECT, STACKS, DEVICES, IMAGE];
+pub(crate) const MAP: [Region; 5] = [DIRECT, STACKS, DEVICES, INFO, IMAGE];
 
 const _: () = {
     let mut i = 1;

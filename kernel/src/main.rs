@@ -34,6 +34,7 @@ mod memory;
 mod panic;
 mod report;
 mod skew;
+mod spaces;
 mod stacks;
 mod start;
 mod symbols;

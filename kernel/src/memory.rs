@@ -1,14 +1,17 @@
 //! Physical memory: the kernel's frame allocator, its core-local caches, and who feeds it.
 
 use mm::frames::{Config, CoreCache, Frames, Plan, Request};
+use mm::space::FrameInfo;
 use mm::{FrameError, FrameId, Order, PhysRange};
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use percpu::{CoreCell, CoreId, IrqOff, NodeId, core_local};
 use spin::Once;
-use x86_64::PhysAddr;
+use x86_64::{PhysAddr, VirtAddr};
 
+use crate::arch::paging::{self, Kind};
+use crate::arch::walk;
 use crate::early;
-use crate::layout;
+use crate::layout::{self, INFO};
 use crate::loader::{MAX_RANGES, Use};
 use crate::{cores, machine, start};
 
@@ -29,6 +32,19 @@ struct NodeRanges {
 }
 
 impl NodeRanges {
+    /// What the frame allocator will have: the memory that is left, and the loader's.
+    fn free() -> Self {
+        let none = (NodeId::new(0), PhysRange::new(FrameId::new(0), FrameId::new(0)));
+        let mut ranges = Self { items: [none; MAX_RANGES], len: 0 };
+        early::with(|early| early.ranges().iter().for_each(|&range| ranges.add(range)));
+        start::handover().ranges.of(Use::Reclaimable).for_each(|range| ranges.add(range));
+        ranges
+    }
+
+    fn all(&self) -> &[(NodeId, PhysRange)] {
+        &self.items[..self.len]
+    }
+
     /// Cuts a range at the borders of the firmware's affinity ranges; what none covers is node 0's.
     fn add(&mut self, range: PhysRange) {
         let topology = machine::topology();
@@ -68,17 +84,16 @@ impl NodeRanges {
 /// As [`Plan::new`] and [`Frames::new`]; [`FrameError::OutOfMemory`] where a node has no room for its metadata.
 pub(crate) fn init() -> Result<(), FrameError> {
     let topology = machine::topology();
-    let mut ranges = NodeRanges {
-        items: [(NodeId::new(0), PhysRange::new(FrameId::new(0), FrameId::new(0))); MAX_RANGES],
-        len: 0,
-    };
-    early::with(|early| early.ranges().iter().for_each(|&range| ranges.add(range)));
-    start::handover().ranges.of(Use::Reclaimable).for_each(|range| ranges.add(range));
+    for &(node, range) in NodeRanges::free().all() {
+        map_info(node, range).ok_or(FrameError::OutOfMemory)?;
+    }
+    // Again, since the words have taken a part.
+    let ranges = NodeRanges::free();
     let distance = |a: NodeId, b: NodeId| {
         let known = a.index() < topology.node_count() && b.index() < topology.node_count();
         if known { topology.distance(a, b) } else { u8::MAX }
     };
-    let memory = &ranges.items[..ranges.len];
+    let memory = ranges.all();
     let config = Config { memory, reserved: &[], distance: &distance, cores: topology.core_count() };
     let plan = Plan::new(&config)?;
     let mut reserved = [PhysRange::new(FrameId::new(0), FrameId::new(0)); percpu::MAX_NODES];
@@ -100,6 +115,30 @@ pub(crate) fn init() -> Result<(), FrameError> {
     // ORDER: Relaxed; read for reports only, after every core has been started by calls that order it.
     KEPT_BYTES.store(taken + kept, Ordering::Relaxed);
     Ok(())
+}
+
+/// Pages of [`INFO`] hold the words of so many frames.
+const INFO_FRAMES: u64 = early::PAGE / size_of::<FrameInfo>() as u64;
+
+/// Maps zeroed memory of the node for the words of a range's frames. `None` if there is none.
+fn map_info(node: NodeId, range: PhysRange) -> Option<()> {
+    let is_there = |page: u64| walk::lookup(VirtAddr::new(INFO.base + page * early::PAGE)).is_some();
+    let mut first = range.start.number() as u64 / INFO_FRAMES;
+    let mut end = (range.end.number() as u64).div_ceil(INFO_FRAMES);
+    // Neighbouring ranges share a page at most at each end.
+    while first < end && is_there(first) {
+        first += 1;
+    }
+    while first < end && is_there(end - 1) {
+        end -= 1;
+    }
+    if first == end {
+        return Some(());
+    }
+    let bytes = (end - first) * early::PAGE;
+    let at = early::take_near(node, bytes)?.as_u64();
+    let to = VirtAddr::new(INFO.base + first * early::PAGE);
+    paging::map(to, PhysRange::inside(at, at + bytes), Kind::Data)
 }
 
 /// Gives the core that runs this its own cache. Before its first allocation.

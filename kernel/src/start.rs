@@ -113,6 +113,9 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
             &mut page,
         )?;
     }
+    for region in [&layout::STACKS, &layout::DEVICES, &layout::INFO] {
+        tables.reserve(region, &mut page)?;
+    }
     early.relocate(DIRECT.base);
     percpu::IrqOff::with(|irq| irq.locks(|held| levels::EARLY.with(held, |slot, _| *slot = Some(early))));
     Some(tables)

@@ -6,6 +6,7 @@ mod frames;
 mod latency;
 mod place;
 mod signals;
+mod vm;
 
 use abi::boot::Params;
 use abi::exit::Exit;
@@ -68,6 +69,11 @@ const TABLE: &[Bench<Lab>] = &[
     signals::IPI_BCAST,
     signals::MAILBOX_RTT,
     signals::LOCK,
+    vm::MAP,
+    vm::UNMAP,
+    vm::PROTECT,
+    vm::FAULT,
+    vm::SCALE,
     latency::CAS,
     latency::MEMORY,
 ];

@@ -6,6 +6,7 @@ pub(crate) mod entry;
 pub(crate) mod io;
 pub(crate) mod ipi;
 pub(crate) mod paging;
+pub(crate) mod string;
 pub(crate) mod tables;
 pub(crate) mod trap;
 pub(crate) mod tsc;

@@ -42,6 +42,9 @@ impl Kind {
     }
 }
 
+/// Bytes that an entry of the root covers.
+const ROOT_ENTRY: u64 = 1 << 39;
+
 /// Where new page tables come from.
 pub(crate) type TableSource<'a> = &'a mut dyn FnMut() -> Option<PhysAddr>;
 
@@ -104,6 +107,21 @@ impl KernelTables {
             };
             virt += step;
             phys += step;
+        }
+        Some(())
+    }
+
+    /// Makes the tables that entries of the root lead to for a whole region, so that the root's upper half never changes afterwards: address
+    /// spaces copy it.
+    pub(crate) fn reserve(&mut self, region: &layout::Region, source: TableSource<'_>) -> Option<()> {
+        let mut at = region.base;
+        while at < region.base + region.size {
+            let mut mapper = self.mapper();
+            let entry = &mut mapper.level_4_table_mut()[VirtAddr::new(at).p4_index()];
+            if entry.is_unused() {
+                entry.set_addr(source()?, PageTableFlags::PRESENT | PageTableFlags::WRITABLE);
+            }
+            at += ROOT_ENTRY;
         }
         Some(())
     }

@@ -1,0 +1,234 @@
+//! Address spaces in the kernel: `mm::space` over the frame allocator, the direct map and the cores' translation caches.
+//!
+//! The upper half of every root is a copy of the kernel's, whose entries are all made during bring-up (`KernelTables::reserve`) and never
+//! change.
+
+use alloc::boxed::Box;
+use core::cell::Cell;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::ptr::{self, NonNull};
+
+use mm::frames::{Policy, Request};
+use mm::space::{Cx, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
+use mm::tlb::SpaceIds;
+use mm::virt::{PageId, PageRange, USER_PAGES};
+use mm::{FrameId, Order};
+use percpu::epoch::Retired;
+use percpu::{CoreId, Held, IrqOff, core_local, epoch};
+
+use crate::arch::{paging, string, tlb};
+use crate::layout::{DIRECT, INFO};
+use crate::{cores, machine, memory};
+
+/// The address spaces of this kernel.
+pub(crate) type Space = mm::space::Space<Physical>;
+
+/// Memory objects of this kernel.
+pub(crate) type Object = mm::space::Object<Physical>;
+
+static IDS: SpaceIds = SpaceIds::new();
+
+core_local! {
+    /// The space that faults of this core are about.
+    static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
+}
+
+/// All memory, through the direct map.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Physical;
+
+// SAFETY: the direct map shows every frame of the allocator for ever, in order, and `INFO` has a word for each.
+unsafe impl Memory for Physical {
+    #[inline(always)]
+    fn at(self, frame: FrameId) -> NonNull<u8> {
+        let at = (DIRECT.base + frame.address()) as *mut u8;
+        // SAFETY: an address of the upper half is not null.
+        unsafe { NonNull::new_unchecked(at) }
+    }
+
+    #[inline(always)]
+    fn info(self, frame: FrameId) -> &'static FrameInfo {
+        let at = (INFO.base as *const FrameInfo).wrapping_add(frame.number());
+        // SAFETY: mapped, zeroed and kept for every frame of the allocator (`memory::init`); the type is one atomic word.
+        unsafe { &*at }
+    }
+
+    #[inline(always)]
+    fn zero(self, frame: FrameId, order: Order) {
+        let words = order.frames() * mm::id::FRAME_BYTES / size_of::<u64>();
+        // SAFETY: the block is the caller's alone, and the direct map shows it.
+        unsafe { string::zero(self.at(frame).cast(), words) };
+    }
+
+    #[inline(always)]
+    fn copy(self, from: FrameId, to: FrameId) {
+        let words = mm::id::FRAME_BYTES / size_of::<u64>();
+        // SAFETY: two different frames, which the direct map shows; `to` is the caller's alone.
+        unsafe { string::copy(self.at(from).cast(), self.at(to).cast(), words) };
+    }
+}
+
+/// The frame allocator, on the core that has the witness.
+#[derive(Debug)]
+pub(crate) struct Tap<'a> {
+    irq: &'a IrqOff,
+}
+
+impl<'a> Tap<'a> {
+    /// Frames for this core.
+    #[inline(always)]
+    pub(crate) fn new(irq: &'a IrqOff) -> Self {
+        Self { irq }
+    }
+}
+
+/// # Safety
+/// 1. `table` is the first word of a page table that nobody can be looking at any more.
+unsafe fn give_table(table: NonNull<Retired>, held: &mut Held<'_, 0>) {
+    let address = table.addr().get() as u64 - DIRECT.base;
+    Tap::new(held).give(FrameId::containing(address), Order::FRAME);
+}
+
+impl Pool for Tap<'_> {
+    #[inline(always)]
+    fn take(&mut self, order: Order, policy: Policy) -> Result<FrameId, Shortage> {
+        let request = Request::policy(policy);
+        let got = memory::with(self.irq, |frames, cache| frames.get_from(cache, order, request));
+        got.map_err(|_| Shortage::Memory)
+    }
+
+    #[inline(always)]
+    fn give(&mut self, frame: FrameId, order: Order) {
+        let put = memory::with(self.irq, |frames, cache| frames.put(cache, frame, order));
+        put.expect("A3: a frame goes back as it was taken, once");
+    }
+
+    fn retire(&mut self, frame: FrameId) {
+        let link = Physical.at(frame).cast::<Retired>();
+        // SAFETY: the frame is a table that has been taken out and invalidated, so it is ours to write to.
+        unsafe { link.write(Retired::new()) };
+        // SAFETY: unlinked by whoever calls this (A2), valid until it is given back, retired once; cores that work are awake.
+        unsafe { epoch::retire(self.irq, link, give_table) };
+    }
+
+    fn split(&mut self, block: FrameId) {
+        let split = memory::with(self.irq, |frames, cache| frames.split(cache, block));
+        split.expect("A3: a space's own block can be split");
+    }
+
+    fn merge(&mut self, block: FrameId) -> bool {
+        memory::with(self.irq, |frames, cache| frames.merge(cache, block)).is_ok()
+    }
+}
+
+/// Runs one step of an operation on a space, and settles it: every core that has to know does when this returns.
+#[inline(always)]
+pub(crate) fn with<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut Cx<'_, Tap<'_>>) -> R) -> R {
+    let mut pending = Pending::new();
+    let result = f(&mut Cx::new(irq, &mut Tap::new(irq), &mut pending));
+    if !pending.is_empty() {
+        settle(irq, space, pending);
+    }
+    result
+}
+
+/// Tells the cores, then gives back.
+#[inline]
+pub(crate) fn settle(irq: &mut IrqOff, space: &Space, pending: Pending) {
+    if !pending.batch().is_empty() {
+        tlb::shootdown(irq, space.tlb(), pending.batch());
+    }
+    space.settle(&mut Tap::new(irq), pending);
+}
+
+/// Runs a restartable operation on a range to its end.
+///
+/// # Errors
+/// Those of the operation; what earlier steps have done stays.
+pub(crate) fn all<E>(
+    irq: &mut IrqOff,
+    space: &Space,
+    range: PageRange,
+    step: impl Fn(&mut Cx<'_, Tap<'_>>, PageRange) -> Result<Progress<PageId>, E>,
+) -> Result<(), E> {
+    let mut rest = range;
+    loop {
+        let Progress::More(at) = with(irq, space, |cx| step(cx, rest))? else { return Ok(()) };
+        let left = range.end().number() - at.number();
+        rest = PageRange::new(at, left).expect("a step that is not done has something left");
+    }
+}
+
+/// A space with its place in memory, which no core refers to any more when it ends. Dropping it keeps the space for ever.
+#[derive(Debug)]
+pub(crate) struct Owned(ManuallyDrop<Box<Space>>);
+
+impl Owned {
+    /// An empty space.
+    pub(crate) fn new() -> Option<Self> {
+        let features = machine::features();
+        let format = Format::new(features.nx, features.huge_1g);
+        let kernel = FrameId::containing(paging::kernel_root().as_u64());
+        let space = IrqOff::with(|irq| {
+            Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
+        });
+        Some(Self(ManuallyDrop::new(Box::new(space?))))
+    }
+
+    /// Makes it the space that this core's user half shows.
+    #[inline]
+    pub(crate) fn activate(&self, irq: &IrqOff) {
+        let space: &Space = self;
+        // SAFETY: the box stays where it is until `destroy`, which makes every core forget it, or for ever; its root's upper half is the
+        // kernel's.
+        unsafe { tlb::activate(irq, space.tlb()) };
+        CURRENT.owned(irq).set(ptr::from_ref(space));
+    }
+
+    /// Ends the space: on every core, then page by page.
+    pub(crate) fn destroy(mut self) {
+        let own = ptr::from_ref::<Space>(&self);
+        let drop_current = |held: &mut Held<'_, 0>| {
+            if CURRENT.owned(held).get() == own {
+                deactivate(held);
+            }
+        };
+        // The set is asked rather than all cores: who never ran it need not be disturbed.
+        let users = self.tlb().cores().snapshot();
+        users.iter().for_each(|core: CoreId| cores::call(core, drop_current));
+        IrqOff::with(|irq| {
+            tlb::forget(irq, self.tlb());
+            let whole = PageRange::new(PageId::new(0), USER_PAGES).expect("the user half is a range");
+            let unmapped = all(irq, &self, whole, |cx, range| self.unmap(cx, range));
+            unmapped.expect("the ends of the user half cut no region");
+        });
+        // SAFETY: nothing refers to the space any more, and `self` is not used again.
+        let space = unsafe { ManuallyDrop::take(&mut self.0) };
+        let closed = IrqOff::with(|irq| space.close(&mut Tap::new(irq)));
+        closed.map_err(|_| ()).expect("A1: an unmapped space is empty");
+    }
+}
+
+impl Deref for Owned {
+    type Target = Space;
+
+    #[inline(always)]
+    fn deref(&self) -> &Space {
+        &self.0
+    }
+}
+
+/// This core's user half shows nothing from now on.
+pub(crate) fn deactivate(irq: &IrqOff) {
+    CURRENT.owned(irq).set(ptr::null());
+    tlb::deactivate(irq);
+}
+
+/// The space that this core's user half shows.
+#[inline(always)]
+pub(crate) fn current(irq: &IrqOff) -> Option<&Space> {
+    // SAFETY: set by `Owned::activate`, and cleared on this core before the space goes (`Owned::destroy`); interrupts are off, so that the
+    // call that clears it does not come meanwhile.
+    unsafe { CURRENT.owned(irq).get().as_ref() }
+}
