@@ -6,6 +6,7 @@ mod frames;
 mod latency;
 mod place;
 mod signals;
+mod tlb;
 
 use abi::boot::Params;
 use abi::exit::Exit;
@@ -68,6 +69,7 @@ const TABLE: &[Bench<Lab>] = &[
     signals::IPI_BCAST,
     signals::MAILBOX_RTT,
     signals::LOCK,
+    tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,
 ];

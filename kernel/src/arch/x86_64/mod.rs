@@ -7,6 +7,7 @@ pub(crate) mod io;
 pub(crate) mod ipi;
 pub(crate) mod paging;
 pub(crate) mod tables;
+pub(crate) mod tlb;
 pub(crate) mod trap;
 pub(crate) mod tsc;
 pub(crate) mod walk;
