@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, paging, tsc};
+use crate::arch::{apic, entry, paging, tlb, tsc};
 use crate::{early, layout, machine, memory, stacks};
 
 /// Cores that have finished their set-up.
@@ -117,6 +117,7 @@ pub(crate) fn enter(core: CoreId) {
     // SAFETY: this is `core`, registered by `prepare`, and nothing core-local has been referred to before.
     unsafe { percpu::local::activate(core) };
     apic::enable();
+    tlb::enter();
     memory::enter(core);
     IrqOff::with(|irq| epoch::leave_idle(irq));
     if core == machine::boot_core() {
@@ -159,7 +160,22 @@ pub(crate) fn wait_for_all() -> Result<(), CoreId> {
     }
 }
 
-/// What a core does when there is nothing to do: serve its inbox, give back what has ripened, and sleep until somebody posts to it.
+/// Runs `turn` again and again, with interrupts on in between, until it says that it is over: how a core that is busy with a program
+/// looks to the others. For tests and benchmarks.
+///
+/// # Safety
+/// 1. Neither the caller nor whoever called it refers to core-local data, or relies on its staying as it is, across this call.
+pub(crate) unsafe fn expose(_: &mut Held<'_, 0>, mut turn: impl FnMut() -> bool) {
+    // The witness is borrowed for as long, so that nobody uses it while the handler has its own.
+    while turn() {
+        interrupts::enable();
+        core::hint::spin_loop();
+        interrupts::disable();
+    }
+}
+
+/// What a core does when there is nothing to do: serve its inbox, give back what has ripened, and sleep until somebody posts to it. A user
+/// space that is still loaded stays so, marked as not in use; `tlb::activate` goes on with it.
 pub(crate) fn idle() -> ! {
     let inbox = mailbox::INBOX.of(current()).expect("`enter` has set up this core's data");
     let cores = machine::topology().core_count();
@@ -169,6 +185,7 @@ pub(crate) fn idle() -> ! {
             epoch::leave_kernel(irq, cores);
             let resting = inbox.arm(irq, Rest::Halted);
             if resting {
+                tlb::rest(irq);
                 epoch::enter_idle(irq);
             }
             resting
@@ -180,6 +197,16 @@ pub(crate) fn idle() -> ! {
             IrqOff::with(|irq| epoch::leave_idle(irq));
         }
     }
+}
+
+/// Gives every core what it needs to take translations back from the others; `false` if there is not enough memory.
+pub(crate) fn equip(crew: &mut Crew) -> bool {
+    let missing = AtomicUsize::new(0);
+    crew.run(&all_online(), |held| {
+        // ORDER: Relaxed; the end of the call publishes it.
+        missing.fetch_add(usize::from(!tlb::equip(held)), Ordering::Relaxed);
+    });
+    missing.into_inner() == 0
 }
 
 /// Runs functions on many cores at once and waits for them: what tests and benchmarks need. Belongs to the core that made it.

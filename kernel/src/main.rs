@@ -24,6 +24,7 @@ mod arch;
 mod bench;
 mod cores;
 mod early;
+mod handmade;
 mod heap;
 mod layout;
 mod levels;

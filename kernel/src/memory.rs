@@ -223,6 +223,12 @@ impl Drop for Block {
 
 /// `count` values for good, on the calling core's node; `None` if there is not that much contiguous memory.
 pub(crate) fn array<T: Copy>(count: usize, value: T) -> Option<&'static mut [T]> {
+    array_of(count, |_| value)
+}
+
+/// As [`array`], each value by its index.
+pub(crate) fn array_of<T>(count: usize, value: impl Fn(usize) -> T) -> Option<&'static mut [T]> {
+    const { assert!(align_of::<T>() <= early::PAGE as usize) };
     let block = Block::new(Order::for_bytes(count * size_of::<T>())?)?;
     let at = block.start().cast::<T>();
     core::mem::forget(block);
@@ -230,7 +236,7 @@ pub(crate) fn array<T: Copy>(count: usize, value: T) -> Option<&'static mut [T]>
         // SAFETY: the block is large enough and frame aligned.
         let slot = unsafe { at.add(i) };
         // SAFETY: as above, and it is ours for good.
-        unsafe { slot.write(value) };
+        unsafe { slot.write(value(i)) };
     }
     // SAFETY: `count` initialised values that nobody else has and that are never given back.
     Some(unsafe { core::slice::from_raw_parts_mut(at, count) })

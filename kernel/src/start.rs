@@ -219,6 +219,10 @@ extern "C" fn boot_core(_: u64) -> ! {
     let Some(mut crew) = cores::Crew::new() else {
         give_up(Exit::NoMemory, format_args!("not enough memory to call every core at once"));
     };
+    if !cores::equip(&mut crew) {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the cores' shootdown requests"));
+    }
+    percpu::race::seed(params().seed);
     skew::check(&mut crew);
     run(crew)
 }

@@ -107,6 +107,13 @@ crate::core_local! {
     pub static INBOX: Inbox = Inbox::new();
 }
 
+/// Serves the inbox of the core that calls, for its interrupt handlers; see [`Inbox::serve_unless_armed`].
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn serve_unless_armed(irq: &mut IrqOff) -> usize {
+    INBOX.of(irq.core()).map_or(0, |inbox| inbox.serve_unless_armed(irq))
+}
+
 impl Inbox {
     const_fn! {
         /// An empty inbox whose owner runs.
@@ -152,12 +159,13 @@ impl Inbox {
         self.word.load(Ordering::Relaxed).addr() == Word::EMPTY.0
     }
 
-    /// Whether the owner has armed itself and has not served since: its loop serves when it wakes, nobody else has to.
-    #[must_use]
+    /// As [`Inbox::serve`], but leaves the inbox of an owner that has armed itself and not served since to the owner, who serves on waking.
+    /// For interrupt handlers of the owner's core.
     #[inline(always)]
-    pub fn is_armed(&self, _irq: &IrqOff) -> bool {
-        // ORDER: Relaxed: only the owner arms and disarms, and only the owner asks.
-        Word(self.word.load(Ordering::Relaxed).addr()).is_armed()
+    pub fn serve_unless_armed(&self, irq: &mut IrqOff) -> usize {
+        // ORDER: Relaxed: only the owner arms and disarms, and this is its core.
+        let word = Word(self.word.load(Ordering::Relaxed).addr());
+        if word.is_armed() { 0 } else { self.serve(irq) }
     }
 
     /// Delivers everything that has arrived, in order, and marks the owner as running. Returns the number of messages.

@@ -7,6 +7,7 @@ mod latency;
 mod place;
 mod signals;
 mod vm;
+mod tlb;
 
 use abi::boot::Params;
 use abi::exit::Exit;
@@ -74,6 +75,7 @@ const TABLE: &[Bench<Lab>] = &[
     vm::PROTECT,
     vm::FAULT,
     vm::SCALE,
+    tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,
 ];

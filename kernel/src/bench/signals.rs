@@ -49,19 +49,19 @@ const SPINNING: &str = "spinning";
 const CELL: usize = 16;
 const CELL_WARM_UP: u32 = 4;
 
-/// Keeps a target as the case wants it until `over` is set. Interrupts are on inside, although the caller's witness says otherwise: the
-/// only handler that can run is the one measured, which touches nothing but its core's counter.
-fn be_target(halted: bool, rests: &AtomicU64, over: &AtomicBool) {
+/// Keeps a target as the case wants it until `over` is set.
+fn be_target(held: &mut Held<'_, 0>, halted: bool, rests: &AtomicU64, over: &AtomicBool) {
     // ORDER: Acquire pairs with Release in `release_target`.
-    while !over.load(Ordering::Acquire) {
-        if halted {
-            // ORDER: Release pairs with Acquire in `await_rest`: what comes next is the instruction that sleeps.
-            rests.fetch_add(1, Ordering::Release);
-            interrupts::enable_and_hlt();
-        } else {
-            interrupts::enable();
-            core::hint::spin_loop();
-        }
+    let turn = || !over.load(Ordering::Acquire);
+    if !halted {
+        // SAFETY: a function that was sent to an idle core; nothing core-local is in use here.
+        return unsafe { cores::expose(held, turn) };
+    }
+    while turn() {
+        // ORDER: Release pairs with Acquire in `await_rest`: what comes next is the instruction that sleeps.
+        rests.fetch_add(1, Ordering::Release);
+        // As in `cores::expose`.
+        interrupts::enable_and_hlt();
         interrupts::disable();
     }
 }
@@ -99,7 +99,7 @@ fn with_target(
     lab.crew.run(&[source, target].into_iter().collect(), |held| {
         gate.pass(2);
         if held.core() == target {
-            return be_target(halted, &rests, &over);
+            return be_target(held, halted, &rests, &over);
         }
         let seen = Cell::new(0);
         measure(held, &|| {

@@ -35,6 +35,7 @@ mod nodes;
 mod pressure;
 mod protection;
 mod record;
+mod tlb;
 
 /// Bytes of a message: two sets of figures to compare.
 const MESSAGE: usize = 400;
@@ -118,6 +119,12 @@ const TESTS: &[Test] = &[
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
     test("heap.vectors", heap::vectors),
+    test("tlb.targeted", tlb::targeted),
+    test("tlb.switched_away", tlb::switched_away),
+    test("tlb.busy", tlb::busy),
+    test("tlb.storm", tlb::storm),
+    test("tlb.overflow", tlb::overflow),
+    test("tlb.freed_tables", tlb::freed_tables),
 ];
 
 /// Runs the selected tests and returns how the run ends.

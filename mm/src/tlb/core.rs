@@ -121,8 +121,9 @@ struct Slot {
 const NEVER: u64 = u64::MAX;
 
 impl Slot {
-    const FREE: Self =
-        Self { id: Cell::new(SpaceId::NONE), seen: Cell::new(NEVER), space: Cell::new(ptr::null()) };
+    const fn free() -> Self {
+        Self { id: Cell::new(SpaceId::NONE), seen: Cell::new(NEVER), space: Cell::new(ptr::null()) }
+    }
 
     /// Notes the generation; says whether translations may be of an older one.
     #[inline(always)]
@@ -152,7 +153,7 @@ impl CoreTlb {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            slots: [const { Slot::FREE }; SLOTS],
+            slots: [const { Slot::free() }; SLOTS],
             current: Cell::new(SLOTS),
             victim: Cell::new(0),
             asking: Cell::new(false),

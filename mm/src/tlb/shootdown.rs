@@ -113,8 +113,8 @@ unsafe fn deliver<M: Machine>(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     request.acknowledge();
 }
 
-/// The planted bug: acknowledges first, and invalidates afterwards. What the initiator's stack holds is copied before, so that the one
-/// thing wrong is the order.
+/// The planted bug: acknowledges at once, and leaves the invalidation to the core's next request or switch. Swapping the two alone would
+/// only show with freed tables: between them the core is in the kernel, which uses no translation of the user half there.
 ///
 /// # Safety
 /// 1. `node` is the node of a [`Request`] whose `job` points to a live `Job<M>`.
@@ -127,11 +127,14 @@ unsafe fn deliver<M: Machine>(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     let job = request.job.with(|own| unsafe { *own }).cast::<Job<'_, M>>();
     // SAFETY: as without the bug.
     let job = unsafe { &*job };
-    let (machine, target, batch) = (job.machine, request.target, *job.change.batch);
-    let change = Change { space: job.change.space, batch: &batch, generation: job.change.generation };
+    // The job is on the initiator's stack, which goes on with the acknowledgement.
+    let (machine, target, mut batch) = (job.machine, request.target, *job.change.batch);
+    let (space, generation) = (job.change.space, job.change.generation);
     request.acknowledge();
     race_point!("tlb.early-ack");
-    machine.own(target, held).answer(&change);
+    // The changes before this one, which the last request has left: all of them.
+    batch.add_all();
+    machine.own(target, held).answer(&Change { space, batch: &batch, generation: generation - 1 });
 }
 
 /// Takes back what the batch names, on every core: when it returns, no core uses a translation of it, nor will.

@@ -40,6 +40,13 @@ pub(crate) fn publish_root(root: PhysAddr) {
     KERNEL_ROOT.store(root.as_u64(), Ordering::Release);
 }
 
+/// The root of the kernel's own tables.
+#[inline(always)]
+pub(super) fn kernel_root() -> u64 {
+    // ORDER: Relaxed; constant since before another core ran (`publish_root`).
+    KERNEL_ROOT.load(Ordering::Relaxed)
+}
+
 /// Leaves the loader's page tables and stack and continues in `continue_at(argument)`.
 ///
 /// # Safety

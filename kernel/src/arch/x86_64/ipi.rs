@@ -1,7 +1,7 @@
 //! The inter-processor interrupt: it only makes its target look at its inbox.
 
 use percpu::sync::atomic::{AtomicU64, Ordering};
-use percpu::{CoreId, CoreSet, Pinned, core_local};
+use percpu::{CoreId, CoreSet, IrqOff, core_local, mailbox};
 
 use super::apic;
 use crate::machine;
@@ -33,14 +33,19 @@ pub(crate) fn taken(core: CoreId) -> u64 {
     TAKEN.of(core).map_or(0, |count| count.load(Ordering::Acquire))
 }
 
-/// Called by `irq_ipi` with interrupts off. The interrupted code serves the inbox: it sleeps, or it looks before it sleeps.
+/// Called by `irq_ipi`. A core that was busy answers at once: it may run a program that never enters the kernel by itself. The idle loop
+/// answers after its sleep, because it has more to do on waking.
+///
+/// The handler may serve, although what it delivers takes locks and uses core-local data: interrupts are on only where no [`IrqOff`] is in
+/// use, that is in user mode, in the idle loop's sleep and in `cores::expose`. So nothing that needs one was interrupted halfway.
 pub(super) extern "C" fn on_ipi() {
-    // SAFETY: an interrupt handler stays on the core it was taken on.
-    let pin = unsafe { Pinned::assume() };
-    let count = TAKEN.local(&pin);
+    // SAFETY: the CPU turned interrupts off when it took this one, and `irq_ipi` returns with them as they were.
+    let mut irq = unsafe { IrqOff::assume() };
+    let count = TAKEN.local(&irq);
     // ORDER: Relaxed; this core is the only writer.
     let before = count.load(Ordering::Relaxed);
     // ORDER: Release pairs with Acquire in `taken`.
     count.store(before + 1, Ordering::Release);
     apic::end_of_interrupt();
+    mailbox::serve_unless_armed(&mut irq);
 }

@@ -8,6 +8,7 @@ pub(crate) mod ipi;
 pub(crate) mod paging;
 pub(crate) mod string;
 pub(crate) mod tables;
+pub(crate) mod tlb;
 pub(crate) mod trap;
 pub(crate) mod tsc;
 pub(crate) mod walk;
