@@ -26,6 +26,7 @@ mod apic;
 mod bed;
 mod calls;
 mod clock;
+mod convert;
 mod cores;
 mod epoch;
 mod footprint;
@@ -110,6 +111,7 @@ const TESTS: &[Test] = &[
     test("frames.each_core", frames::each_core),
     test("frames.cross_core", frames::cross_core),
     test("frames.errors", frames::errors),
+    test("frames.split_merge", convert::split_merge),
     test("frames.nodes", nodes::policies),
     test("frames.fallback", nodes::fallback),
     test("frames.zones", nodes::zones),
