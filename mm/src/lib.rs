@@ -4,6 +4,7 @@
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
 //! * [`heap`]: allocation of any size for cold paths.
 //! * [`virt`]: virtual pages and ranges of them.
+//! * [`user`]: addresses that a user program has named, and the check that makes them usable.
 //!
 //! `unsafe` is confined to the placing of tables in memory that the caller gives, and to the heap.
 #![cfg_attr(not(test), no_std)]
@@ -17,6 +18,7 @@ mod error;
 pub mod frames;
 pub mod heap;
 pub mod id;
+pub mod user;
 pub mod virt;
 
 pub use error::FrameError;
