@@ -6,6 +6,7 @@ mod frames;
 mod latency;
 mod place;
 mod signals;
+mod usercopy;
 
 use abi::boot::Params;
 use abi::exit::Exit;
@@ -64,6 +65,8 @@ const TABLE: &[Bench<Lab>] = &[
     frames::FREE,
     frames::PAIR,
     frames::CHURN,
+    usercopy::COPY,
+    usercopy::FAULT,
     signals::IPI_ONE,
     signals::IPI_BCAST,
     signals::MAILBOX_RTT,

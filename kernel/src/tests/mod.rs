@@ -36,6 +36,7 @@ mod nodes;
 mod pressure;
 mod protection;
 mod record;
+mod usercopy;
 
 /// Bytes of a message: two sets of figures to compare.
 const MESSAGE: usize = 400;
@@ -117,6 +118,12 @@ const TESTS: &[Test] = &[
     test("frames.zones", nodes::zones),
     test("frames.exhaust", pressure::exhaust),
     test("frames.storm", pressure::storm),
+    test("usercopy.copies", usercopy::copies),
+    test("usercopy.values", usercopy::values),
+    test("usercopy.boundaries", usercopy::boundaries),
+    test("usercopy.claims", usercopy::claims),
+    test("usercopy.resolved", usercopy::resolved),
+    test("usercopy.unmapped", usercopy::unmapped),
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
     test("heap.vectors", heap::vectors),
