@@ -198,6 +198,11 @@ impl Block {
         Some(Self { frame: frame.ok()?, order })
     }
 
+    /// The block's first frame.
+    pub(crate) fn frame(&self) -> FrameId {
+        self.frame
+    }
+
     /// The block's first byte in the direct map.
     pub(crate) fn start(&self) -> *mut u8 {
         layout::direct(PhysAddr::new(self.frame.address())).as_mut_ptr()

@@ -19,7 +19,7 @@ use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
-use crate::arch::{cpu, tsc};
+use crate::arch::{cpu, tsc, usercopy};
 use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
@@ -68,6 +68,7 @@ pub(crate) extern "C" fn boot_main() -> ! {
     let handover = HANDOVER.call_once(|| handover);
     machine::set_features(cpu::Features::read());
     cpu::protect(machine::features());
+    usercopy::choose(machine::features());
     match loader::processors() {
         Ok((boot, list)) => machine::set_processors(boot, list, handover.direct_map),
         Err(missing) => {

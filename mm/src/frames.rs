@@ -12,6 +12,7 @@
 mod bits;
 mod cache;
 mod chunk;
+mod convert;
 mod index;
 #[cfg(all(test, loom))]
 mod models;

@@ -5,6 +5,7 @@
 //! * [`heap`]: allocation of any size for cold paths.
 //! * [`tlb`]: which core may hold translations of which space, and how they are taken back.
 //! * [`virt`]: virtual pages and ranges of them.
+//! * [`user`]: addresses that a user program has named, and the check that makes them usable.
 //!
 //! `unsafe` is confined to the placing of tables in memory that the caller gives, the heap, and messages between cores.
 #![cfg_attr(not(test), no_std)]
@@ -21,6 +22,7 @@ pub mod id;
 #[cfg(not(loom))]
 pub mod space;
 pub mod tlb;
+pub mod user;
 pub mod virt;
 
 pub use error::FrameError;

@@ -4,7 +4,8 @@
 //! aligned and where the request said; a refusal is justified by the model; a wrong free gets the error that the model
 //! names. At the end everything is freed and the machine must be as new.
 //!
-//! A planted bug that this catches: let `Word::take_block` forget to clear the taken bits, or `Span::release` skip `publish`.
+//! Planted bugs that this catches: let `Word::take_block` forget to clear the taken bits, `Span::release` skip `publish`, `Chunk::allot`
+//! leave `free` as it was, `Frames::merge` keep the slot that has the chunk reserved.
 #![cfg(not(loom))]
 
 use mm::frames::{Config, Plan, Policy, Request};
@@ -61,6 +62,8 @@ enum Step {
     Put { core: usize, pick: usize },
     PutWrong { core: usize, frame: usize, order: u8 },
     Twice { core: usize, other: usize, pick: usize },
+    Split { core: usize, pick: usize },
+    Merge { core: usize, pick: usize },
     Drain { core: usize },
 }
 
@@ -91,6 +94,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..4, 0usize..30_000, 0u8..11)
             .prop_map(|(core, frame, order)| Step::PutWrong { core, frame, order }),
         2 => (0usize..4, 0usize..4, any::<usize>()).prop_map(|(core, other, pick)| Step::Twice { core, other, pick }),
+        1 => (0usize..4, any::<usize>()).prop_map(|(core, pick)| Step::Split { core, pick }),
+        1 => (0usize..4, any::<usize>()).prop_map(|(core, pick)| Step::Merge { core, pick }),
         1 => (0usize..4).prop_map(|core| Step::Drain { core }),
     ]
 }
@@ -153,6 +158,32 @@ impl Model {
             && starts
                 .filter(|&start| zone(start) && node(self.managed[&start]))
                 .any(|start| self.free.range(start..start + size).count() == size)
+    }
+
+    /// Chunks of which every frame is allocated on its own.
+    fn single_chunks(&self) -> Vec<usize> {
+        let mut counts = BTreeMap::new();
+        for &frame in self.blocks.iter().filter(|&(_, &order)| order == 0).map(|(frame, _)| frame) {
+            *counts.entry(frame / 512).or_insert(0) += 1;
+        }
+        counts.into_iter().filter(|&(_, count)| count == 512).map(|(chunk, _)| chunk * 512).collect()
+    }
+
+    /// Why the chunk cannot be merged, by its first frame that is not a block of its own.
+    fn judge_merge(&self, chunk: usize) -> FrameError {
+        if self.blocks.get(&chunk).is_some_and(|&order| order >= 9) {
+            return FrameError::WrongOrder;
+        }
+        let mut frame = chunk;
+        loop {
+            match self.blocks.get(&frame) {
+                Some(0) => frame += 1,
+                // The head of a block looks like a single frame; the one after it does not.
+                Some(_) => return FrameError::WrongOrder,
+                None if self.managed.contains_key(&frame) => return FrameError::DoubleFree,
+                None => return FrameError::Foreign,
+            }
+        }
     }
 
     fn judge(&self, frame: usize, order: u8) -> FrameError {
@@ -262,7 +293,51 @@ fn act<'m>(frames: &Frames<'m>, caches: &mut [CoreCache<'m>], model: &mut Model,
             model.blocks.remove(&frame);
             model.free.extend(frame..frame + (1 << order));
         }
+        Step::Split { core, pick } => split(frames, &mut caches[core], model, pick),
+        Step::Merge { core, pick } => merge(frames, caches, model, (core, pick)),
         Step::Drain { core } => frames.drain(&mut caches[core]),
+    }
+}
+
+/// Splits a block of a chunk, or is refused for a block of another order.
+fn split<'m>(frames: &Frames<'m>, cache: &mut CoreCache<'m>, model: &mut Model, pick: usize) {
+    let huge: Vec<_> =
+        model.blocks.iter().filter(|&(_, &order)| order == 9).map(|(&frame, _)| frame).collect();
+    if let Some(&frame) = huge.get(pick % huge.len().max(1)) {
+        assert_eq!(frames.split(cache, FrameId::new(frame)), Ok(()));
+        model.blocks.extend((frame..frame + 512).map(|frame| (frame, 0)));
+    } else if let Some((&frame, &order)) = model.blocks.iter().nth(pick % model.blocks.len().max(1)) {
+        let wrong = if frame.is_multiple_of(512) { FrameError::WrongOrder } else { FrameError::Interior };
+        assert_eq!(frames.split(cache, FrameId::new(frame)), Err(wrong), "F{frame:#x} O{order}");
+    }
+}
+
+/// Merges a chunk of single frames, once nobody else holds it; or is refused for any other chunk.
+fn merge<'m>(
+    frames: &Frames<'m>,
+    caches: &mut [CoreCache<'m>],
+    model: &mut Model,
+    (core, pick): (usize, usize),
+) {
+    let single = model.single_chunks();
+    if let Some(&chunk) = single.get(pick % single.len().max(1)) {
+        let mut done = frames.merge(&mut caches[core], FrameId::new(chunk));
+        if done == Err(FrameError::Held) {
+            caches.iter_mut().for_each(|cache| frames.drain(cache));
+            done = frames.merge(&mut caches[core], FrameId::new(chunk));
+        }
+        assert_eq!(done, Ok(()), "F{chunk:#x}");
+        (chunk..chunk + 512).for_each(|frame| {
+            model.blocks.remove(&frame);
+        });
+        model.blocks.insert(chunk, 9);
+    } else if let Some((&frame, _)) = model.blocks.iter().nth(pick % model.blocks.len().max(1)) {
+        let chunk = frame / 512 * 512;
+        // A later part of a block of several chunks: the block does not start here.
+        let interior =
+            model.blocks.range(..chunk).next_back().is_some_and(|(&at, &order)| at + (1 << order) > chunk);
+        let expected = if interior { FrameError::Interior } else { model.judge_merge(chunk) };
+        assert_eq!(frames.merge(&mut caches[core], FrameId::new(chunk)), Err(expected), "F{chunk:#x}");
     }
 }
 

@@ -73,6 +73,12 @@ fn worker<'m>(
                 assert_eq!(frames.put(cache, frame, order), Ok(()), "{frame:?} {order:?}");
             }
         }
+        if prng.bits().is_multiple_of(64)
+            && let Some(at) = live.iter().position(|&(_, order)| order == Order::HUGE)
+        {
+            let block = live.swap_remove(at).0;
+            live.extend(convert(frames, arena, cache, block, prng.bits()));
+        }
         if prng.bits().is_multiple_of(4096) {
             frames.drain(cache);
         }
@@ -82,6 +88,44 @@ fn worker<'m>(
         assert_eq!(frames.put(cache, frame, order), Ok(()));
     }
     frames.drain(cache);
+}
+
+/// Splits a block, and merges it again: at once, or after some of its frames have gone back and others, perhaps the same, have come
+/// instead. Returns what the thread has then.
+fn convert<'m>(
+    frames: &Frames<'m>,
+    arena: &Arena,
+    cache: &mut CoreCache<'m>,
+    block: FrameId,
+    bits: u64,
+) -> Vec<(FrameId, Order)> {
+    let owner = u8::try_from(cache.core().raw() + 1).expect("few threads");
+    let missing = usize::try_from(bits % 7).expect("small");
+    assert_eq!(frames.split(cache, block), Ok(()));
+    let all = (block.number()..block.number() + Order::HUGE.frames()).map(FrameId::new);
+    for frame in all.clone().take(missing) {
+        arena.release(frame, Order::FRAME);
+        assert_eq!(frames.put(cache, frame, Order::FRAME), Ok(()));
+    }
+    let mut blocks: Vec<_> = all.skip(missing).collect();
+    for _ in 0..missing {
+        if let Ok(frame) = frames.get(cache, Order::FRAME) {
+            arena.claim(frame, Order::FRAME, owner);
+            blocks.push(frame);
+        }
+    }
+    let chunk = PhysRange::new(block, FrameId::new(block.number() + Order::HUGE.frames()));
+    let inside = |frame: &FrameId| chunk.contains(*frame);
+    let whole = blocks.iter().filter(|frame| inside(frame)).count() == Order::HUGE.frames();
+    // Otherwise the missing frames may be another thread's, which breaks the contract.
+    let merged = whole.then(|| frames.merge(cache, block));
+    assert!(matches!(merged, None | Some(Ok(()) | Err(FrameError::Held))), "{block:?} {merged:?}");
+    let merged = merged == Some(Ok(()));
+    if merged {
+        blocks.retain(|frame| !inside(frame));
+    }
+    let singles = blocks.into_iter().map(|frame| (frame, Order::FRAME));
+    singles.chain(merged.then_some((block, Order::HUGE))).collect()
 }
 
 fn stress(threads: u16, chunks: usize, steps: usize, max_order: u8) {

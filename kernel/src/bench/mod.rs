@@ -8,6 +8,7 @@ mod place;
 mod signals;
 mod vm;
 mod tlb;
+mod usercopy;
 
 use abi::boot::Params;
 use abi::exit::Exit;
@@ -66,6 +67,8 @@ const TABLE: &[Bench<Lab>] = &[
     frames::FREE,
     frames::PAIR,
     frames::CHURN,
+    usercopy::COPY,
+    usercopy::FAULT,
     signals::IPI_ONE,
     signals::IPI_BCAST,
     signals::MAILBOX_RTT,

@@ -26,6 +26,7 @@ mod apic;
 mod bed;
 mod calls;
 mod clock;
+mod convert;
 mod cores;
 mod epoch;
 mod footprint;
@@ -36,6 +37,7 @@ mod pressure;
 mod protection;
 mod record;
 mod tlb;
+mod usercopy;
 
 /// Bytes of a message: two sets of figures to compare.
 const MESSAGE: usize = 400;
@@ -111,11 +113,18 @@ const TESTS: &[Test] = &[
     test("frames.each_core", frames::each_core),
     test("frames.cross_core", frames::cross_core),
     test("frames.errors", frames::errors),
+    test("frames.split_merge", convert::split_merge),
     test("frames.nodes", nodes::policies),
     test("frames.fallback", nodes::fallback),
     test("frames.zones", nodes::zones),
     test("frames.exhaust", pressure::exhaust),
     test("frames.storm", pressure::storm),
+    test("usercopy.copies", usercopy::copies),
+    test("usercopy.values", usercopy::values),
+    test("usercopy.boundaries", usercopy::boundaries),
+    test("usercopy.claims", usercopy::claims),
+    test("usercopy.resolved", usercopy::resolved),
+    test("usercopy.unmapped", usercopy::unmapped),
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
     test("heap.vectors", heap::vectors),

@@ -245,6 +245,24 @@ impl Chunk {
         }
     }
 
+    /// Makes every frame an allocated block of its own: the chunk was one allocated block.
+    pub(crate) fn allot(&self) {
+        for word in &self.words {
+            word.set_cont(0);
+            word.set_local(0);
+            // ORDER: Relaxed: as in `split`; the chunk's state publishes it.
+            word.free.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The first frame that is not an allocated block of its own, by word and bit.
+    pub(crate) fn first_not_single(&self) -> Option<(usize, usize)> {
+        self.words.iter().enumerate().find_map(|(index, word)| {
+            let other = word.open_frames() | word.local() | word.cont();
+            (other != 0).then(|| (index, other.trailing_zeros() as usize))
+        })
+    }
+
     /// The word with this index; the index is cut to the chunk.
     #[inline(always)]
     pub(crate) fn word(&self, index: usize) -> &Word {

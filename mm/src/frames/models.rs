@@ -7,12 +7,15 @@
 //! `promote` (`two_frees_complete_a_chunk`), `Chunk::give_open` first word first (`a_word_is_reused_while_its_block_is_freed`),
 //! `Index::unmark` without its second look (`the_upper_level_keeps_up`), `Word::collect` that stores 0 instead of clearing what it
 //! read (`a_free_meets_a_collection_of_its_word`), `Span::reserve` that stores instead of exchanging
-//! (`two_cores_want_the_last_pooled_chunk`).
+//! (`two_cores_want_the_last_pooled_chunk`), `Span::split_huge` that publishes `Pooled` before it writes the words
+//! (`a_split_meets_another_core_that_looks_for_frames`) or that compares without claiming (`two_splits_of_one_block_race`),
+//! `Frames::merge` that stores its state without a reservation (`a_merge_meets_another_core_that_looks_for_frames`).
 
 use super::index::Index;
 use super::span::Span;
 use super::{Config, CoreCache, Frames, Plan};
-use crate::id::{CHUNK_FRAMES, FrameId, Order, PhysRange};
+use crate::error::FrameError;
+use crate::id::{CHUNK_FRAMES, CHUNK_ORDER, FrameId, Order, PhysRange};
 use loom::thread;
 use percpu::sync::atomic::AtomicU64;
 use percpu::{CoreId, NodeId};
@@ -197,6 +200,114 @@ fn two_frees_of_one_frame_race() {
         let there = thread.join().expect("no panic");
         assert!(here.is_ok() != there.is_ok(), "{here:?} {there:?}");
         check(&frames, CHUNK_FRAMES);
+    });
+}
+
+/// The memory of a split block is published whole: another core that finds a frame of it, freed meanwhile, finds no other.
+#[test]
+fn a_split_meets_another_core_that_looks_for_frames() {
+    model(2, || {
+        let frames = machine(1);
+        let mut mine = cache(0);
+        let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
+        let other = Arc::clone(&frames);
+        let thread = thread::spawn(move || {
+            let mut cache = cache(1);
+            let got = other.get(&mut cache, order(0));
+            other.drain(&mut cache);
+            got
+        });
+        assert_eq!(frames.split(&mut mine, block), Ok(()));
+        let last = FrameId::new(block.number() + CHUNK_FRAMES - 1);
+        assert_eq!(frames.put(&mut mine, last, order(0)), Ok(()));
+        let got = thread.join().expect("no panic");
+        assert!(got.is_err() || got == Ok(last), "{got:?} is not free");
+        frames.drain(&mut mine);
+        check(&frames, usize::from(got.is_err()));
+    });
+}
+
+/// A free that is over, as far as its frame is concerned, still lifts the chunk while the frame's new owner merges.
+#[test]
+fn a_merge_meets_a_free_that_lifts_the_chunk() {
+    model(3, || {
+        let frames = machine(1);
+        let mut mine = cache(0);
+        let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
+        assert_eq!(frames.split(&mut mine, block), Ok(()));
+        let other = Arc::clone(&frames);
+        let thread = thread::spawn(move || other.put(&mut cache(1), block, order(0)));
+        // Before the frame is this core's there is nothing that it might merge.
+        let early = frames.get(&mut mine, order(0));
+        frames.drain(&mut mine);
+        if early.is_ok() {
+            assert_eq!(frames.merge(&mut mine, block), Ok(()));
+        }
+        assert_eq!(thread.join().expect("no panic"), Ok(()));
+        if early.is_err() {
+            assert_eq!(frames.get(&mut mine, order(0)), Ok(block));
+            assert_eq!(frames.merge(&mut mine, block), Ok(()));
+        }
+        assert_eq!(frames.put(&mut mine, block, CHUNK_ORDER), Ok(()));
+        frames.drain(&mut mine);
+        check(&frames, CHUNK_FRAMES);
+    });
+}
+
+/// Another core has seen a free frame and wants to reserve the chunk, when the frame's new owner merges.
+#[test]
+fn a_merge_meets_another_core_that_looks_for_frames() {
+    model(3, || {
+        let frames = machine(1);
+        let mut mine = cache(0);
+        let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
+        assert_eq!(frames.split(&mut mine, block), Ok(()));
+        assert_eq!(frames.put(&mut mine, block, order(0)), Ok(()));
+        let other = Arc::clone(&frames);
+        let thread = thread::spawn(move || {
+            let mut cache = cache(1);
+            let got = other.get(&mut cache, order(0));
+            other.drain(&mut cache);
+            got
+        });
+        let got = frames.get(&mut mine, order(0));
+        frames.drain(&mut mine);
+        let early = got.map(|_| frames.merge(&mut mine, block));
+        let theirs = thread.join().expect("no panic");
+        assert!(got.is_err() || theirs.is_err(), "both have {got:?}");
+        match early {
+            Ok(Ok(())) => {}
+            // Now everything is this core's, whichever got the frame, unless nobody did.
+            Err(_) if theirs.is_err() => assert_eq!(frames.get(&mut mine, order(0)), Ok(block)),
+            Err(_) | Ok(Err(FrameError::Held)) => {}
+            Ok(Err(error)) => panic!("{error}"),
+        }
+        if early != Ok(Ok(())) {
+            assert_eq!(frames.merge(&mut mine, block), Ok(()));
+        }
+        assert_eq!(frames.put(&mut mine, block, CHUNK_ORDER), Ok(()));
+        frames.drain(&mut mine);
+        check(&frames, CHUNK_FRAMES);
+    });
+}
+
+/// Of two cores that both take themselves for the owner of a block, one splits it.
+#[test]
+fn two_splits_of_one_block_race() {
+    model(3, || {
+        let frames = machine(1);
+        let mut mine = cache(0);
+        let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
+        let other = Arc::clone(&frames);
+        let thread = thread::spawn(move || other.split(&mut cache(1), block));
+        let here = frames.split(&mut mine, block);
+        if here.is_ok() {
+            assert_eq!(frames.put(&mut mine, block, order(0)), Ok(()));
+        }
+        let there = thread.join().expect("no panic");
+        assert!(here.is_ok() != there.is_ok(), "{here:?} {there:?}");
+        frames.drain(&mut mine);
+        check(&frames, usize::from(here.is_ok()));
     });
 }
 

@@ -297,6 +297,17 @@ impl<'m> Span<'m> {
         self.whole.set_bits(word, bits);
     }
 
+    /// Makes an allocated block of one chunk into single allocated frames, in a pooled chunk of which nothing is free; says whether
+    /// it was that. While the words are written nobody looks at them: the state is `Held`, and in no magazine.
+    pub(crate) fn split_huge(&self, offset: usize) -> bool {
+        let ours = self.change(offset, State::Huge(CHUNK_ORDER), State::Held);
+        if ours {
+            self.chunk(offset).allot();
+            self.set_state(offset, State::Pooled(Level::NONE));
+        }
+        ours
+    }
+
     /// Frees a block of a chunk or more.
     pub(crate) fn put_huge(&self, offset: usize, frame: FrameId, order: Order) -> Result<(), FrameError> {
         if !self.change(offset, State::Huge(order), State::Unsplit) {

@@ -9,6 +9,8 @@
 //! | `Unsplit` (its bits taken from the whole index) | `Huge` | the core that took the bits |
 //! | `Huge` | `Unsplit`, `Held` | the core that frees the block |
 //! | `Held` | `Huge`, `Unsplit` | the core whose magazine holds the chunk |
+//! | `Huge` of one chunk | `Held`, then `Pooled` of level 0 | the owner of the block, who splits it, by compare-exchange |
+//! | `Reserved` | `Huge` of one chunk | the reserving core, whose caller owns every frame and merges them |
 
 use super::bits::Level;
 use crate::id::Order;
@@ -26,7 +28,7 @@ pub(crate) enum State {
     Unsplit,
     /// The head of an allocated block of a chunk or more.
     Huge(Order),
-    /// A free chunk in a core's magazine.
+    /// A free chunk in a core's magazine, or a block that is being split.
     Held,
     /// Split; only this core allocates from it.
     Reserved(CoreId),

@@ -6,6 +6,10 @@ use percpu::topology::cpuid::Registers;
 use raw_cpuid::{CpuId, CpuIdReaderNative};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
+/// Fast short `rep movsb` (SDM volume 2, CPUID: leaf 7, EDX bit 4), for which `raw-cpuid` has no name.
+const FSRM_LEAF: u32 = 7;
+const FSRM: u32 = 1 << 4;
+
 /// CPU features that the kernel acts on or reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Features {
@@ -22,6 +26,8 @@ pub(crate) struct Features {
     pub(crate) tsc_deadline: bool,
     pub(crate) monitor: bool,
     pub(crate) fsgsbase: bool,
+    pub(crate) erms: bool,
+    pub(crate) fsrm: bool,
     pub(crate) hypervisor: bool,
 }
 
@@ -43,6 +49,8 @@ impl Features {
             features.umip = info.has_umip();
             features.invpcid = info.has_invpcid();
             features.fsgsbase = info.has_fsgsbase();
+            features.erms = info.has_rep_movsb_stosb();
+            features.fsrm = leaf(FSRM_LEAF, 0).edx & FSRM != 0;
         }
         if let Some(info) = id.get_extended_processor_and_feature_identifiers() {
             features.nx = info.has_execute_disable();
@@ -71,6 +79,8 @@ impl Features {
             ("tsc_deadline", self.tsc_deadline),
             ("monitor", self.monitor),
             ("fsgsbase", self.fsgsbase),
+            ("erms", self.erms),
+            ("fsrm", self.fsrm),
             ("hypervisor", self.hypervisor),
         ]
         .into_iter()
@@ -105,7 +115,7 @@ pub(crate) fn protect(features: &Features) {
     cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
     cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
     cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
-    // SAFETY: every bit was found in CPUID, and no user mapping exists that the kernel would touch.
+    // SAFETY: every bit was found in CPUID, and the kernel touches user memory only where `usercopy` opens it.
     unsafe { Cr4::update(|flags| flags.insert(cr4)) };
 }
 

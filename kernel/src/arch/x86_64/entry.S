@@ -122,3 +122,50 @@ irq_ipi:
     pop rcx
     pop rax
     iretq
+
+# irq_page_fault: the page fault. Only what a C function may clobber is saved, for the handler mostly resolves the fault.
+#   in: the interrupt frame and the error code.  GS: the kernel's.  IF: clear.  AC: the interrupted code's, hence cleared here.
+#   out: returns to where the frame says, which the handler may have changed; or goes on to trap_common, with every register and CR2 as
+#   the fault left them.
+#   stack: the interrupted one, no IST. The kernel faults legitimately only where it touches user memory, on its core's own stack with
+#   room to spare; from user mode the CPU has switched to it. Any other fault ends the run, and one for want of a stack becomes a
+#   double fault, which has a stack of its own.
+#   6 words by the CPU, 9 and one of padding here leave the stack aligned to 16.
+.balign 64
+.global irq_page_fault
+irq_page_fault:
+    push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    mov rdi, rsp
+    mov rsi, cr2
+    push rax
+    cld
+    cmp byte ptr [rip + {smap}], 0
+    je irq_page_fault_closed
+    clac
+irq_page_fault_closed:
+    call {on_page_fault}
+    test eax, eax
+    pop r11
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rax
+    jnz irq_page_fault_report
+    add rsp, {word}
+    iretq
+irq_page_fault_report:
+    push {page_fault}
+    jmp trap_common

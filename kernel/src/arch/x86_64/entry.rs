@@ -6,7 +6,7 @@ use core::mem::offset_of;
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::{ipi, trap};
+use super::{ipi, page_fault, tables, trap, usercopy};
 
 global_asm!(
     include_str!("entry.S"),
@@ -16,6 +16,10 @@ global_asm!(
     mp_extra = const offset_of!(limine::mp::Cpu, extra),
     trap_dispatch = sym trap::trap_dispatch,
     on_ipi = sym ipi::on_ipi,
+    on_page_fault = sym page_fault::on_page_fault,
+    page_fault = const tables::vector::PAGE_FAULT,
+    smap = sym usercopy::SMAP,
+    word = const size_of::<u64>(),
 );
 
 unsafe extern "C" {
@@ -23,6 +27,7 @@ unsafe extern "C" {
     fn entry_core(info: &limine::mp::Cpu) -> !;
     static trap_stubs: [[u8; STUB_BYTES]; 256];
     fn irq_ipi();
+    fn irq_page_fault();
 }
 
 /// Distance between two stubs, as `.balign 16` in `entry.S` sets it.
@@ -70,4 +75,9 @@ pub(super) fn trap_stub(vector: u8) -> u64 {
 /// Address of the entry of the inter-processor interrupt.
 pub(super) fn ipi_stub() -> u64 {
     irq_ipi as *const () as u64
+}
+
+/// Address of the entry of the page fault.
+pub(super) fn page_fault_stub() -> u64 {
+    irq_page_fault as *const () as u64
 }

@@ -146,6 +146,7 @@ fn build_idt() -> [Gate; 256] {
         let vector = index as u8;
         let address = match vector {
             vector::IPI => entry::ipi_stub(),
+            vector::PAGE_FAULT => entry::page_fault_stub(),
             _ => entry::trap_stub(vector),
         };
         let ist = IST_VECTORS.iter().position(|&v| v == vector).map_or(0, |slot| slot as u8 + 1);
