@@ -8,6 +8,8 @@ use core::cell::Cell;
 use percpu::{IrqOff, core_local};
 use x86_64::VirtAddr;
 
+use crate::spaces;
+
 /// What was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -59,7 +61,7 @@ pub(crate) enum Resolution {
 pub(crate) type Resolver = fn(&mut IrqOff, VirtAddr, Access) -> Resolution;
 
 core_local! {
-    /// Who resolves this core's faults; nobody while no address space is current.
+    /// Who resolves this core's faults in place of the active space: what tests of the path itself set.
     static RESOLVER: Cell<Option<Resolver>> = Cell::new(None);
 }
 
@@ -73,6 +75,6 @@ pub(crate) fn set_resolver(irq: &IrqOff, resolver: Option<Resolver>) -> Option<R
 pub(crate) fn resolve(irq: &mut IrqOff, address: VirtAddr, access: Access) -> Resolution {
     match RESOLVER.owned(irq).get() {
         Some(resolver) => resolver(irq, address, access),
-        None => Resolution::Refused,
+        None => spaces::fault(irq, address, access),
     }
 }

@@ -10,14 +10,16 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 use mm::frames::{Policy, Request};
-use mm::space::{Cx, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
+use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange, USER_PAGES};
 use mm::{FrameId, Order};
 use percpu::epoch::Retired;
 use percpu::{CoreId, Held, IrqOff, core_local, epoch};
+use x86_64::VirtAddr;
 
-use crate::arch::{paging, string, tlb};
+use crate::arch::{entry, string, tlb};
+use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
 use crate::{cores, machine, memory};
 
@@ -58,7 +60,13 @@ unsafe impl Memory for Physical {
     fn zero(self, frame: FrameId, order: Order) {
         let words = order.frames() * mm::id::FRAME_BYTES / size_of::<u64>();
         // SAFETY: the block is the caller's alone, and the direct map shows it.
-        unsafe { string::zero(self.at(frame).cast(), words) };
+        unsafe { string::fill(self.at(frame).cast(), 0, words) };
+    }
+
+    #[inline(always)]
+    fn fill(self, frame: FrameId, word: u64) {
+        // SAFETY: the frame is the caller's alone, and the direct map shows it.
+        unsafe { string::fill(self.at(frame).cast(), word, mm::id::FRAME_BYTES / size_of::<u64>()) };
     }
 
     #[inline(always)]
@@ -128,14 +136,14 @@ pub(crate) fn with<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut Cx<'_
     let mut pending = Pending::new();
     let result = f(&mut Cx::new(irq, &mut Tap::new(irq), &mut pending));
     if !pending.is_empty() {
-        settle(irq, space, pending);
+        settle(irq, space, &mut pending);
     }
     result
 }
 
 /// Tells the cores, then gives back.
 #[inline]
-pub(crate) fn settle(irq: &mut IrqOff, space: &Space, pending: Pending) {
+pub(crate) fn settle(irq: &mut IrqOff, space: &Space, pending: &mut Pending) {
     if !pending.batch().is_empty() {
         tlb::shootdown(irq, space.tlb(), pending.batch());
     }
@@ -169,7 +177,7 @@ impl Owned {
     pub(crate) fn new() -> Option<Self> {
         let features = machine::features();
         let format = Format::new(features.nx, features.huge_1g);
-        let kernel = FrameId::containing(paging::kernel_root().as_u64());
+        let kernel = FrameId::containing(entry::kernel_root());
         let space = IrqOff::with(|irq| {
             Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
         });
@@ -188,9 +196,9 @@ impl Owned {
 
     /// Ends the space: on every core, then page by page.
     pub(crate) fn destroy(mut self) {
-        let own = ptr::from_ref::<Space>(&self);
+        let own = ptr::from_ref::<Space>(&self).addr();
         let drop_current = |held: &mut Held<'_, 0>| {
-            if CURRENT.owned(held).get() == own {
+            if CURRENT.owned(held).get().addr() == own {
                 deactivate(held);
             }
         };
@@ -225,10 +233,26 @@ pub(crate) fn deactivate(irq: &IrqOff) {
     tlb::deactivate(irq);
 }
 
-/// The space that this core's user half shows.
-#[inline(always)]
-pub(crate) fn current(irq: &IrqOff) -> Option<&Space> {
-    // SAFETY: set by `Owned::activate`, and cleared on this core before the space goes (`Owned::destroy`); interrupts are off, so that the
-    // call that clears it does not come meanwhile.
-    unsafe { CURRENT.owned(irq).get().as_ref() }
+/// Answers a fault on the user half with the space that this core has active.
+///
+/// Whoever accesses the user half keeps that space: it runs a thread of it, or has it borrowed.
+#[inline]
+pub(crate) fn fault(irq: &mut IrqOff, address: VirtAddr, access: fault::Access) -> Resolution {
+    let Some(space) = NonNull::new(CURRENT.owned(irq).get().cast_mut()) else { return Resolution::Refused };
+    // SAFETY: set by `Owned::activate`, and cleared on this core before the space goes (`Owned::destroy`), which does not happen while
+    // somebody accesses its user half, as the interrupted code does.
+    let space = unsafe { space.as_ref() };
+    let kind = match access.kind {
+        fault::Kind::Read => Access::Read,
+        fault::Kind::Write => Access::Write,
+        fault::Kind::Execute => Access::Execute,
+    };
+    let page = PageId::containing(address.as_u64() as usize);
+    match with(irq, space, |cx| space.fault(cx, page, kind)) {
+        Fault::Resolved => Resolution::Retry,
+        // Telling a pager, and what else becomes of a thread that faults, is its thread's business.
+        Fault::Guard | Fault::Pager { .. } | Fault::NotMapped | Fault::Forbidden | Fault::Shortage(_) => {
+            Resolution::Refused
+        }
+    }
 }

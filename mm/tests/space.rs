@@ -41,7 +41,7 @@ impl Bed {
     fn with<R>(&self, space: &Space<Arena>, f: impl FnOnce(&mut Cx<'_, Tap<'_>>) -> R) -> R {
         let (mut tap, mut pending) = (self.tap(), Pending::new());
         let result = IrqOff::with(|irq| f(&mut Cx::new(irq, &mut tap, &mut pending)));
-        space.settle(&mut tap, pending);
+        space.settle(&mut tap, &mut pending);
         self.watch.grace();
         result
     }
@@ -70,7 +70,7 @@ impl Bed {
         loop {
             let mut other = Pending::new();
             let step = self.with(from, |cx| from.share(cx, to, &mut other, rest));
-            to.settle(&mut self.tap(), other);
+            to.settle(&mut self.tap(), &mut other);
             match step? {
                 Progress::Done(()) => return Ok(()),
                 Progress::More(at) => {

@@ -132,11 +132,11 @@ impl<'w> Bed<'w> {
         let mut tap = Tap(self.watch);
         let mut pending = Pending::new();
         let result = IrqOff::with(|irq| f(&mut Cx::new(irq, &mut tap, &mut pending)));
-        self.settle(space, pending);
+        self.settle(space, &mut pending);
         result
     }
 
-    fn settle(&self, space: usize, pending: Pending) {
+    fn settle(&self, space: usize, pending: &mut Pending) {
         self.tlbs[space].forget(|page| pending.batch().covers(page));
         self.spaces[space].settle(&mut Tap(self.watch), pending);
     }
@@ -309,7 +309,7 @@ impl<'w> Bed<'w> {
         let result = loop {
             let mut other = Pending::new();
             let step = self.with(from, |cx| self.spaces[from].share(cx, &self.spaces[to], &mut other, rest));
-            self.settle(to, other);
+            self.settle(to, &mut other);
             match step {
                 Ok(Progress::Done(())) => break Ok(()),
                 Ok(Progress::More(at)) => rest = PageRange::new(at, range.end().number() - at.number()).unwrap(),

@@ -88,6 +88,9 @@ const NEIGHBOUR: usize = BASE - 512;
 /// Above all memory that a machine of today has: no frame of the allocator. Not a multiple of 1 GiB, so that pages of 2 MiB are used.
 const DEVICE_FRAME: usize = (1 << 33) + 512;
 
+/// Pages from which on a range has tables of its own.
+const FEW: usize = 512;
+
 /// A space that is active on this core, with an object to show.
 struct Scene {
     space: Owned,
@@ -102,7 +105,9 @@ impl Scene {
         let pages = case.params.num("pages").unwrap_or(1) as usize;
         let of = case.params.word("of").ok_or(Trouble::Failed("pages of what?"))?;
         let span = if case.params.num("kib") == Some(4) { 1 } else { PageSize::Huge.pages() };
-        let range = PageRange::new(PageId::new(BASE), pages * span).ok_or(NO_MEMORY)?;
+        // A few pages lie in a table that others use, too; many have tables of their own.
+        let start = if pages < FEW { BASE + 8 * span } else { BASE };
+        let range = PageRange::new(PageId::new(start), pages * span).ok_or(NO_MEMORY)?;
         let space = Owned::new().ok_or(NO_MEMORY)?;
         let objects = if of == SHARED { pages } else { 1 };
         let object = Object::new(Physical, &mut Tap::new(irq), objects, PageSize::Small);
@@ -120,7 +125,9 @@ impl Scene {
     /// Something on both sides, so that tables of the upper levels stay.
     fn neighbours(&self, irq: &mut IrqOff) -> bool {
         let end = self.range.end().number() + 4096;
-        [NEIGHBOUR, BASE - (1 << 18), end.next_multiple_of(1 << 18) - 512].into_iter().all(|at| {
+        let start = self.range.start().number();
+        let near = if start == BASE { NEIGHBOUR } else { BASE };
+        [near, BASE - (1 << 18), end.next_multiple_of(1 << 18) - 512].into_iter().all(|at| {
             let range = PageRange::new(PageId::new(at), 1).expect("a page of the user half");
             spaces::with(irq, &self.space, |cx| self.space.map(cx, range, &Mapping::anonymous())).is_ok()
         })
@@ -140,7 +147,7 @@ impl Scene {
     fn touch(&self, irq: &mut IrqOff) -> bool {
         self.of != OWN
             || (0..self.range.len()).all(|index| {
-                let page = PageId::new(BASE + index);
+                let page = PageId::new(self.range.start().number() + index);
                 spaces::with(irq, &self.space, |cx| self.space.fault(cx, page, Access::Write))
                     == Fault::Resolved
             })
@@ -280,7 +287,7 @@ impl Faults {
                 self.space.share(cx, &self.other, &mut theirs, self.range)
             });
             sound &= shared.is_ok();
-            spaces::settle(irq, &self.other, theirs);
+            spaces::settle(irq, &self.other, &mut theirs);
             if self.how == TAKE_OVER {
                 self.clear(irq, &self.other);
             }

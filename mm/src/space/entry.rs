@@ -198,6 +198,19 @@ impl Entry {
         self.0 & (PRESENT | OWNED) == PRESENT | OWNED
     }
 
+    /// Whether a leaf is present and not shared until it is written.
+    #[inline(always)]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 & (PRESENT | COPY) == PRESENT
+    }
+
+    /// Whether a leaf is present, plain, somebody else's, and of this record.
+    #[inline(always)]
+    pub(crate) const fn is_lent_by(self, record: usize) -> bool {
+        const MASK: u64 = PRESENT | OWNED | COPY | (RECORDS as u64 - 1) << RECORD_SHIFT;
+        self.0 & MASK == PRESENT | (record as u64) << RECORD_SHIFT
+    }
+
     /// Whether a present leaf is shared until it is written.
     #[inline(always)]
     pub(crate) const fn is_copy(self) -> bool {

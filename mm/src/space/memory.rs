@@ -27,6 +27,18 @@ pub unsafe trait Memory: Copy {
         unsafe { self.at(frame).cast::<u64>().write_bytes(0, words) };
     }
 
+    /// Fills a frame that is nobody else's with a word.
+    #[inline]
+    fn fill(self, frame: FrameId, word: u64) {
+        let words = self.at(frame).cast::<u64>();
+        for index in 0..FRAME_BYTES / size_of::<u64>() {
+            // SAFETY: obligation 1: inside the frame.
+            let place = unsafe { words.add(index) };
+            // SAFETY: as above; the frame is the caller's alone.
+            unsafe { place.write(word) };
+        }
+    }
+
     /// Copies a frame into another, which is nobody else's.
     #[inline]
     fn copy(self, from: FrameId, to: FrameId) {

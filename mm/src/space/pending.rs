@@ -9,6 +9,7 @@ use super::{Progress, Space};
 use crate::id::{FrameId, Order};
 use crate::tlb::Batch;
 use crate::virt::{PageId, PageRange, PageSize};
+use core::mem::MaybeUninit;
 
 /// References to shared frames that one step can drop.
 pub(super) const COUNTED: usize = 24;
@@ -22,22 +23,62 @@ pub struct Pending {
     batch: Batch,
     /// The newest of the stale frames; the rest is in their words.
     stale: Option<FrameId>,
-    counted: [FrameId; COUNTED],
-    counted_len: usize,
-    records: [(usize, u64); RECORDS],
-    records_len: usize,
+    counted: Few<FrameId, COUNTED>,
+    records: Few<(usize, u64), RECORDS>,
+}
+
+/// Up to `N` values. Making it touches one word: most operations leave it empty.
+struct Few<T, const N: usize> {
+    len: usize,
+    items: [MaybeUninit<T>; N],
+}
+
+impl<T: Copy, const N: usize> Few<T, N> {
+    const fn new() -> Self {
+        Self { len: 0, items: [const { MaybeUninit::uninit() }; N] }
+    }
+
+    /// Adds a value; `false` if there is no room.
+    #[inline]
+    fn push(&mut self, item: T) -> bool {
+        let Some(place) = self.items.get_mut(self.len) else { return false };
+        place.write(item);
+        self.len += 1;
+        true
+    }
+
+    /// The values, taken out.
+    #[inline(always)]
+    fn drain(&mut self) -> &mut [T] {
+        let used = core::mem::take(&mut self.len);
+        let used = self.items.get_mut(..used).unwrap_or_default();
+        // SAFETY: `push` has written the first items, as many as there were.
+        unsafe { used.assume_init_mut() }
+    }
+
+    #[inline(always)]
+    fn all(&mut self) -> &mut [T] {
+        let used = self.items.get_mut(..self.len).unwrap_or_default();
+        // SAFETY: `push` has written the first `len` items.
+        unsafe { used.assume_init_mut() }
+    }
+}
+
+impl<T, const N: usize> core::fmt::Debug for Few<T, N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} of {N}", self.len)
+    }
 }
 
 impl Pending {
     /// Nothing to be done.
+    #[inline(always)]
     pub const fn new() -> Self {
         Self {
             batch: Batch::new(),
             stale: None,
-            counted: [FrameId::new(0); COUNTED],
-            counted_len: 0,
-            records: [(0, 0); RECORDS],
-            records_len: 0,
+            counted: Few::new(),
+            records: Few::new(),
         }
     }
 
@@ -49,8 +90,9 @@ impl Pending {
 
     /// Whether there is nothing to be done.
     #[must_use]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.stale.is_none() && self.counted_len == 0 && self.records_len == 0
+        self.batch.is_empty() && self.stale.is_none() && self.counted.len + self.records.len == 0
     }
 
     /// Translations of these pages may be cached.
@@ -87,34 +129,27 @@ impl Pending {
     #[must_use]
     #[inline]
     pub(super) fn unshare(&mut self, frame: FrameId) -> bool {
-        let Some(place) = self.counted.get_mut(self.counted_len) else { return false };
-        *place = frame;
-        self.counted_len += 1;
-        true
+        self.counted.push(frame)
     }
 
     /// Pages that a record no longer has.
     #[must_use]
     #[inline]
     pub(super) fn subtract(&mut self, record: usize, pages: usize) -> bool {
-        let known = &mut self.records[..self.records_len];
-        if let Some((_, count)) = known.iter_mut().find(|(number, _)| *number == record) {
+        if let Some((_, count)) = self.records.all().iter_mut().find(|(number, _)| *number == record) {
             *count += pages as u64;
             return true;
         }
-        let Some(place) = self.records.get_mut(self.records_len) else { return false };
-        *place = (record, pages as u64);
-        self.records_len += 1;
-        true
+        self.records.push((record, pages as u64))
     }
 
     /// Whether another reference and another record find room.
     #[inline]
-    pub(super) fn has_room(&self, record: usize) -> bool {
+    pub(super) fn has_room(&mut self, record: usize) -> bool {
         let known = record == 0
-            || self.records_len < RECORDS
-            || self.records[..self.records_len].iter().any(|&(number, _)| number == record);
-        known && self.counted_len < COUNTED
+            || self.records.len < RECORDS
+            || self.records.all().iter().any(|&(number, _)| number == record);
+        known && self.counted.len < COUNTED
     }
 }
 
@@ -125,12 +160,12 @@ impl Default for Pending {
 }
 
 impl<M: Memory> Space<M> {
-    /// Gives back what operations have unmapped.
+    /// Gives back what operations have unmapped; afterwards nothing is pending.
     ///
     /// Every core that may have cached a translation of [`Pending::batch`] has invalidated it (A3).
     #[inline]
-    pub fn settle<P: Pool>(&self, pool: &mut P, pending: Pending) {
-        let mut at = pending.stale;
+    pub fn settle<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
+        let mut at = pending.stale.take();
         while let Some(frame) = at {
             let (next, order, way) = self.memory.info(frame).stale();
             match way {
@@ -139,14 +174,15 @@ impl<M: Memory> Space<M> {
             }
             at = next;
         }
-        for &frame in &pending.counted[..pending.counted_len] {
+        for &mut frame in pending.counted.drain() {
             if self.memory.info(frame).unshare() {
                 pool.give(frame, Order::FRAME);
             }
         }
-        for &(record, pages) in &pending.records[..pending.records_len] {
+        for &mut (record, pages) in pending.records.drain() {
             self.records.subtract(pool, record, pages);
         }
+        pending.batch.clear();
     }
 }
 

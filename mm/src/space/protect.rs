@@ -63,24 +63,19 @@ impl<M: Memory, P: Pool> Visit<M, P> for Protect {
 
     #[inline(always)]
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
-        let (mut first, mut last) = (usize::MAX, 0);
-        for (index, place) in leaves.entries().iter().enumerate() {
+        let mut narrowed = false;
+        for place in leaves.entries() {
             // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
             let old = Entry::from_raw(place.load(Ordering::Relaxed));
-            if !applies(old) {
-                continue;
-            }
-            let new = old.protect(self.bits);
-            // ORDER: Relaxed: as above; nothing is published by it.
-            place.store(new.raw(), Ordering::Relaxed);
-            if narrows(old, new) {
-                first = first.min(index);
-                last = index;
+            if old.is_plain() || applies(old) {
+                let new = old.protect(self.bits);
+                // ORDER: Relaxed: as above; nothing is published by it.
+                place.store(new.raw(), Ordering::Relaxed);
+                narrowed |= narrows(old, new);
             }
         }
-        if first != usize::MAX {
-            let page = PageId::new(leaves.page.number() + first);
-            cx.pending.invalidate(page, last - first + 1, PageSize::Small);
+        if narrowed {
+            cx.pending.invalidate(leaves.page, leaves.len(), PageSize::Small);
         }
         Ok(())
     }

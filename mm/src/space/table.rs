@@ -58,11 +58,16 @@ impl<M: Memory> Table<M> {
 
     /// Fills the table with what `old`, an entry of the level above, says; returns how many entries are in use.
     pub(crate) fn fill(&self, old: Entry, level: u32) -> usize {
+        if !old.is_present() {
+            // All the same. Plain stores: nobody is led to the table yet; `set` of the entry that leads to it publishes.
+            self.memory.fill(self.frame, old.raw());
+            return if old.is_empty() { 0 } else { ENTRIES };
+        }
         for (index, place) in self.entries().iter().enumerate() {
             // ORDER: Relaxed: nobody is led to the table yet; `set` of the entry that leads to it publishes.
             place.store(old.child(level, index).raw(), Ordering::Relaxed);
         }
-        if old.is_empty() { 0 } else { ENTRIES }
+        ENTRIES
     }
 
     /// Takes the table's lock; nothing if it has been taken out.

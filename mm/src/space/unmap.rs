@@ -22,13 +22,13 @@ impl<'s, M: Memory> Unmap<'s, M> {
 
 /// What is taken out of one table of level 1.
 struct Taken {
-    /// Pages of the record that is counted at present.
+    /// The record of the entries that are counted at present.
     record: usize,
-    pages: usize,
-    /// The first and the last entry that was present.
-    first: usize,
-    last: usize,
+    /// Entries that were not empty, and how many of them are noted with their records.
     count: usize,
+    noted: usize,
+    /// Whether one of them was present.
+    present: bool,
     /// Frames of the table's reservation.
     freed: [u64; ENTRIES / 64],
 }
@@ -123,30 +123,33 @@ impl<M: Memory> Space<M> {
         for (index, place) in leaves.entries().iter().enumerate() {
             // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
             let old = Entry::from_raw(place.load(Ordering::Relaxed));
+            if old.is_lent_by(taken.record) {
+                // ORDER: Relaxed: as below. Nothing but the count has to be kept of what an object shows.
+                place.store(0, Ordering::Relaxed);
+                taken.count += 1;
+                taken.present = true;
+                continue;
+            }
             if old.is_empty() {
                 continue;
             }
             if old.record() != taken.record {
-                Self::note(cx, taken.record, taken.pages);
+                Self::note(cx, taken.record, taken.count - taken.noted);
+                taken.noted = taken.count;
                 if !cx.pending.has_room(old.record()) {
-                    taken.pages = 0;
                     return Err(index);
                 }
-                (taken.record, taken.pages) = (old.record(), 0);
+                taken.record = old.record();
             }
             if old.is_present() {
                 if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
                     return Err(index);
                 }
-                if taken.first == usize::MAX {
-                    taken.first = index;
-                }
-                taken.last = index;
             }
             // ORDER: Relaxed: other cores' walks may still see the old entry; the shootdown deals with that.
             place.store(0, Ordering::Relaxed);
-            taken.pages += 1;
             taken.count += 1;
+            taken.present |= old.is_present();
         }
         Ok(())
     }
@@ -198,18 +201,16 @@ impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
         let mut taken = Taken {
             record: 0,
-            pages: 0,
-            first: usize::MAX,
-            last: 0,
             count: 0,
+            noted: 0,
+            present: false,
             freed: [0; ENTRIES / 64],
         };
         let result = self.space.take_leaves(cx, leaves, &mut taken);
-        Space::<M>::note(cx, taken.record, taken.pages);
+        Space::<M>::note(cx, taken.record, taken.count - taken.noted);
         leaves.word = leaves.word.add(-(taken.count as isize));
-        if taken.first != usize::MAX {
-            let first = PageId::new(leaves.page.number() + taken.first);
-            cx.pending.invalidate(first, taken.last - taken.first + 1, PageSize::Small);
+        if taken.present {
+            cx.pending.invalidate(leaves.page, leaves.len(), PageSize::Small);
         }
         if let Some(block) = leaves.word.reservation()
             && taken.count != 0

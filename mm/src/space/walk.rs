@@ -238,10 +238,55 @@ impl<M: Memory> Space<M> {
         range: PageRange,
         visitor: &mut V,
     ) -> Result<Progress<PageId>, SpaceError> {
+        let (first, last) = (range.start(), range.end().number() - 1);
+        if first.number() / ENTRIES == last / ENTRIES
+            && let Some(unit) = self.find_table(first)
+        {
+            return Halt::progress(self.walk_table(cx, unit, range, visitor));
+        }
         Halt::progress(self.walk_units(cx, range, visitor))
     }
 
-    #[inline]
+    /// The locked table of a page's unit, if there is one: the common case of [`Space::find`].
+    #[inline(always)]
+    fn find_table(&self, page: PageId) -> Option<Locked<M>> {
+        let top = self.top().get(index(page, 4));
+        if top.is_empty() {
+            return None;
+        }
+        let entry = self.below(top).get(index(page, 3));
+        if entry.is_table() { self.below(entry).lock() } else { None }
+    }
+
+    /// The common case of a walk: a range in one block whose tables are there already.
+    #[inline(always)]
+    fn walk_table<P: Pool, V: Visit<M, P>>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        mut unit: Locked<M>,
+        range: PageRange,
+        visitor: &mut V,
+    ) -> Result<(), Stop> {
+        let page = range.start();
+        let at = index(page, 2);
+        let entry = unit.table.get(at);
+        if !entry.is_table() {
+            drop(unit);
+            return self.walk_units(cx, range, visitor);
+        }
+        let from = index(page, 1);
+        let table = self.below(entry);
+        let word = table.info().table();
+        let mut leaves = Leaves { table, page, from, to: from + range.len(), word };
+        let result = visitor.leaves(cx, &mut leaves);
+        if leaves.word != word {
+            self.close_leaves(cx, &mut unit, (at, entry), &leaves, word);
+            self.leave(cx, unit, page);
+        }
+        result
+    }
+
+    #[inline(never)]
     fn walk_units<P: Pool, V: Visit<M, P>>(
         &self,
         cx: &mut Cx<'_, P>,

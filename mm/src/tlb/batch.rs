@@ -96,6 +96,16 @@ impl Batch {
             self.whole = true;
             return;
         }
+        if self.len == 0 {
+            self.spans[0] = Span::new(first, end, size);
+            (self.len, self.pages) = (1, end - first);
+            return;
+        }
+        self.add_more(first, end, size);
+    }
+
+    /// As `add`, to spans that are there already.
+    fn add_more(&mut self, first: usize, end: usize, size: PageSize) {
         let known = &mut self.spans[..self.len.min(RANGES)];
         if let Some(span) = known.iter_mut().find(|span| span.touches(first, end, size)) {
             let (first, end) = (first.min(span.first()), end.max(span.end()));
@@ -110,6 +120,12 @@ impl Batch {
             self.whole = true;
         }
         self.whole |= self.pages > FLUSH_THRESHOLD;
+    }
+
+    /// Takes everything out.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        (self.len, self.pages, self.whole, self.tables) = (0, 0, false, false);
     }
 
     /// Adds every page of the space.

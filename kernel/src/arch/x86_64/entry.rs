@@ -47,7 +47,7 @@ pub(crate) fn publish_root(root: PhysAddr) {
 
 /// The root of the kernel's own tables.
 #[inline(always)]
-pub(super) fn kernel_root() -> u64 {
+pub(crate) fn kernel_root() -> u64 {
     // ORDER: Relaxed; constant since before another core ran (`publish_root`).
     KERNEL_ROOT.load(Ordering::Relaxed)
 }

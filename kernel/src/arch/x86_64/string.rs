@@ -3,19 +3,19 @@
 use core::arch::asm;
 use core::ptr::NonNull;
 
-/// Fills words with zeroes.
+/// Fills words with one value.
 ///
 /// # Safety
 /// 1. `at` is aligned, and so many words from it on are the caller's to write.
 #[inline(always)]
-pub(crate) unsafe fn zero(at: NonNull<u64>, words: usize) {
+pub(crate) unsafe fn fill(at: NonNull<u64>, value: u64, words: usize) {
     // SAFETY: obligation 1; the direction flag is clear, as the calling convention demands.
     unsafe {
         asm!(
             "rep stosq",
             inout("rdi") at.as_ptr() => _,
             inout("rcx") words => _,
-            in("rax") 0_u64,
+            in("rax") value,
             options(nostack, preserves_flags)
         );
     }
