@@ -158,7 +158,7 @@ impl<T> UserPtr<T> {
         if let Err(error) = check(self.address, size_of::<T>()) {
             return Err(error);
         }
-        if self.address % align_of::<T>() != 0 {
+        if !self.address.is_multiple_of(align_of::<T>()) {
             return Err(UserError::Misaligned);
         }
         Ok(CheckedPtr { address: self.address, of: PhantomData })
@@ -217,8 +217,7 @@ mod tests {
 
     /// Addresses and lengths near every edge, and any other.
     fn edge() -> impl Strategy<Value = usize> {
-        let edges =
-            prop_oneof![Just(0), Just(USER_END), Just(KERNEL_START), Just(usize::MAX), Just(1 << 63)];
+        let edges = prop_oneof![Just(0), Just(USER_END), Just(KERNEL_START), Just(usize::MAX), Just(1 << 63)];
         prop_oneof![
             4 => (edges, -70_isize..70).prop_map(|(edge, by)| edge.wrapping_add_signed(by)),
             1 => any::<usize>(),
