@@ -1,6 +1,7 @@
 //! Copies between the kernel and user memory, and a page fault that is resolved.
 
 use core::cell::Cell;
+use core::ptr::NonNull;
 
 use mm::user::{CheckedPtr, CheckedSlice, UserPtr};
 use mm::virt::PAGE_BYTES;
@@ -124,7 +125,7 @@ fn fault_entry(_: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Troub
     IrqOff::with(|irq| {
         trial.enter(irq, |irq| {
             // SAFETY: taken back below, before the mapping ends.
-            MAPPED.owned(irq).set(Some(unsafe { &*(&raw const trial) }));
+            MAPPED.owned(irq).set(Some(unsafe { NonNull::from(&trial).as_ref() }));
             let before = fault::set_resolver(irq, Some(map_it));
             let mut state = (irq, 0_u64);
             let absent = |_: &mut (&mut IrqOff, u64)| {

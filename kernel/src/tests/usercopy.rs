@@ -1,5 +1,7 @@
 //! Copies between the kernel and user memory, and the faults on their way.
 
+use core::ptr::NonNull;
+
 use mm::user::{CheckedSlice, USER_END, UserError, UserPtr, UserSlice};
 use mm::virt::PAGE_BYTES;
 use percpu::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -295,7 +297,7 @@ pub(super) fn resolved(_: &mut Bed) -> Result {
     let trial = trial()?;
     within(&trial, |irq| {
         // SAFETY: taken back below, before the mapping ends.
-        MAPPED.owned(irq).set(Some(unsafe { &*(&raw const trial) }));
+        MAPPED.owned(irq).set(Some(unsafe { NonNull::from(&trial).as_ref() }));
         let before = fault::set_resolver(irq, Some(map_it));
         let outcome = resolve_each(irq, &trial);
         fault::set_resolver(irq, before);
