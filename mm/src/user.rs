@@ -238,7 +238,6 @@ mod tests {
     }
 
     proptest! {
-        // Planted: `check` adds with wrap-around; compares `address` alone; takes `end` < `USER_END`.
         #[test]
         fn slices_agree_with_wide_arithmetic(address in edge(), bytes in edge()) {
             let checked = UserSlice::new(address, bytes).check();
@@ -249,7 +248,6 @@ mod tests {
             }
         }
 
-        // Planted: `UserPtr::check` without the alignment; with a size of 1.
         #[test]
         fn pointers_agree_with_slices(address in edge()) {
             let aligned = if address.is_multiple_of(8) { Ok(address) } else { Err(UserError::Misaligned) };
