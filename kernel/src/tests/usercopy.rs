@@ -1,4 +1,6 @@
 //! Copies between the kernel and user memory, and the faults on their way.
+//!
+//! Planted, and seen by every test here: `user_close` without `clac`.
 
 use core::ptr::NonNull;
 
@@ -61,6 +63,8 @@ fn differs(trial: &Trial, from: usize, to: usize, value: impl Fn(usize) -> u8) -
 
 /// Copies of every length up to a few blocks, at every alignment, over a page border and beside it, in both directions, and clearing:
 /// exactly the bytes that were asked for change.
+///
+/// Planted: `user_clear` takes a word too many, which runs out of the half and ends the run.
 pub(super) fn copies(_: &mut Bed) -> Result {
     let trial = trial()?;
     trial.set_all(Map::Writable);
@@ -152,6 +156,8 @@ fn one_value<T: Word + PartialEq + core::fmt::Debug>(irq: &mut IrqOff, trial: &T
 }
 
 /// Where the second page is absent, or cannot be written, every copy stops exactly at the border and says so.
+///
+/// Planted: the rows of `user_covered` for words lead to `user_copy_stopped`.
 pub(super) fn boundaries(_: &mut Bed) -> Result {
     let trial = trial()?;
     trial.set(0, Map::Writable);
