@@ -288,6 +288,8 @@ fn map_it(irq: &mut IrqOff, address: VirtAddr, access: Access) -> Resolution {
 
 /// A fault that is resolved is not seen by the copy: every page in turn, absent or read-only at first, one fault each, which says what was
 /// tried and why it failed.
+///
+/// Planted: `irq_page_fault` pops `rdi` and `rsi` in the wrong order.
 pub(super) fn resolved(_: &mut Bed) -> Result {
     let trial = trial()?;
     within(&trial, |irq| {
@@ -339,6 +341,8 @@ fn resolve_each(irq: &mut IrqOff, trial: &Trial) -> Result {
 const HAMMERED: usize = PAGE_BYTES + 512;
 
 /// One core unmaps a page and maps it again while the others copy over it: each copy is whole or ends exactly where the page begins.
+///
+/// Planted: no row covers `user_copy_movsb`, which ends the run with a report.
 pub(super) fn unmapped(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     if all.len() < 2 {
