@@ -108,7 +108,7 @@ impl Trial {
         if map == Map::Absent {
             0
         } else {
-            physical(&self.pages).as_u64() + (page * PAGE_BYTES) as u64 | flags.bits()
+            (physical(&self.pages).as_u64() + (page * PAGE_BYTES) as u64) | flags.bits()
         }
     }
 

@@ -1,4 +1,8 @@
 //! Copies between the kernel and user memory, and the faults on their way.
+//!
+//! Planted, and seen by every test here: `user_close` without `clac`.
+
+use core::ptr::NonNull;
 
 use mm::user::{CheckedSlice, USER_END, UserError, UserPtr, UserSlice};
 use mm::virt::PAGE_BYTES;
@@ -60,7 +64,7 @@ fn differs(trial: &Trial, from: usize, to: usize, value: impl Fn(usize) -> u8) -
 /// Copies of every length up to a few blocks, at every alignment, over a page border and beside it, in both directions, and clearing:
 /// exactly the bytes that were asked for change.
 ///
-/// Planted: `user_copy` moves its second block from the first's place; `user_clear` takes a word too many.
+/// Planted: `user_clear` takes a word too many, which runs out of the half and ends the run.
 pub(super) fn copies(_: &mut Bed) -> Result {
     let trial = trial()?;
     trial.set_all(Map::Writable);
@@ -102,8 +106,6 @@ fn one_copy(irq: &mut IrqOff, trial: &Trial, at: usize, bytes: usize) -> Result 
 }
 
 /// Single values are loaded, stored and exchanged; on a page that is absent or cannot be written they are refused, and nothing changes.
-///
-/// Planted: `user_store_u8` stores a word; `user_value_failed` leaves `edx` as it was; the row of `user_exchange_access` is missing.
 pub(super) fn values(_: &mut Bed) -> Result {
     let trial = trial()?;
     trial.set(0, Map::Writable);
@@ -155,8 +157,7 @@ fn one_value<T: Word + PartialEq + core::fmt::Debug>(irq: &mut IrqOff, trial: &T
 
 /// Where the second page is absent, or cannot be written, every copy stops exactly at the border and says so.
 ///
-/// Planted: the rows of `user_covered` lead to `user_copy_stopped`; `user_copy_close` without `user_close`; `user_close` without `clac`;
-/// `fixup` finds nothing.
+/// Planted: the rows of `user_covered` for words lead to `user_copy_stopped`.
 pub(super) fn boundaries(_: &mut Bed) -> Result {
     let trial = trial()?;
     trial.set(0, Map::Writable);
@@ -236,8 +237,6 @@ fn refuse_it(irq: &mut IrqOff, address: VirtAddr, access: Access) -> Resolution 
 
 /// Claims of the kernel's half, of no canonical address, and beyond the end are refused before anything is accessed; a copy up to the last
 /// byte of the user half is made.
-///
-/// Planted: `check` accepts an end in the kernel's half, which then ends the run with the report of the fault.
 pub(super) fn claims(_: &mut Bed) -> Result {
     let trial = trial()?;
     trial.set(PAGES - 1, Map::Writable);
@@ -290,12 +289,12 @@ fn map_it(irq: &mut IrqOff, address: VirtAddr, access: Access) -> Resolution {
 /// A fault that is resolved is not seen by the copy: every page in turn, absent or read-only at first, one fault each, which says what was
 /// tried and why it failed.
 ///
-/// Planted: `irq_page_fault` pops `rdi` and `rsi` in the wrong order; `access` takes bit 1 of the error code for a read.
+/// Planted: `irq_page_fault` pops `rdi` and `rsi` in the wrong order.
 pub(super) fn resolved(_: &mut Bed) -> Result {
     let trial = trial()?;
     within(&trial, |irq| {
         // SAFETY: taken back below, before the mapping ends.
-        MAPPED.owned(irq).set(Some(unsafe { &*(&raw const trial) }));
+        MAPPED.owned(irq).set(Some(unsafe { NonNull::from(&trial).as_ref() }));
         let before = fault::set_resolver(irq, Some(map_it));
         let outcome = resolve_each(irq, &trial);
         fault::set_resolver(irq, before);
@@ -343,7 +342,7 @@ const HAMMERED: usize = PAGE_BYTES + 512;
 
 /// One core unmaps a page and maps it again while the others copy over it: each copy is whole or ends exactly where the page begins.
 ///
-/// Planted: `fixup` finds nothing for `rep movsb`, which ends the run with a report; see also `boundaries`.
+/// Planted: no row covers `user_copy_movsb`, which ends the run with a report.
 pub(super) fn unmapped(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     if all.len() < 2 {

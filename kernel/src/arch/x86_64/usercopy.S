@@ -27,7 +27,14 @@
 7:
 .endm
 
-# Moves `count` words with the first at byte `at` from both pointers; r8 to r11 are clobbered.
+# The end of a copy that is complete.
+.macro user_finish
+    xor eax, eax
+    user_close
+    ret
+.endm
+
+# Moves four words between two places; clobbers r8 to r11.
 .macro user_words4 from, to
     mov r8, [\from]
     mov r9, [\from + USER_WORD]
@@ -69,7 +76,7 @@ user_copy_first:
     mov [rdi], r8
     mov [rdi + rdx - USER_WORD], r9
 user_copy_done:
-    xor eax, eax
+    user_finish
 user_copy_close:
     user_close
     ret
@@ -81,7 +88,7 @@ user_copy_second:
     mov r9d, [rsi + rdx - USER_HALF]
     mov [rdi], r8d
     mov [rdi + rdx - USER_HALF], r9d
-    jmp user_copy_done
+    user_finish
 user_copy_tiny:
     test rdx, rdx
     jz user_copy_done
@@ -104,14 +111,14 @@ user_copy_third:
     mov [rdi + USER_WORD], r9
     mov [rdi + rdx - 2 * USER_WORD], r10
     mov [rdi + rdx - USER_WORD], r11
-    jmp user_copy_done
+    user_finish
 user_copy_longer:
     cmp rdx, USER_BLOCK
     ja user_copy_big
 user_copy_fourth:
     user_words4 rsi, rdi
     user_words4 rsi + rdx - 4 * USER_WORD, rdi + rdx - 4 * USER_WORD
-    jmp user_copy_done
+    user_finish
 user_copy_big:
     cmp rdx, [rip + {rep_from}]
     jae user_copy_bytes
