@@ -3,7 +3,6 @@
 use ::core::ptr::{self, NonNull};
 
 use percpu::mailbox::{Inbox, Kick, Node, Urgency};
-use percpu::set::Members;
 use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::sync::cell::UnsafeCell;
 use percpu::sync::hint;
@@ -166,12 +165,22 @@ pub(super) fn shootdown_from<M: Machine>(
     }
     let generation = space.raise(1);
     race_point!("tlb.raised");
-    let job = Job { machine, change: Change { space, batch, generation } };
+    let change = Change { space, batch, generation };
     let core = machine.own(own, irq);
     core.counters.initiated.add(1);
-    let mut others = space.cores.members_but(own, machine.core_count());
-    let Some(first) = others.next() else { return core.apply(&job.change) };
-    let sent = ask(&core, &job, machine.requests(own, irq), (first, others));
+    if space.cores.members_but(own, machine.core_count()).next().is_none() {
+        core.apply(&change);
+    } else {
+        on_others_too(own, irq, machine, change);
+    }
+}
+
+/// The rest of a shootdown of a space that other cores may hold translations of.
+#[inline(never)]
+fn on_others_too<M: Machine>(own: CoreId, irq: &mut IrqOff, machine: &M, change: Change<'_>) {
+    let job = Job { machine, change };
+    let core = machine.own(own, irq);
+    let sent = ask(&core, &job, machine.requests(own, irq));
     core.apply(&job.change);
     wait(own, irq, machine, sent);
 }
@@ -222,21 +231,15 @@ fn wait<M: Machine>(own: CoreId, irq: &mut IrqOff, machine: &M, mut sent: Sent) 
     machine.own(own, irq).tlb.asking.set(false);
 }
 
-/// Asks those of the given cores on which the space is current: the first, and the rest of the set.
-#[inline(never)]
-fn ask<M: Machine>(
-    core: &Core<'_, M::Mmu>,
-    job: &Job<'_, M>,
-    requests: &[Request],
-    (first, mut rest): (CoreId, Members<'_>),
-) -> Sent {
+/// Asks the other cores on which the space is current.
+#[inline(always)]
+fn ask<M: Machine>(core: &Core<'_, M::Mmu>, job: &Job<'_, M>, requests: &[Request]) -> Sent {
     assert!(!core.tlb.asking.get(), "X8: a core has one shootdown at a time");
     let (machine, change) = (job.machine, &job.change);
     let mut sent = Sent(ptr::null());
     core.tlb.kicked.with_mut(|kicked| {
-        let (mut count, mut last) = (0, first);
-        let mut next = Some(first);
-        while let Some(target) = next {
+        let (mut count, mut last) = (0, core.id);
+        for target in change.space.cores.members_but(core.id, machine.core_count()) {
             if machine.active(target).concerns(change.space.id, change) {
                 let request = requests.get(target.index()).expect("X9: a core has a request for each core");
                 // SAFETY: no request of this core is on its way (X8, `asking`), nobody else sends them, and `wait` keeps job and request.
@@ -244,21 +247,26 @@ fn ask<M: Machine>(
                 sent.0 = ptr::from_ref(request);
                 core.counters.messages.add(1);
                 if kick == Kick::Interrupt {
-                    kicked.insert(target);
+                    // One alone is the most common case and needs no set.
+                    if count != 0 {
+                        kicked.insert(last);
+                    }
                     (count, last) = (count + 1, target);
                 }
             } else {
                 core.counters.skipped.add(1);
             }
-            next = rest.next();
         }
         race_point!("tlb.sent");
         match count {
             0 => return,
             1 => machine.send(last),
-            _ => machine.send_set(kicked),
+            _ => {
+                kicked.insert(last);
+                machine.send_set(kicked);
+                kicked.clear_first(machine.core_count());
+            }
         }
-        kicked.clear_first(machine.core_count());
         core.counters.interrupts.add(count);
     });
     core.tlb.asking.set(!sent.0.is_null());
