@@ -98,7 +98,7 @@ impl PageRange {
     #[must_use]
     #[inline]
     pub const fn of_bytes(address: usize, bytes: usize) -> Option<Self> {
-        if (address | bytes) % PAGE_BYTES != 0 {
+        if !(address | bytes).is_multiple_of(PAGE_BYTES) {
             return None;
         }
         Self::new(PageId::containing(address), bytes / PAGE_BYTES)

@@ -6,7 +6,7 @@ use percpu::mailbox::{Inbox, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::sync::cell::UnsafeCell;
 use percpu::sync::hint;
-use percpu::{CoreId, Held, IrqOff, const_fn, race_point};
+use percpu::{CoreId, CoreSet, Held, IrqOff, const_fn, race_point};
 
 use super::{Batch, Core, Machine, SpaceTlb};
 
@@ -237,38 +237,58 @@ fn ask<M: Machine>(core: &Core<'_, M::Mmu>, job: &Job<'_, M>, requests: &[Reques
     assert!(!core.tlb.asking.get(), "X8: a core has one shootdown at a time");
     let (machine, change) = (job.machine, &job.change);
     let mut sent = Sent(ptr::null());
-    core.tlb.kicked.with_mut(|kicked| {
-        let (mut count, mut last) = (0, core.id);
+    core.tlb.kicked.with_mut(|set| {
+        let mut kicked = Kicked { set, count: 0, last: core.id };
         for target in change.space.cores.members_but(core.id, machine.core_count()) {
-            if machine.active(target).concerns(change.space.id, change) {
-                let request = requests.get(target.index()).expect("X9: a core has a request for each core");
-                // SAFETY: no request of this core is on its way (X8, `asking`), nobody else sends them, and `wait` keeps job and request.
-                let kick = unsafe { request.send(machine.inbox(target), job, sent.0) };
-                sent.0 = ptr::from_ref(request);
-                core.counters.messages.add(1);
-                if kick == Kick::Interrupt {
-                    // One alone is the most common case and needs no set.
-                    if count != 0 {
-                        kicked.insert(last);
-                    }
-                    (count, last) = (count + 1, target);
-                }
-            } else {
+            if !machine.active(target).concerns(change.space.id, change) {
                 core.counters.skipped.add(1);
+                continue;
+            }
+            let request = requests.get(target.index()).expect("X9: a core has a request for each core");
+            // SAFETY: no request of this core is on its way (X8, `asking`), nobody else sends them, and `wait` keeps job and request.
+            let kick = unsafe { request.send(machine.inbox(target), job, sent.0) };
+            sent.0 = ptr::from_ref(request);
+            core.counters.messages.add(1);
+            if kick == Kick::Interrupt {
+                kicked.add(target);
             }
         }
         race_point!("tlb.sent");
-        match count {
-            0 => return,
-            1 => machine.send(last),
-            _ => {
-                kicked.insert(last);
-                machine.send_set(kicked);
-                kicked.clear_first(machine.core_count());
-            }
-        }
-        core.counters.interrupts.add(count);
+        core.counters.interrupts.add(kicked.count);
+        kicked.send(machine);
     });
     core.tlb.asking.set(!sent.0.is_null());
     sent
+}
+
+/// Cores to be interrupted.
+struct Kicked<'a> {
+    /// All but the last, and empty again afterwards. One core alone is the most common case and needs no set.
+    set: &'a mut CoreSet,
+    count: usize,
+    last: CoreId,
+}
+
+impl Kicked<'_> {
+    #[inline(always)]
+    fn add(&mut self, core: CoreId) {
+        if self.count != 0 {
+            self.set.insert(self.last);
+        }
+        self.count += 1;
+        self.last = core;
+    }
+
+    #[inline(always)]
+    fn send<M: Machine>(self, machine: &M) {
+        match self.count {
+            0 => {}
+            1 => machine.send(self.last),
+            _ => {
+                self.set.insert(self.last);
+                machine.send_set(self.set);
+                self.set.clear_first(machine.core_count());
+            }
+        }
+    }
 }
