@@ -3,11 +3,12 @@
 //! One block of frames holds everything: a chain of tables, the space itself, and two data frames with different contents. Its pages show one
 //! of the two, and can be pointed at the other.
 
-use core::sync::atomic;
+use core::sync::atomic::compiler_fence;
 
 use mm::tlb::{Batch, SpaceIds, SpaceTlb};
 use mm::{FrameId, Order, PageId, PageRange, PageSize};
 use percpu::IrqOff;
+use percpu::sync::atomic::Ordering;
 use x86_64::PhysAddr;
 use x86_64::instructions::smap::Smap;
 use x86_64::structures::paging::PageTableFlags;
@@ -133,10 +134,11 @@ impl Handmade {
         if let Some(smap) = smap {
             smap.disable();
         }
-        atomic::compiler_fence(atomic::Ordering::SeqCst);
+        // ORDER: SeqCst for the compiler alone: the access stays between the two instructions. So does the one below.
+        compiler_fence(Ordering::SeqCst);
         // SAFETY: the caller has a space of this kind active, which maps every page of it readable.
         let value = unsafe { at.read_volatile() };
-        atomic::compiler_fence(atomic::Ordering::SeqCst);
+        compiler_fence(Ordering::SeqCst);
         if let Some(smap) = smap {
             smap.enable();
         }

@@ -107,11 +107,39 @@ crate::core_local! {
     pub static INBOX: Inbox = Inbox::new();
 }
 
-/// Serves the inbox of the core that calls, for its interrupt handlers; see [`Inbox::serve_unless_armed`].
+/// Serves the inbox of the core that calls, unless it has armed itself and not served since: then it serves on waking. For its interrupt
+/// handlers.
 #[cfg(not(loom))]
 #[inline(always)]
 pub fn serve_unless_armed(irq: &mut IrqOff) -> usize {
-    INBOX.of(irq.core()).map_or(0, |inbox| inbox.serve_unless_armed(irq))
+    let inbox = INBOX.local(irq);
+    // ORDER: Relaxed: only the owner arms and disarms, and this is its core.
+    let word = Word(inbox.word.load(Ordering::Relaxed).addr());
+    if word.is_armed() || word.newest() == 0 {
+        return 0;
+    }
+    let oldest = inbox.take();
+    irq.locks(|held| deliver_all(oldest, held))
+}
+
+/// Delivers a list that was taken out of the own inbox; returns how many messages it had.
+#[inline(always)]
+fn deliver_all(oldest: *mut Node, held: &mut Held<'_, 0>) -> usize {
+    let mut at = oldest;
+    let mut count = 0;
+    while let Some(node) = NonNull::new(at) {
+        // SAFETY: the node is valid until delivered (B1).
+        let own = unsafe { node.as_ref() };
+        // SAFETY: its sender does not touch it between push and delivery (B1).
+        let link = unsafe { own.link() };
+        // Read before the delivery, which may give the node away.
+        at = link.next;
+        let deliver = link.deliver.expect("B5: a pushed node has its delivery");
+        // SAFETY: taken out of the inbox once, so delivered once; the rest is obligation 3 of `push`.
+        unsafe { deliver(node, held) };
+        count += 1;
+    }
+    count
 }
 
 impl Inbox {
@@ -159,42 +187,20 @@ impl Inbox {
         self.word.load(Ordering::Relaxed).addr() == Word::EMPTY.0
     }
 
-    /// As [`Inbox::serve`], but leaves the inbox of an owner that has armed itself and not served since to the owner, who serves on waking.
-    /// For interrupt handlers of the owner's core.
-    #[inline(always)]
-    pub fn serve_unless_armed(&self, irq: &mut IrqOff) -> usize {
-        // ORDER: Relaxed: only the owner arms and disarms, and this is its core.
-        let word = Word(self.word.load(Ordering::Relaxed).addr());
-        if word.is_armed() { 0 } else { self.serve(irq) }
-    }
-
     /// Delivers everything that has arrived, in order, and marks the owner as running. Returns the number of messages.
     ///
     /// The owner calls this; a message that arrives meanwhile stays for the next call.
     #[inline]
     pub fn serve(&self, irq: &mut IrqOff) -> usize {
-        if self.is_quiet() { 0 } else { irq.locks(|held| self.serve_batch(held)) }
-    }
-
-    fn serve_batch(&self, held: &mut Held<'_, 0>) -> usize {
-        let mut at = self.take();
-        let mut count = 0;
-        while let Some(node) = NonNull::new(at) {
-            // SAFETY: the node is valid until delivered (B1).
-            let own = unsafe { node.as_ref() };
-            // SAFETY: its sender does not touch it between push and delivery (B1).
-            let link = unsafe { own.link() };
-            // Read before the delivery, which may give the node away.
-            at = link.next;
-            let deliver = link.deliver.expect("B5: a pushed node has its delivery");
-            // SAFETY: taken out of the inbox once, so delivered once; the rest is obligation 3 of `push`.
-            unsafe { deliver(node, held) };
-            count += 1;
+        if self.is_quiet() {
+            return 0;
         }
-        count
+        let oldest = self.take();
+        irq.locks(|held| deliver_all(oldest, held))
     }
 
     /// Takes the whole list, oldest first.
+    #[inline(always)]
     fn take(&self) -> *mut Node {
         // ORDER: Acquire pairs with Release in `push`: we see the messages. Nothing is published by emptying.
         let mut newest = self.word.swap(ptr::without_provenance_mut(Word::EMPTY.0), Ordering::Acquire);

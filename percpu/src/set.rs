@@ -14,6 +14,17 @@ const BITS: usize = u64::BITS as usize;
 /// Words of a [`CoreSet`].
 pub const WORDS: usize = MAX_CORES / BITS;
 
+/// Words that hold the cores `0..cores`; at least one.
+const fn words_of(cores: usize) -> usize {
+    if cores <= BITS {
+        1
+    } else if cores >= MAX_CORES {
+        WORDS
+    } else {
+        cores.div_ceil(BITS)
+    }
+}
+
 const fn place(core: CoreId) -> (usize, u64) {
     (core.index() / BITS, 1 << (core.index() % BITS))
 }
@@ -120,6 +131,19 @@ impl CoreSet {
         Iter { words: &self.words, mask: None, at: 0, rest: self.words[0] }
     }
 
+    /// The members among the cores `0..cores` in ascending order: looks at their words only.
+    #[must_use]
+    #[inline(always)]
+    pub fn iter_first(&self, cores: usize) -> Iter<'_> {
+        Iter { words: &self.words[..words_of(cores)], mask: None, at: 0, rest: self.words[0] }
+    }
+
+    /// Takes out whatever is in the words of the cores `0..cores`.
+    #[inline(always)]
+    pub fn clear_first(&mut self, cores: usize) {
+        self.words[..words_of(cores)].fill(0);
+    }
+
     /// The members that are also in `part` (a node, a cluster), in ascending order, without building a set.
     #[must_use]
     pub fn iter_in<'a>(&'a self, part: &'a Self) -> Iter<'a> {
@@ -165,7 +189,7 @@ impl FromIterator<CoreId> for CoreSet {
 /// Walks a [`CoreSet`], or its part inside another set, in ascending order.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
-    words: &'a [u64; WORDS],
+    words: &'a [u64],
     mask: Option<&'a [u64; WORDS]>,
     at: usize,
     rest: u64,
@@ -247,10 +271,17 @@ impl AtomicCoreSet {
         CoreSet { words: core::array::from_fn(|i| self.words[i].load(Ordering::Acquire)) }
     }
 
-    /// The members among the cores `0..cores`, in ascending order, without a copy: each word is read when the walk comes to it.
+    /// The members among the cores `0..cores` (all of the last word are taken for such), in ascending order, without a copy: each word is
+    /// read when the walk comes to it.
     #[inline(always)]
     pub fn members(&self, cores: usize) -> Members<'_> {
-        Members { words: self.words[..cores.div_ceil(BITS).min(WORDS)].iter(), base: 0, rest: 0 }
+        Members { words: self.words[..words_of(cores)].iter(), base: 0, rest: 0, left_out: None }
+    }
+
+    /// As [`members`](Self::members), without one of them.
+    #[inline(always)]
+    pub fn members_but(&self, left_out: CoreId, cores: usize) -> Members<'_> {
+        Members { left_out: Some(left_out), ..self.members(cores) }
     }
 }
 
@@ -261,6 +292,7 @@ pub struct Members<'a> {
     /// Where the word after the one in hand begins.
     base: usize,
     rest: u64,
+    left_out: Option<CoreId>,
 }
 
 impl Iterator for Members<'_> {
@@ -272,6 +304,11 @@ impl Iterator for Members<'_> {
             // ORDER: SeqCst: an acquire load, pairing with Release in `insert` and `remove`, that also takes its place in the total
             // order after a SeqCst access of the walker: a core that has published itself before its own SeqCst fence is seen.
             self.rest = self.words.next()?.load(Ordering::SeqCst);
+            if let Some(core) = self.left_out
+                && core.index() / BITS * BITS == self.base
+            {
+                self.rest &= !place(core).1;
+            }
             self.base += BITS;
         }
         let bit = self.rest.trailing_zeros() as usize;
@@ -436,7 +473,15 @@ mod tests {
         assert_eq!(walked(MAX_CORES), ids);
         assert_eq!(walked(64), ids[..2]);
         assert_eq!(walked(65), ids[..3]);
-        assert!(walked(0).is_empty());
+        let but =
+            |core, cores| set.members_but(CoreId::new(core), cores).map(CoreId::raw).collect::<Vec<_>>();
+        assert_eq!(but(64, MAX_CORES), [0, 63, 700, 1023]);
+        assert_eq!(but(0, 64), [63]);
+        assert_eq!(but(5, 64), [0, 63]);
+        let mut copy = set.snapshot();
+        assert_eq!(copy.iter_first(65).count(), 3);
+        copy.clear_first(65);
+        assert_eq!(copy.iter().map(CoreId::raw).collect::<Vec<_>>(), [700, 1023]);
     }
 
     #[test]

@@ -348,7 +348,7 @@ impl Topology {
     /// # Panics
     /// When the set has a core that the machine has not.
     pub fn clusters<'a>(&'a self, set: &'a CoreSet) -> impl Iterator<Item = Cluster> + 'a {
-        let mut cores = set.iter().map(|core| self.core(core).apic.0).peekable();
+        let mut cores = set.iter_first(self.core_count()).map(|core| self.core(core).apic.0).peekable();
         core::iter::from_fn(move || {
             let first = cores.next()?;
             let number = first >> 4;

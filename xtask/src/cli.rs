@@ -1,6 +1,7 @@
 //! The command line: one struct for each subcommand, and the examples of `--help`.
 
 use crate::error;
+use crate::image::Flavour;
 use crate::topology::{Mebibytes, Topology};
 use abi::boot::{ApicMode, Lane, Profile};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -90,6 +91,9 @@ pub struct RunArgs {
     /// Stop before the first instruction until gdb attaches to port 1234
     #[arg(long)]
     pub gdb: bool,
+    /// plain, racing (seeded delays in the windows of races), or early-ack (racing, with a planted bug in TLB shootdown)
+    #[arg(long, value_parser = words(&["plain", "racing", "early-ack"], Flavour::parse), default_value = "plain", conflicts_with = "gdb")]
+    pub flavour: Flavour,
     /// auto uses x2APIC where the CPU has it, xapic never does
     #[arg(long, value_parser = words(&["auto", "xapic"], ApicMode::parse), default_value = "auto")]
     pub apic: ApicMode,
@@ -189,6 +193,7 @@ const RUN_EXAMPLES: &str = "Examples:
   cargo xtask run
   cargo xtask run --smp 4 --nodes 1 --mem 512M --apic xapic
   cargo xtask run --topology uneven.toml -- mode=test filter=frame
+  cargo xtask run --flavour racing -- mode=test filter=tlb seed=7
 
 A topology file:
   distances = [[10, 17], [17, 10]]   # optional; 20 between all nodes otherwise

@@ -15,14 +15,48 @@ pub enum Flavour {
     Plain,
     /// The same code with line numbers, for a debugger.
     Debuggable,
+    /// With delays in the windows of races, for hunting them; never measured.
+    Racing,
+    /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: shootdowns are acknowledged too early.
+    EarlyAck,
 }
 
 impl Flavour {
     /// The Cargo profile.
     const fn profile(self) -> &'static str {
         match self {
-            Self::Plain => "kernel",
+            Self::Plain | Self::Racing | Self::EarlyAck => "kernel",
             Self::Debuggable => "kernel-debug",
+        }
+    }
+
+    /// The kernel's Cargo features.
+    const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain | Self::Debuggable => &[],
+            Self::Racing => &["race"],
+            Self::EarlyAck => &["race", "early-ack"],
+        }
+    }
+
+    /// The folder of its build output inside the usual one; none for those that share it. Features do not change where Cargo puts what
+    /// it has built, so a flavour with some of its own would take the plain one's place.
+    const fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Plain | Self::Debuggable => None,
+            Self::Racing => Some("racing"),
+            Self::EarlyAck => Some("early-ack"),
+        }
+    }
+
+    /// The flavour that a user's word stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "plain" => Some(Self::Plain),
+            "racing" => Some(Self::Racing),
+            "early-ack" => Some(Self::EarlyAck),
+            _ => None,
         }
     }
 }
@@ -48,13 +82,18 @@ pub fn build(flavour: Flavour) -> Result<Image> {
     let mut command = workspace::cargo();
     command.args(["build", "--quiet", "-p", "kernel", "-p", "boot"]);
     command.args(["--target", GUEST_TARGET, "--profile", profile]);
+    for feature in flavour.features() {
+        command.args(["--features", &format!("kernel/{feature}")]);
+    }
+    let target = flavour.folder().map_or_else(workspace::target, |folder| workspace::target().join(folder));
+    command.arg("--target-dir").arg(&target);
     // They would replace the code model that .cargo/config.toml asks for.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let next = "fix what the compiler reports, or run `cargo xtask setup`";
     process::succeed(&mut command, Class::BuildFailed, "building the kernel and the loader", next)?;
-    let built = workspace::target().join(GUEST_TARGET).join(profile);
+    let built = target.join(GUEST_TARGET).join(profile);
     let (kernel, loader) = (built.join("kernel"), built.join("boot"));
-    let bundle = workspace::output("image")?.join("bundle.tar");
+    let bundle = workspace::output(flavour.folder().unwrap_or("image"))?.join("bundle.tar");
     let content = fs::read(&kernel).map_err(|error| Error::io(&error, "read", &kernel))?;
     write_bundle(&bundle, &content)?;
     Ok(Image { kernel, payload: Payload { loader, bundle: Some(bundle) } })
@@ -84,7 +123,18 @@ fn pack(out: impl Write, members: &[(&str, &[u8])]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::pack;
+    use super::{Flavour, pack};
+
+    #[test]
+    fn flavours_with_features_have_their_own_folder() {
+        let words = ["plain", "racing", "early-ack"];
+        let flavours = words.map(|word| Flavour::parse(word).unwrap());
+        for (i, flavour) in flavours.into_iter().enumerate() {
+            assert_eq!(flavour.features().is_empty(), flavour.folder().is_none(), "{flavour:?}");
+            assert!(flavours[..i].iter().all(|other| other.folder() != flavour.folder()), "{flavour:?}");
+        }
+        assert_eq!(Flavour::parse("debuggable"), None);
+    }
 
     #[test]
     fn bundles_are_ustar() {

@@ -24,7 +24,7 @@ pub fn execute(args: &RunArgs) -> Result<()> {
     if let LaneChoice::Fixed(lane) = args.lane {
         qemu.admit(&topology, accelerator(lane)?)?;
     }
-    let flavour = if args.gdb { Flavour::Debuggable } else { Flavour::Plain };
+    let flavour = if args.gdb { Flavour::Debuggable } else { args.flavour };
     let image = image::build(flavour)?;
     let lane = lane::resolve(args.lane, &qemu, &image)?;
     let debugger = if args.gdb { Debugger::Wait } else { Debugger::None };

@@ -77,7 +77,7 @@ fn with_busy(
 
 /// A shootdown interrupts the cores on which the space is current, each once, and no core that never ran it.
 ///
-/// Planted: `ask` takes every core for concerned, and `members` is a set of all; `ask` sends each interrupt to the next core as well.
+/// Planted: `Kicked::send` interrupts another core as well.
 pub(super) fn targeted(bed: &mut Bed) -> Result {
     let target = partner()?;
     let made = Handmade::new().ok_or(NO_MEMORY)?;
@@ -127,7 +127,7 @@ enum Leave {
 
 /// A core that has run the space and does not use it now is not disturbed, and sees what has changed when it uses it again.
 ///
-/// Planted: `resume` does not compare generations; `concerns` asks whoever idles on the space; `rest` does not say so.
+/// Planted: `resume` does not compare generations.
 pub(super) fn switched_away(_: &mut Bed) -> Result {
     let target = partner()?;
     let (made, other) = Handmade::new().zip(Handmade::new()).ok_or(NO_MEMORY)?;
@@ -176,7 +176,7 @@ fn shows(core: CoreId, page: usize, wanted: Shown, found: u64) -> Result {
 
 /// Busy cores that read a page go on with its new frame from the moment at which the shootdown returns.
 ///
-/// Planted: `apply` does nothing; the feature `early-ack`; `ask` leaves out the last core of the set.
+/// Planted: `answer` does not invalidate; the feature `early-ack`.
 pub(super) fn busy(bed: &mut Bed) -> Result {
     partner()?;
     let made = Handmade::new().ok_or(NO_MEMORY)?;
@@ -214,7 +214,7 @@ const STORM_MS: u64 = 600;
 
 /// All cores take pages back from each other at the same time: it ends, each sees its own change, and every request was answered once.
 ///
-/// Planted: an initiator that waits does not serve its own inbox (this then never ends); `answer` counts twice.
+/// Planted: an initiator does not invalidate on its own core. That it ends is also a loom model, which has seen more.
 pub(super) fn storm(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     let made = Handmade::new().ok_or(NO_MEMORY)?;
@@ -251,7 +251,7 @@ pub(super) fn storm(bed: &mut Bed) -> Result {
 
 /// A batch of more pages, or more ranges, than are listed drops everything, on a core that holds every page; a short one does not.
 ///
-/// Planted: `add` ignores what it has no room for; `is_whole` is always true.
+/// Planted: `add` ignores a range that it has no room for; the feature `early-ack`.
 pub(super) fn overflow(bed: &mut Bed) -> Result {
     let target = partner()?;
     let made = Handmade::new().ok_or(NO_MEMORY)?;
@@ -313,7 +313,7 @@ fn dropped(batch: &Batch, found: (u64, u64), wanted: (u64, u64)) -> Result {
 
 /// When tables go, a core that idles on the space is asked once, leaves it, and is not disturbed again.
 ///
-/// Planted: `concerns` leaves out who idles on the space; `answer` does not leave the space.
+/// Planted: `answer` does not leave the space.
 pub(super) fn freed_tables(_: &mut Bed) -> Result {
     let target = partner()?;
     let made = Handmade::new().ok_or(NO_MEMORY)?;

@@ -4,7 +4,7 @@ use ::core::cell::Cell;
 use ::core::ptr;
 
 use percpu::sync::atomic::{AtomicU64, Ordering, fence};
-use percpu::{CoreId, const_fn, race_point, sync};
+use percpu::{CoreCell, CoreId, CoreSet, const_fn, race_point, sync};
 
 use super::shootdown::Change;
 use super::{Cached, Counters, Mmu, SpaceId, SpaceTlb, Tag};
@@ -146,6 +146,8 @@ pub struct CoreTlb {
     victim: Cell<usize>,
     /// Whether the core's requests are on their way.
     pub(super) asking: Cell<bool>,
+    /// Cores to be interrupted for them; empty in between. It is large, so that a shootdown has no copy of its own to clear.
+    pub(super) kicked: CoreCell<CoreSet>,
 }
 
 impl CoreTlb {
@@ -157,6 +159,7 @@ impl CoreTlb {
             current: Cell::new(SLOTS),
             victim: Cell::new(0),
             asking: Cell::new(false),
+            kicked: CoreCell::new(CoreSet::EMPTY),
         }
     }
 

@@ -67,6 +67,7 @@ impl FakeMmu {
         }
         let cached = &self.cached[self.loaded.get().1];
         if cached[PAGES].get() == 0 {
+            // ORDER: Relaxed: a processor's walk orders nothing; that it finds what it should is the protocol's doing.
             cached[PAGES].set(self.memory.upper.load(Ordering::Relaxed));
         }
         if cached[PAGES].get() == 0 {
@@ -75,6 +76,7 @@ impl FakeMmu {
         // SAFETY: a core may walk the tables that it has loaded; the models check that nobody writes them meanwhile.
         let reused = self.memory.table.with(|table| unsafe { *table });
         assert_eq!(reused, 0, "a core walks a table that was freed");
+        // ORDER: Relaxed: as above.
         let entry = self.memory.entries[page].load(Ordering::Relaxed);
         cached[page].set(entry);
         entry
@@ -145,6 +147,7 @@ impl percpu::Ipi for Fake {
     fn send(&self, _: CoreId) {
         // Not under loom: what polls needs none, and each step multiplies the executions.
         if cfg!(not(loom)) {
+            // ORDER: Relaxed: read when all is over.
             self.sent.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -248,6 +251,7 @@ impl Fake {
 
     /// Takes a page out of `A`'s table.
     pub(super) fn clear(&self, page: usize) {
+        // ORDER: Relaxed: the shootdown publishes it.
         self.memory.entries[page].store(0, Ordering::Relaxed);
     }
 
@@ -261,6 +265,7 @@ impl Fake {
 
     /// Takes the table out of `A`, with all it maps, and uses its frame for something else.
     pub(super) fn unmap_table(&self, own: usize) {
+        // ORDER: Relaxed: the shootdown publishes it.
         self.memory.upper.store(0, Ordering::Relaxed);
         let mut batch = Batch::new();
         batch.add(PageRange::new(PageId::new(0), PAGES).expect("user pages"), PageSize::Small);
@@ -272,7 +277,9 @@ impl Fake {
 
     /// A core goes on serving until `count` cores have finished.
     pub(super) fn finish(&self, own: usize, count: usize, pause: fn()) {
+        // ORDER: AcqRel: Release pairs with Acquire below: what a core did is over for those who see it finished.
         self.finished.fetch_add(1, Ordering::AcqRel);
+        // ORDER: Acquire pairs with Release above.
         while self.finished.load(Ordering::Acquire) < count {
             self.serve(own);
             pause();

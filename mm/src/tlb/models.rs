@@ -3,7 +3,8 @@
 //!
 //! The freed frame and the freed table are loom cells: a core that still reaches them races with the initiator, which loom reports.
 //!
-//! Planted bugs that made them fail once: see each model.
+//! Planted bugs that made all or nearly all of them fail once: no total order in `publish`, none in `raise`; the raise after the requests; a
+//! raise, or an acknowledgement, without Release; a core that does not enter the set; the feature `early-ack`. Others: see each model.
 
 use super::fake::{Fake, PAGES, Tags};
 use loom::model::Builder;
@@ -53,6 +54,8 @@ fn loom_activation_meets_shootdown() {
 }
 
 /// A core that leaves the space and comes back: what it kept is dropped if the space has changed meanwhile.
+///
+/// Planted: no flush on a stale activation; the generation read before the space is published.
 #[test]
 fn loom_switch_back_catches_up() {
     for tags in TAGS {
@@ -80,6 +83,8 @@ fn loom_eviction_forgets_what_was_cached() {
 }
 
 /// A core that idles on the space is left alone, and catches up when it resumes.
+///
+/// Planted: no look at the generation on `resume`; Relaxed in `rest`.
 #[test]
 fn loom_rest_is_not_disturbed_and_resume_catches_up() {
     check(3, Tags::Kept, unmap, |machine| {
@@ -92,6 +97,9 @@ fn loom_rest_is_not_disturbed_and_resume_catches_up() {
 }
 
 /// A freed table is walked by no core: not by one that idles on the space, nor by one that has not quite left it.
+///
+/// Planted: no `leaving`; Relaxed in `left`; no request to who idles on the space; an answer that does not leave it; acknowledgement and
+/// invalidation merely swapped.
 #[test]
 fn loom_freed_table_is_not_walked() {
     check(3, Tags::Kept, unmap_table, |machine| {
@@ -111,6 +119,8 @@ fn loom_freed_table_is_not_walked() {
 }
 
 /// Two cores use the space and take a page out of it each: both end, and neither page is used after its shootdown.
+///
+/// Planted: an initiator that waits does not serve; the list of pages believed by a core that is more than one change behind.
 #[test]
 fn loom_two_initiators_end() {
     let run = |machine: &Fake, own: usize| {

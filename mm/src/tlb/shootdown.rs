@@ -165,22 +165,24 @@ pub(super) fn shootdown_from<M: Machine>(
     }
     let generation = space.raise(1);
     race_point!("tlb.raised");
-    let job = Job { machine, change: Change { space, batch, generation } };
+    let change = Change { space, batch, generation };
     let core = machine.own(own, irq);
     core.counters.initiated.add(1);
-    let mut others = space.cores.members(machine.core_count());
-    loop {
-        match others.next() {
-            None => return core.apply(&job.change),
-            Some(target) if target != own => {
-                let requests = machine.requests(own, irq);
-                let sent = ask(&core, &job, requests, target, others);
-                core.apply(&job.change);
-                return wait(own, irq, machine, sent);
-            }
-            Some(_) => {}
-        }
+    if space.cores.members_but(own, machine.core_count()).next().is_none() {
+        core.apply(&change);
+    } else {
+        on_others_too(own, irq, machine, change);
     }
+}
+
+/// The rest of a shootdown of a space that other cores may hold translations of.
+#[inline(never)]
+fn on_others_too<M: Machine>(own: CoreId, irq: &mut IrqOff, machine: &M, change: Change<'_>) {
+    let job = Job { machine, change };
+    let core = machine.own(own, irq);
+    let sent = ask(&core, &job, machine.requests(own, irq));
+    core.apply(&job.change);
+    wait(own, irq, machine, sent);
 }
 
 /// Requests on their way, newest first. Should the initiator unwind, which only happens on the host, its frame still outlives them.
@@ -209,13 +211,19 @@ impl Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        self.wait(|| ());
+        // A model that fails ends with all its cores.
+        if cfg!(not(loom)) {
+            self.wait(|| ());
+        }
     }
 }
 
 /// Waits for the acknowledgements and meanwhile serves the own inbox.
 #[inline]
 fn wait<M: Machine>(own: CoreId, irq: &mut IrqOff, machine: &M, mut sent: Sent) {
+    if sent.newest().is_none() {
+        return;
+    }
     let inbox = machine.inbox(own);
     sent.wait(|| {
         inbox.serve(irq);
@@ -223,79 +231,63 @@ fn wait<M: Machine>(own: CoreId, irq: &mut IrqOff, machine: &M, mut sent: Sent) 
     machine.own(own, irq).tlb.asking.set(false);
 }
 
-/// Asks the cores on which the space is current: the first, and the rest of the set.
-#[inline(never)]
-fn ask<M: Machine>(
-    core: &Core<'_, M::Mmu>,
-    job: &Job<'_, M>,
-    requests: &[Request],
-    first: CoreId,
-    rest: impl Iterator<Item = CoreId>,
-) -> Sent {
+/// Asks the other cores on which the space is current.
+#[inline(always)]
+fn ask<M: Machine>(core: &Core<'_, M::Mmu>, job: &Job<'_, M>, requests: &[Request]) -> Sent {
     assert!(!core.tlb.asking.get(), "X8: a core has one shootdown at a time");
     let (machine, change) = (job.machine, &job.change);
     let mut sent = Sent(ptr::null());
-    let mut kicked = Kicked::Nobody;
-    let (mut messages, mut skipped) = (0, 0);
-    for target in ::core::iter::once(first).chain(rest).filter(|&target| target != core.id) {
-        if !machine.active(target).concerns(change.space.id, change) {
-            skipped += 1;
-            continue;
+    core.tlb.kicked.with_mut(|set| {
+        let mut kicked = Kicked { set, count: 0, last: core.id };
+        for target in change.space.cores.members_but(core.id, machine.core_count()) {
+            if !machine.active(target).concerns(change.space.id, change) {
+                core.counters.skipped.add(1);
+                continue;
+            }
+            let request = requests.get(target.index()).expect("X9: a core has a request for each core");
+            // SAFETY: no request of this core is on its way (X8, `asking`), nobody else sends them, and `wait` keeps job and request.
+            let kick = unsafe { request.send(machine.inbox(target), job, sent.0) };
+            sent.0 = ptr::from_ref(request);
+            core.counters.messages.add(1);
+            if kick == Kick::Interrupt {
+                kicked.add(target);
+            }
         }
-        let request = requests.get(target.index()).expect("X9: a core has a request for each core");
-        // SAFETY: no request of this core is on its way (X8, `asking`), nobody else sends them, and `wait` keeps job and request.
-        let kick = unsafe { request.send(machine.inbox(target), job, sent.0) };
-        sent.0 = ptr::from_ref(request);
-        messages += 1;
-        if kick == Kick::Interrupt {
-            kicked.add(target);
-        }
-    }
-    race_point!("tlb.sent");
-    let interrupts = kicked.send(machine);
-    core.tlb.asking.set(messages != 0);
-    core.counters.messages.add(messages);
-    core.counters.skipped.add(skipped);
-    core.counters.interrupts.add(interrupts);
+        race_point!("tlb.sent");
+        core.counters.interrupts.add(kicked.count);
+        kicked.send(machine);
+    });
+    core.tlb.asking.set(!sent.0.is_null());
     sent
 }
 
-/// Cores to be interrupted. One alone is by far the most common case and needs no set.
-enum Kicked {
-    Nobody,
-    One(CoreId),
-    Many(CoreSet, usize),
+/// Cores to be interrupted.
+struct Kicked<'a> {
+    /// All but the last, and empty again afterwards. One core alone is the most common case and needs no set.
+    set: &'a mut CoreSet,
+    count: usize,
+    last: CoreId,
 }
 
-impl Kicked {
+impl Kicked<'_> {
     #[inline(always)]
     fn add(&mut self, core: CoreId) {
-        match self {
-            Self::Nobody => *self = Self::One(core),
-            Self::One(first) => {
-                let mut set = CoreSet::one(*first);
-                set.insert(core);
-                *self = Self::Many(set, 2);
-            }
-            Self::Many(set, count) => {
-                set.insert(core);
-                *count += 1;
-            }
+        if self.count != 0 {
+            self.set.insert(self.last);
         }
+        self.count += 1;
+        self.last = core;
     }
 
-    /// Interrupts them; returns how many they are.
     #[inline(always)]
-    fn send<M: Machine>(&self, machine: &M) -> usize {
-        match self {
-            Self::Nobody => 0,
-            Self::One(core) => {
-                machine.send(*core);
-                1
-            }
-            Self::Many(set, count) => {
-                machine.send_set(set);
-                *count
+    fn send<M: Machine>(self, machine: &M) {
+        match self.count {
+            0 => {}
+            1 => machine.send(self.last),
+            _ => {
+                self.set.insert(self.last);
+                machine.send_set(self.set);
+                self.set.clear_first(machine.core_count());
             }
         }
     }

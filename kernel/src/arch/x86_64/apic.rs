@@ -45,6 +45,8 @@ const ICR_LOGICAL: u64 = 1 << 11;
 const ICR_PENDING: u32 = 1 << 12;
 const ICR_ASSERT: u64 = 1 << 14;
 const ICR_ALL_BUT_SELF: u64 = 0b11 << 18;
+/// The command that sends the inter-processor interrupt.
+const IPI_COMMAND: u64 = vector::IPI as u64 | ICR_ASSERT;
 
 /// Virtual address of the xAPIC registers; 0 in x2APIC mode. Written once by the boot core before another core runs.
 static XAPIC: AtomicU64 = AtomicU64::new(0);
@@ -151,13 +153,13 @@ pub(crate) fn end_of_interrupt() {
 /// Sends the inter-processor interrupt to one core.
 #[inline]
 pub(crate) fn send(apic_id: u32) {
-    send_icr(u64::from(vector::IPI) | ICR_ASSERT, apic_id);
+    send_icr(IPI_COMMAND, apic_id);
 }
 
 /// Sends the inter-processor interrupt to every core but this one with a single command.
 #[inline]
 pub(crate) fn send_all_but_self() {
-    send_icr(u64::from(vector::IPI) | ICR_ASSERT | ICR_ALL_BUT_SELF, 0);
+    send_icr(IPI_COMMAND | ICR_ALL_BUT_SELF, 0);
 }
 
 /// Sends a non-maskable interrupt to one core.
@@ -170,33 +172,43 @@ pub(crate) fn send_nmi(apic_id: u32) {
 /// In x2APIC mode cores of one cluster are reached by one command: the logical id is derived from the APIC id, cluster in bits 31:16
 /// and a bit for each of its 16 members below (SDM volume 3, §12.12.10.2).
 pub(crate) fn send_set(cores: &CoreSet) {
-    if mode() == Mode::Xapic {
-        cores.iter().for_each(|core| send(machine::apic_id(core)));
-        return;
-    }
-    for cluster in machine::topology().clusters(cores) {
-        send_icr(u64::from(vector::IPI) | ICR_ASSERT | ICR_LOGICAL, cluster.destination());
+    let topology = machine::topology();
+    // ORDER: Relaxed; see `mode`.
+    match XAPIC.load(Ordering::Relaxed) {
+        0 => topology
+            .clusters(cores)
+            .for_each(|cluster| command_x2apic(IPI_COMMAND | ICR_LOGICAL, cluster.destination())),
+        base => cores
+            .iter_first(topology.core_count())
+            .for_each(|core| command_xapic(base, IPI_COMMAND, topology.core(core).apic.0)),
     }
 }
 
 #[inline]
 fn send_icr(command: u64, destination: u32) {
-    match mode() {
-        Mode::X2apic => {
-            // ORDER: SeqCst; WRMSR to x2APIC registers is not serialising (SDM volume 3, §12.12.3), so what the receiver will read must
-            // be globally visible first. Partner: the receiver's load in its interrupt handler.
-            fence(Ordering::SeqCst);
-            write_msr(msr_of(reg::ICR_LOW), u64::from(destination) << 32 | command);
-        }
-        Mode::Xapic => {
-            while read(reg::ICR_LOW) & ICR_PENDING != 0 {
-                core::hint::spin_loop();
-            }
-            // The destination field is bits 31:24 of the high half (SDM volume 3, figure 12-12). The uncached stores stay in order.
-            write(reg::ICR_HIGH, destination << 24);
-            write(reg::ICR_LOW, command as u32);
-        }
+    // ORDER: Relaxed; see `mode`.
+    match XAPIC.load(Ordering::Relaxed) {
+        0 => command_x2apic(command, destination),
+        base => command_xapic(base, command, destination),
     }
+}
+
+#[inline(always)]
+fn command_x2apic(command: u64, destination: u32) {
+    // ORDER: SeqCst; WRMSR to x2APIC registers is not serialising (SDM volume 3, §12.12.3), so what the receiver will read must
+    // be globally visible first. Partner: the receiver's load in its interrupt handler.
+    fence(Ordering::SeqCst);
+    write_msr(msr_of(reg::ICR_LOW), u64::from(destination) << 32 | command);
+}
+
+#[inline(always)]
+fn command_xapic(base: u64, command: u64, destination: u32) {
+    while read_mapped(base, reg::ICR_LOW) & ICR_PENDING != 0 {
+        core::hint::spin_loop();
+    }
+    // The destination field is bits 31:24 of the high half (SDM volume 3, figure 12-12). The uncached stores stay in order.
+    write_mapped(base, reg::ICR_HIGH, destination << 24);
+    write_mapped(base, reg::ICR_LOW, command as u32);
 }
 
 /// The logical x2APIC id, for checking the derivation that [`send_set`] relies on.
@@ -249,12 +261,22 @@ fn read(offset: u32) -> u32 {
     // ORDER: Relaxed; see `mode`.
     match XAPIC.load(Ordering::Relaxed) {
         0 => read_msr(msr_of(offset)) as u32,
-        base => {
-            let register = (base + u64::from(offset)) as *const u32;
-            // SAFETY: G5: the page of the registers is mapped uncached at `base` for the life of the kernel.
-            unsafe { register.read_volatile() }
-        }
+        base => read_mapped(base, offset),
     }
+}
+
+#[inline(always)]
+fn read_mapped(base: u64, offset: u32) -> u32 {
+    let register = (base + u64::from(offset)) as *const u32;
+    // SAFETY: G5: the page of the registers is mapped uncached at `base`, which is `XAPIC`, for the life of the kernel.
+    unsafe { register.read_volatile() }
+}
+
+#[inline(always)]
+fn write_mapped(base: u64, offset: u32, value: u32) {
+    let register = (base + u64::from(offset)) as *mut u32;
+    // SAFETY: G5, as in `read_mapped`; the callers write values that the manual defines.
+    unsafe { register.write_volatile(value) };
 }
 
 #[inline]
@@ -262,11 +284,7 @@ fn write(offset: u32, value: u32) {
     // ORDER: Relaxed; see `mode`.
     match XAPIC.load(Ordering::Relaxed) {
         0 => write_msr(msr_of(offset), u64::from(value)),
-        base => {
-            let register = (base + u64::from(offset)) as *mut u32;
-            // SAFETY: G5, as in `read`; the callers write values that the manual defines.
-            unsafe { register.write_volatile(value) };
-        }
+        base => write_mapped(base, offset, value),
     }
 }
 
