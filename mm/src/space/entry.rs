@@ -106,6 +106,16 @@ pub(crate) struct Bits {
     absent: u64,
 }
 
+impl Bits {
+    /// Whether an entry that these bits have been given to allows less than before, by the bits that have changed.
+    #[inline(always)]
+    pub(crate) const fn narrow(self, changed: u64) -> bool {
+        let writes = changed & WRITABLE != 0 && self.present & WRITABLE == 0;
+        let executes = changed & NO_EXECUTE != 0 && self.present & NO_EXECUTE != 0;
+        writes || executes
+    }
+}
+
 /// An entry. Written as the number it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
@@ -282,6 +292,12 @@ impl Entry {
         }
         let bits = if self.0 & COPY != 0 { bits.present & !WRITABLE } else { bits.present };
         Self(self.0 & !PROTECTION | bits)
+    }
+
+    /// [`Entry::protect`] for a leaf that [`Entry::is_plain`].
+    #[inline(always)]
+    pub(crate) const fn protect_plain(self, bits: Bits) -> Self {
+        Self(self.0 & !PROTECTION | bits.present)
     }
 
     /// An owned leaf that from now on is shared until it is written.

@@ -8,7 +8,7 @@ use super::memory::{Memory, Pool};
 use super::{Progress, Space};
 use crate::id::{FrameId, Order};
 use crate::tlb::Batch;
-use crate::virt::{PageId, PageRange, PageSize};
+use crate::virt::{PageId, PageSize};
 use core::mem::MaybeUninit;
 
 /// References to shared frames that one step can drop.
@@ -98,9 +98,7 @@ impl Pending {
     /// Translations of these pages may be cached.
     #[inline]
     pub(super) fn invalidate(&mut self, first: PageId, pages: usize, size: PageSize) {
-        if let Some(range) = PageRange::new(first, pages) {
-            self.batch.add(range, size);
-        }
+        self.batch.add_pages(first, pages, size);
     }
 
     /// An unmapped block, whose translations are among those to be invalidated.
@@ -163,8 +161,15 @@ impl<M: Memory> Space<M> {
     /// Gives back what operations have unmapped; afterwards nothing is pending.
     ///
     /// Every core that may have cached a translation of [`Pending::batch`] has invalidated it (A3).
-    #[inline]
+    #[inline(always)]
     pub fn settle<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
+        if pending.stale.is_some() || pending.counted.len + pending.records.len != 0 {
+            self.give_back(pool, pending);
+        }
+        pending.batch.clear();
+    }
+
+    fn give_back<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
         let mut at = pending.stale.take();
         while let Some(frame) = at {
             let (next, order, way) = self.memory.info(frame).stale();
@@ -182,7 +187,6 @@ impl<M: Memory> Space<M> {
         for &mut (record, pages) in pending.records.drain() {
             self.records.subtract(pool, record, pages);
         }
-        pending.batch.clear();
     }
 }
 

@@ -63,18 +63,23 @@ impl<M: Memory, P: Pool> Visit<M, P> for Protect {
 
     #[inline(always)]
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
-        let mut narrowed = false;
+        let bits = self.bits;
+        let mut changed = 0;
         for place in leaves.entries() {
             // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
             let old = Entry::from_raw(place.load(Ordering::Relaxed));
-            if old.is_plain() || applies(old) {
-                let new = old.protect(self.bits);
-                // ORDER: Relaxed: as above; nothing is published by it.
-                place.store(new.raw(), Ordering::Relaxed);
-                narrowed |= narrows(old, new);
-            }
+            let new = if old.is_plain() {
+                old.protect_plain(bits)
+            } else if applies(old) {
+                old.protect(bits)
+            } else {
+                continue;
+            };
+            // ORDER: Relaxed: as above; nothing is published by it.
+            place.store(new.raw(), Ordering::Relaxed);
+            changed |= old.raw() ^ new.raw();
         }
-        if narrowed {
+        if bits.narrow(changed) {
             cx.pending.invalidate(leaves.page, leaves.len(), PageSize::Small);
         }
         Ok(())

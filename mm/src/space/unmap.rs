@@ -7,7 +7,7 @@ use super::walk::{Act, Leaves, Stop, Visit, in_block};
 use super::{Cx, Progress, Space, SpaceError};
 use crate::id::{FrameId, Order};
 use crate::virt::{PageId, PageRange, PageSize};
-use percpu::sync::atomic::Ordering;
+use percpu::sync::atomic::{AtomicU64, Ordering};
 
 /// Empties entries.
 pub(super) struct Unmap<'s, M> {
@@ -31,6 +31,20 @@ struct Taken {
     present: bool,
     /// Frames of the table's reservation.
     freed: [u64; ENTRIES / 64],
+}
+
+/// Empties the leaves of a record at the start that are somebody else's; returns how many. Only their number has to be kept.
+#[inline(always)]
+fn take_lent(entries: &[AtomicU64], record: usize) -> usize {
+    for (run, place) in entries.iter().enumerate() {
+        // ORDER: Relaxed, both: as in `take_leaves`.
+        if !Entry::from_raw(place.load(Ordering::Relaxed)).is_lent_by(record) {
+            return run;
+        }
+        // ORDER: Relaxed; as above.
+        place.store(0, Ordering::Relaxed);
+    }
+    entries.len()
 }
 
 impl<M: Memory> Space<M> {
@@ -120,17 +134,20 @@ impl<M: Memory> Space<M> {
         taken: &mut Taken,
     ) -> Result<(), usize> {
         let reservation = leaves.word.reservation();
-        for (index, place) in leaves.entries().iter().enumerate() {
+        let entries = leaves.entries();
+        let mut index = 0;
+        while let Some(place) = entries.get(index) {
             // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
             let old = Entry::from_raw(place.load(Ordering::Relaxed));
             if old.is_lent_by(taken.record) {
-                // ORDER: Relaxed: as below. Nothing but the count has to be kept of what an object shows.
-                place.store(0, Ordering::Relaxed);
-                taken.count += 1;
+                let run = take_lent(entries.get(index..).unwrap_or_default(), taken.record);
+                taken.count += run;
                 taken.present = true;
+                index += run;
                 continue;
             }
             if old.is_empty() {
+                index += 1;
                 continue;
             }
             if old.record() != taken.record {
@@ -140,6 +157,7 @@ impl<M: Memory> Space<M> {
                     return Err(index);
                 }
                 taken.record = old.record();
+                continue;
             }
             if old.is_present() {
                 if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
@@ -150,6 +168,7 @@ impl<M: Memory> Space<M> {
             place.store(0, Ordering::Relaxed);
             taken.count += 1;
             taken.present |= old.is_present();
+            index += 1;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Plain data of little more than one cache line on the initiator's stack, which the targets read.
 
 use ::core::fmt;
+use ::core::mem::MaybeUninit;
 
 use crate::virt::{PageId, PageRange, PageSize};
 
@@ -25,8 +26,6 @@ const FIELD: u64 = 0xff;
 const _: () = assert!(FLUSH_THRESHOLD <= FIELD as usize);
 
 impl Span {
-    const NONE: Self = Self(0);
-
     const fn new(first: usize, end: usize, size: PageSize) -> Self {
         let count = (end - first) as u64;
         Self((first as u64) << FIRST_SHIFT | count << COUNT_SHIFT | size as u64)
@@ -71,7 +70,8 @@ const _: () =
 /// Only what takes rights back belongs here, and after the tables say so.
 #[derive(Clone, Copy)]
 pub struct Batch {
-    spans: [Span; RANGES],
+    /// The first `len` are there: an empty batch, the common one, costs nothing to make.
+    spans: [MaybeUninit<Span>; RANGES],
     len: usize,
     /// Pages in all spans.
     pages: usize,
@@ -84,20 +84,27 @@ impl Batch {
     #[must_use]
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { spans: [Span::NONE; RANGES], len: 0, pages: 0, whole: false, tables: false }
+        Self { spans: [MaybeUninit::uninit(); RANGES], len: 0, pages: 0, whole: false, tables: false }
     }
 
     /// Adds pages that were mapped with pages of `size`. What is too much to list becomes "everything".
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, range: PageRange, size: PageSize) {
+        self.add_pages(range.start(), range.len(), size);
+    }
+
+    /// As `add`, for pages that are known to be of the user half.
+    #[inline(always)]
+    pub(crate) fn add_pages(&mut self, start: PageId, pages: usize, size: PageSize) {
+        debug_assert!(PageRange::new(start, pages).is_some(), "X9: only the user half is taken back");
         let (first, end) =
-            (range.start().number() / size.pages(), range.end().number().div_ceil(size.pages()));
+            (start.number() / size.pages(), (start.number() + pages).div_ceil(size.pages()));
         if self.whole || end - first > FLUSH_THRESHOLD {
             self.whole = true;
             return;
         }
         if self.len == 0 {
-            self.spans[0] = Span::new(first, end, size);
+            self.spans[0].write(Span::new(first, end, size));
             (self.len, self.pages) = (1, end - first);
             return;
         }
@@ -106,14 +113,16 @@ impl Batch {
 
     /// As `add`, to spans that are there already.
     fn add_more(&mut self, first: usize, end: usize, size: PageSize) {
-        let known = &mut self.spans[..self.len.min(RANGES)];
+        let known = self.spans.get_mut(..self.len).unwrap_or_default();
+        // SAFETY: the first `len` have been written.
+        let known = unsafe { known.assume_init_mut() };
         if let Some(span) = known.iter_mut().find(|span| span.touches(first, end, size)) {
             let (first, end) = (first.min(span.first()), end.max(span.end()));
             self.pages += end - first - span.count();
             // Not stored if it does not fit: the threshold below is smaller.
             *span = Span::new(first, end.min(first + FLUSH_THRESHOLD), size);
         } else if let Some(free) = self.spans.get_mut(self.len) {
-            *free = Span::new(first, end, size);
+            free.write(Span::new(first, end, size));
             self.len += 1;
             self.pages += end - first;
         } else {
@@ -168,6 +177,13 @@ impl Batch {
         self.pages
     }
 
+    #[inline(always)]
+    fn spans(&self) -> &[Span] {
+        let used = self.spans.get(..self.len).unwrap_or_default();
+        // SAFETY: the first `len` have been written.
+        unsafe { used.assume_init_ref() }
+    }
+
     /// Whether a core that does what the batch says drops a translation of this page.
     #[must_use]
     pub fn covers(&self, page: PageId) -> bool {
@@ -175,13 +191,13 @@ impl Batch {
             let at = page.number() / span.size().pages();
             (span.first()..span.end()).contains(&at)
         };
-        !self.is_empty() && (self.is_whole() || self.spans.iter().take(self.len).any(covers))
+        !self.is_empty() && (self.is_whole() || self.spans().iter().any(covers))
     }
 
     /// Calls `f` for each page to be invalidated, if not the whole space.
     #[inline(always)]
     pub(super) fn each_page(&self, mut f: impl FnMut(PageId)) {
-        for span in self.spans.iter().take(self.len) {
+        for span in self.spans() {
             let step = span.size().pages();
             let first = span.first() * step;
             for i in 0..span.count() {
