@@ -237,7 +237,7 @@ mod tests {
     use std::vec::Vec;
 
     fn range(start: usize, count: usize) -> PageRange {
-        PageRange::new(PageId::new(start), count).unwrap()
+        PageRange::new(PageId::new(start), count).expect("pages of the user half")
     }
 
     fn pages(batch: &Batch) -> Vec<usize> {

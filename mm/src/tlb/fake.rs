@@ -42,6 +42,11 @@ pub(super) struct Memory {
     frames: [UnsafeCell<u32>; PAGES],
 }
 
+// SAFETY: whether the accesses to the cells are ordered is what the models find out.
+unsafe impl Sync for Memory {}
+// SAFETY: as above.
+unsafe impl Send for Memory {}
+
 /// The simulated address translation of a core.
 pub(super) struct FakeMmu {
     memory: Arc<Memory>,

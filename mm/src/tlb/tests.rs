@@ -5,7 +5,7 @@ use super::shootdown::Change;
 use super::{Batch, SLOTS, SpaceId, SpaceIds, SpaceTlb};
 use crate::id::FrameId;
 use percpu::CoreSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use percpu::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::vec::Vec;
 
