@@ -20,6 +20,7 @@ mod pending;
 mod protect;
 mod record;
 mod share;
+mod single;
 mod table;
 mod unmap;
 mod walk;

@@ -92,6 +92,7 @@ impl<'o, M: Memory> Mapping<'o, M> {
     }
 
     /// What goes into a record, if the region needs one.
+    #[inline]
     fn terms(&self, range: PageRange) -> Result<Option<Terms>, SpaceError> {
         let plain = Terms {
             kind: self.kind(),
@@ -143,6 +144,7 @@ impl<M: Memory> Space<M> {
     /// # Errors
     /// [`SpaceError::Occupied`], [`SpaceError::Shortage`], [`SpaceError::TooManyMappings`], [`SpaceError::BeyondObject`]. What was made until
     /// then is unmapped again.
+    #[inline]
     pub fn map<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
@@ -153,7 +155,30 @@ impl<M: Memory> Space<M> {
             None => 0,
             Some(terms) => self.records.add(cx.pool, &terms, self.tlb.id().raw(), range.len())?,
         };
-        let mut map = self.plan(range, mapping, record);
+        let map = self.plan(range, mapping, record);
+        let one = match &map.source {
+            _ if range.len() != 1 => Ok(None),
+            Source::Lazy => Ok(Some(map.entry)),
+            Source::Frames(first) => Ok(Some(at(map.entry, first.number()))),
+            // Without a frame there is nothing to enter: the long way says why.
+            Source::Object(object, first) => {
+                object.page(cx.pool, *first).map(|frame| frame.map(|frame| at(map.entry, frame.number())))
+            }
+        };
+        match one {
+            Ok(Some(entry)) if self.map_one(range.start(), entry) => Ok(()),
+            _ => self.map_many(cx, range, map, record),
+        }
+    }
+
+    #[inline(never)]
+    fn map_many<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        range: PageRange,
+        mut map: Map<'_, M>,
+        record: usize,
+    ) -> Result<(), SpaceError> {
         let result = loop {
             let Some(rest) = PageRange::new(map.done, range.end().number() - map.done.number()) else {
                 break Ok(());
@@ -171,6 +196,7 @@ impl<M: Memory> Space<M> {
         result
     }
 
+    #[inline(always)]
     fn plan<'o>(&self, range: PageRange, mapping: &Mapping<'o, M>, record: usize) -> Map<'o, M> {
         let bits = self.format.bits(mapping.protection);
         let lazy = Entry::lazy(mapping.kind(), bits, record);

@@ -34,15 +34,29 @@ impl<M: Memory> Space<M> {
     ///
     /// # Errors
     /// [`SpaceError::Shortage`], when a region has to be cut and there is no frame for a table.
-    #[inline]
+    #[inline(always)]
     pub fn protect<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
         range: PageRange,
         protection: Protection,
     ) -> Result<Progress<PageId>, SpaceError> {
+        let bits = self.format.bits(protection);
+        if range.len() == 1 && self.protect_one(cx, range.start(), bits) {
+            return Ok(Progress::Done(()));
+        }
+        self.protect_many(cx, range, bits)
+    }
+
+    #[inline(never)]
+    fn protect_many<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        range: PageRange,
+        bits: Bits,
+    ) -> Result<Progress<PageId>, SpaceError> {
         self.prepare(cx, range)?;
-        let result = self.walk(cx, range, &mut Protect { bits: self.format.bits(protection) });
+        let result = self.walk(cx, range, &mut Protect { bits });
         self.checked(cx, range, result)
     }
 }

@@ -52,8 +52,20 @@ impl<M: Memory> Space<M> {
     ///
     /// # Errors
     /// [`SpaceError::Shortage`], when a region has to be cut and there is no frame for a table.
-    #[inline]
+    #[inline(always)]
     pub fn unmap<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        range: PageRange,
+    ) -> Result<Progress<PageId>, SpaceError> {
+        if range.len() == 1 && self.unmap_one(cx, range.start()) {
+            return Ok(Progress::Done(()));
+        }
+        self.unmap_many(cx, range)
+    }
+
+    #[inline(never)]
+    fn unmap_many<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
         range: PageRange,

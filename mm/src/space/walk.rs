@@ -250,7 +250,7 @@ impl<M: Memory> Space<M> {
 
     /// The locked table of a page's unit, if there is one: the common case of [`Space::find`].
     #[inline(always)]
-    fn find_table(&self, page: PageId) -> Option<Locked<M>> {
+    pub(super) fn find_table(&self, page: PageId) -> Option<Locked<M>> {
         let top = self.top().get(index(page, 4));
         if top.is_empty() {
             return None;

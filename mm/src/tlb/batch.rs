@@ -84,7 +84,7 @@ impl Batch {
     #[must_use]
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { spans: [MaybeUninit::uninit(); RANGES], len: 0, pages: 0, whole: false, tables: false }
+        Self { spans: [const { MaybeUninit::uninit() }; RANGES], len: 0, pages: 0, whole: false, tables: false }
     }
 
     /// Adds pages that were mapped with pages of `size`. What is too much to list becomes "everything".
