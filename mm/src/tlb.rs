@@ -98,6 +98,7 @@ impl Default for SpaceIds {
 /// | field | writer | readers | ordering | line |
 /// |---|---|---|---|---|
 /// | `generation` | initiators | initiators, cores that switch | SeqCst | with the constants that a switch reads as well |
+/// | `lone` | a core that enters the set | initiators | SeqCst | the same |
 /// | `cores` | each core its own bit | initiators | AcqRel, SeqCst walks | its own two |
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -105,15 +106,22 @@ pub struct SpaceTlb {
     generation: AtomicU64,
     id: SpaceId,
     root: FrameId,
+    /// The one core that has ever been in the set, plus 1; 0 for none, [`SEVERAL`] for more. It only grows, and spares the initiator on the
+    /// only core of a space, the most common one, the walk of the set.
+    lone: AtomicU64,
     cores: AtomicCoreSet,
 }
+
+/// More than one core has been in the set.
+const SEVERAL: u64 = u64::MAX;
 
 impl SpaceTlb {
     const_fn! {
         /// A space that no core has loaded yet.
         #[must_use]
         pub const fn new(id: SpaceId, root: FrameId) -> Self {
-            Self { generation: AtomicU64::new(0), id, root, cores: AtomicCoreSet::new() }
+            let (generation, lone) = (AtomicU64::new(0), AtomicU64::new(0));
+            Self { generation, id, root, lone, cores: AtomicCoreSet::new() }
         }
     }
 
@@ -145,6 +153,26 @@ impl SpaceTlb {
         // ORDER: SeqCst: an acquire load, pairing with the raise in `shootdown` (we see the tables as they were changed), that stands after
         // the SeqCst exchange of the own active word in the total order: either this load sees the raise, or the initiator the word.
         self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Puts a core into the set. A full fence follows before it reads the generation.
+    fn enter(&self, core: CoreId) {
+        let own = u64::from(core.raw()) + 1;
+        // ORDER: SeqCst, all: before the load of the generation in the total order, as the insertion is. Partner: `is_lone`.
+        let first = self.lone.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst);
+        if first.is_err_and(|lone| lone != own) {
+            // ORDER: SeqCst; as above.
+            self.lone.store(SEVERAL, Ordering::SeqCst);
+        }
+        self.cores.insert(core);
+    }
+
+    /// Whether no other core has ever been in the set. Asked after a raise: a core that enters later finds the raise.
+    #[inline(always)]
+    fn is_lone(&self, core: CoreId) -> bool {
+        // ORDER: SeqCst, after the raise in the total order; partner: `enter`, whose core then reads the generation. So either this load
+        // sees the core, or the core the generation.
+        self.lone.load(Ordering::SeqCst) == u64::from(core.raw()) + 1
     }
 
     /// Raises the generation by the changes that the tables already show, and returns it.

@@ -194,6 +194,13 @@ impl Batch {
         !self.is_empty() && (self.is_whole() || self.spans().iter().any(covers))
     }
 
+    /// The page, if there is just one.
+    #[inline(always)]
+    pub(super) fn single(&self) -> Option<PageId> {
+        let &[span] = self.spans() else { return None };
+        (span.count() == 1).then(|| PageId::new(span.first() * span.size().pages()))
+    }
+
     /// Calls `f` for each page to be invalidated, if not the whole space.
     #[inline(always)]
     pub(super) fn each_page(&self, mut f: impl FnMut(PageId)) {

@@ -247,7 +247,7 @@ impl<M: Mmu> Core<'_, M> {
             self.give_up(slot);
             slot.id.set(space.id);
             slot.space.set(ptr::from_ref(space));
-            space.cores.insert(self.id);
+            space.enter(self.id);
             // ORDER: SeqCst; partner: the walk of the set in `shootdown`, after the generation was raised: it finds the core, or the load
             // of the generation that follows here finds the raise.
             fence(Ordering::SeqCst);
@@ -329,7 +329,10 @@ impl<M: Mmu> Core<'_, M> {
         }
         // The list is enough only if nothing else is missing. Someone else's change may be, whose request comes later.
         if seen + 1 == generation && !change.batch.is_whole() {
-            change.batch.each_page(|page| self.mmu.invalidate(page));
+            match change.batch.single() {
+                Some(page) => self.mmu.invalidate(page),
+                None => change.batch.each_page(|page| self.mmu.invalidate(page)),
+            }
             self.counters.pages.add(change.batch.pages());
             slot.seen.set(generation);
         } else {

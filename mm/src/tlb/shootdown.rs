@@ -168,7 +168,7 @@ pub(super) fn shootdown_from<M: Machine>(
     let change = Change { space, batch, generation };
     let core = machine.own(own, irq);
     core.counters.initiated.add(1);
-    if space.cores.members_but(own, machine.core_count()).next().is_none() {
+    if space.is_lone(own) || space.cores.members_but(own, machine.core_count()).next().is_none() {
         core.apply(&change);
     } else {
         on_others_too(own, irq, machine, change);
