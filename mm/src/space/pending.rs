@@ -23,6 +23,8 @@ pub struct Pending {
     batch: Batch,
     /// The newest of the stale frames; the rest is in their words.
     stale: Option<FrameId>,
+    /// One more, of 4 KiB, which spares the common single one its word.
+    spare: Option<FrameId>,
     counted: Few<FrameId, COUNTED>,
     records: Few<(usize, u64), RECORDS>,
 }
@@ -77,6 +79,7 @@ impl Pending {
         Self {
             batch: Batch::new(),
             stale: None,
+            spare: None,
             counted: Few::new(),
             records: Few::new(),
         }
@@ -92,7 +95,22 @@ impl Pending {
     #[must_use]
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.stale.is_none() && self.counted.len + self.records.len == 0
+        self.batch.is_empty() && self.has_nothing()
+    }
+
+    /// Whether there is nothing to give back.
+    #[inline(always)]
+    fn has_nothing(&self) -> bool {
+        self.stale.is_none() && self.spare.is_none() && self.counted.len + self.records.len == 0
+    }
+
+    /// An unmapped page, whose translation is among those to be invalidated.
+    #[inline(always)]
+    pub(super) fn stale_page(&mut self, info: &FrameInfo, frame: FrameId) {
+        match self.spare {
+            None => self.spare = Some(frame),
+            Some(_) => self.stale(info, frame, Order::FRAME),
+        }
     }
 
     /// Translations of these pages may be cached.
@@ -163,7 +181,10 @@ impl<M: Memory> Space<M> {
     /// Every core that may have cached a translation of [`Pending::batch`] has invalidated it (A3).
     #[inline(always)]
     pub fn settle<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
-        if pending.stale.is_some() || pending.counted.len + pending.records.len != 0 {
+        if let Some(frame) = pending.spare.take() {
+            pool.give(frame, Order::FRAME);
+        }
+        if !pending.has_nothing() {
             self.give_back(pool, pending);
         }
         pending.batch.clear();

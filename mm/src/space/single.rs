@@ -8,7 +8,6 @@ use super::memory::{Memory, Pool};
 use super::table::{Locked, Table};
 use super::walk::index;
 use super::{Cx, Space};
-use crate::id::Order;
 use crate::virt::{PageId, PageSize};
 
 /// The place of one page: its unit's lock, its table, the index there.
@@ -62,7 +61,7 @@ impl<M: Memory> Space<M> {
         cx.pending.invalidate(page, 1, PageSize::Small);
         if old.is_owned() {
             let frame = old.frame();
-            cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+            cx.pending.stale_page(self.memory.info(frame), frame);
         }
         true
     }
