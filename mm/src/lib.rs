@@ -2,6 +2,7 @@
 //!
 //! * [`id`]: frame numbers, block orders, ranges, zones.
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
+//! * [`bank`]: who pays for memory.
 //! * [`heap`]: allocation of any size for cold paths.
 //! * [`virt`]: virtual pages and ranges of them.
 //!
@@ -11,6 +12,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bank;
 pub mod bench;
 mod carve;
 mod error;
