@@ -2,11 +2,11 @@
 //!
 //! * [`id`]: frame numbers, block orders, ranges, zones.
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
-//! * [`bank`]: who pays for memory.
+//! * [`slab`]: kernel objects, with a magazine on each core; [`bank`]: who pays for memory.
 //! * [`heap`]: allocation of any size for cold paths.
 //! * [`virt`]: virtual pages and ranges of them.
 //!
-//! `unsafe` is confined to the placing of tables in memory that the caller gives, and to the heap.
+//! `unsafe` is confined to the placing of tables in memory that the caller gives, and to slabs and heap.
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(test)]
@@ -19,6 +19,7 @@ mod error;
 pub mod frames;
 pub mod heap;
 pub mod id;
+pub mod slab;
 pub mod virt;
 
 pub use error::FrameError;
