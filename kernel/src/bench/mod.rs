@@ -3,6 +3,7 @@
 mod basics;
 mod crew;
 mod frames;
+mod heap;
 mod latency;
 mod place;
 mod signals;
@@ -64,6 +65,10 @@ const TABLE: &[Bench<Lab>] = &[
     frames::FREE,
     frames::PAIR,
     frames::CHURN,
+    heap::ALLOC,
+    heap::FREE,
+    heap::PAIR,
+    heap::XFREE,
     signals::IPI_ONE,
     signals::IPI_BCAST,
     signals::MAILBOX_RTT,

@@ -35,6 +35,7 @@ mod nodes;
 mod pressure;
 mod protection;
 mod record;
+mod slabs;
 
 /// Bytes of a message: two sets of figures to compare.
 const MESSAGE: usize = 400;
@@ -118,6 +119,10 @@ const TESTS: &[Test] = &[
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
     test("heap.vectors", heap::vectors),
+    test("slabs.each_core", slabs::each_core),
+    test("slabs.cross_core", slabs::cross_core),
+    test("slabs.exhaust", slabs::exhaust),
+    test("slabs.banks", slabs::banks),
 ];
 
 /// Runs the selected tests and returns how the run ends.
