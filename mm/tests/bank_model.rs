@@ -1,7 +1,7 @@
 //! Random operations on a tree of banks beside a model that sums up; charges of many threads beside a destruction.
 //!
-//! Planted bugs that this catches: `Word::carve` that does not charge, `Bank::destroy` that gives what is free instead of the limit,
-//! `Bank::shrink` without the parent's part, `Word::destroy` that does not look at the children, a resize that forgets `unlock`.
+//! Planted bugs that this caught: `Bank::destroy` that gives back half of the limit, `Bank::shrink` without the parent's part,
+//! `Word::destroy` that does not look at the children.
 #![cfg(not(loom))]
 
 use mm::bank::{Bank, BankError, BankStats};

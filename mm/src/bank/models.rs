@@ -1,8 +1,7 @@
 //! Loom models of charging beside resizing and destroying. Preemption bound: 3.
 //!
-//! Planted bugs that made them fail once: `Word::destroy` that does not look at what is free (a charge survives its bank),
-//! `Bank::destroy` that exchanges what it read before `lock` (as above), `Bank::put` without its second look (a refund is
-//! refused), `Bank::shrink` that lowers the limit first (as above), `Word::charge` that ignores DESTROYED.
+//! Planted bugs that made them fail once: `Word::destroy` that does not look at what is charged (a charge survives its bank), and
+//! `Bank::put` without its second look (a refund is refused).
 
 use super::{Bank, BankError};
 use loom::model::Builder;

@@ -1,10 +1,9 @@
 //! Loom models of the way home. Preemption bound: 3.
 //!
-//! A slab has four objects here, a magazine two. Memory that was given back is never used again, and whoever frees into it is caught by
-//! its header, which then names nobody. Planted bugs that made them fail once: Relaxed instead of Release in `Returns::push` and Relaxed
-//! instead of Acquire in `Returns::take` (a race on the link); `Returns::push` that stores instead of exchanging, and `take` that
-//! loads and then stores (objects are lost); `Home::put` that retires a slab one object early (an object in use is ruined);
-//! `Home::send` that touches the slab after its push (a race with the slab's end).
+//! A slab has eight objects here, a magazine two. Memory that was given back is zeroed and never used again: whoever frees into it finds
+//! nobody's header. Planted bugs that made them fail once: Relaxed instead of Release in `Returns::push` and instead of Acquire in
+//! `Returns::take` (a race on the link); `push` that stores instead of exchanging, and `take` that loads and then stores (objects are
+//! lost); `Home::settle` that retires a slab one object early (an object in use is nobody's).
 
 use super::{Cache, Local, Pages};
 use crate::id::{FRAME_BYTES, Order};
@@ -18,7 +17,7 @@ use std::boxed::Box;
 use std::sync::Mutex;
 use std::vec::Vec;
 
-/// Objects of a thousand bytes: few of them fill a slab, and their links are outside.
+/// Words of an object: few of them fill a slab.
 const WORDS: usize = 2000;
 
 /// Written by every user of an object, so that loom sees whether one comes after the other.
