@@ -14,7 +14,7 @@ use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
 use crate::arch::{apic, entry, paging, tlb, tsc};
-use crate::{early, layout, machine, memory, stacks};
+use crate::{early, layout, machine, memory, slabs, stacks};
 
 /// Cores that have finished their set-up.
 static ONLINE: AtomicCoreSet = AtomicCoreSet::new();
@@ -119,6 +119,7 @@ pub(crate) fn enter(core: CoreId) {
     apic::enable();
     tlb::enter();
     memory::enter(core);
+    slabs::enter();
     IrqOff::with(|irq| epoch::leave_idle(irq));
     if core == machine::boot_core() {
         ONLINE.insert(core);

@@ -13,6 +13,7 @@
 //! * G7: page tables are reached through one structure behind one lock, and come from zeroed frames that nothing else uses.
 //! * G8: firmware tables are mapped read-only and never unmapped.
 //! * G9: the heap's arenas are blocks of frames that go back as they came.
+//! * G10: so are slabs.
 #![no_std]
 #![no_main]
 
@@ -37,6 +38,7 @@ mod panic;
 mod report;
 mod skew;
 mod spaces;
+mod slabs;
 mod stacks;
 mod start;
 mod symbols;

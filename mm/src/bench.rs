@@ -4,6 +4,8 @@
 //! A body is one timed window, or the preparation of one. Nothing here allocates: buffers are the caller's. One operation is one
 //! get and one put, but for [`put_all`], where it is a put.
 
+pub mod heap;
+
 use crate::error::FrameError;
 use crate::frames::{CoreCache, Frames, Request};
 use crate::id::{FrameId, Order};

@@ -2,17 +2,20 @@
 //!
 //! * [`id`]: frame numbers, block orders, ranges, zones.
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
+//! * [`slab`]: kernel objects, with a magazine on each core; [`bank`]: who pays for memory.
 //! * [`heap`]: allocation of any size for cold paths.
+//! * [`space`]: address spaces: regions, faults, page tables, memory objects.
 //! * [`tlb`]: which core may hold translations of which space, and how they are taken back.
 //! * [`virt`]: virtual pages and ranges of them.
 //! * [`user`]: addresses that a user program has named, and the check that makes them usable.
 //!
-//! `unsafe` is confined to the placing of tables in memory that the caller gives, the heap, and messages between cores.
+//! `unsafe` is confined to memory that is used as what it is not typed as (tables, page tables, slabs, heap) and to messages between cores.
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(test)]
 extern crate std;
 
+pub mod bank;
 pub mod bench;
 mod carve;
 mod error;
@@ -23,6 +26,7 @@ pub mod id;
 pub mod space;
 pub mod tlb;
 pub mod user;
+pub mod slab;
 pub mod virt;
 
 pub use error::FrameError;

@@ -3,6 +3,7 @@
 mod basics;
 mod crew;
 mod frames;
+mod heap;
 mod latency;
 mod place;
 mod signals;
@@ -69,6 +70,10 @@ const TABLE: &[Bench<Lab>] = &[
     frames::CHURN,
     usercopy::COPY,
     usercopy::FAULT,
+    heap::ALLOC,
+    heap::FREE,
+    heap::PAIR,
+    heap::XFREE,
     signals::IPI_ONE,
     signals::IPI_BCAST,
     signals::MAILBOX_RTT,

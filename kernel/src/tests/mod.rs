@@ -38,6 +38,7 @@ mod protection;
 mod record;
 mod tlb;
 mod usercopy;
+mod slabs;
 
 /// Bytes of a message: two sets of figures to compare.
 const MESSAGE: usize = 400;
@@ -134,6 +135,10 @@ const TESTS: &[Test] = &[
     test("tlb.storm", tlb::storm),
     test("tlb.overflow", tlb::overflow),
     test("tlb.freed_tables", tlb::freed_tables),
+    test("slabs.each_core", slabs::each_core),
+    test("slabs.cross_core", slabs::cross_core),
+    test("slabs.exhaust", slabs::exhaust),
+    test("slabs.banks", slabs::banks),
 ];
 
 /// Runs the selected tests and returns how the run ends.

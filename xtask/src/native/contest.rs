@@ -3,9 +3,6 @@
 //! Windows of the two alternate, so that whatever else the machine does hits both alike. Each thread is pinned, has its own
 //! way into each arena, and waits for the others before each window.
 
-use super::peers::{Arena, Peer, Visit};
-use super::work::{Setup, State, Window};
-use mm::bench::FrameSource;
 use percpu::sync::atomic::{AtomicUsize, Ordering};
 use percpu::sync::hint;
 use std::sync::Mutex;
@@ -54,48 +51,68 @@ impl Gate {
     }
 }
 
+/// What a window gave.
+#[derive(Clone, Copy, Debug)]
+pub enum Window {
+    /// A measurement.
+    Sample(Duration),
+    /// The first half of one.
+    Part,
+}
+
 /// One contestant on one thread, waiting for its next window.
-trait Player {
+pub trait Player {
+    /// Plays one window; nothing if memory ran out.
     fn window(&mut self) -> Option<Window>;
 }
 
-struct Seat<'a, S: FrameSource> {
-    source: &'a mut S,
-    state: State,
+/// What goes on while a player sits.
+pub type Then<'t> = Box<dyn for<'p> FnOnce(Box<dyn Player + 'p>) + 't>;
+
+/// An allocator with its arena, and what is done with it; shared by the threads.
+pub trait Contestant: Sync {
+    /// Prepares this thread's player and calls `then` with it.
+    fn sit(&self, thread: u16, then: Then<'_>);
 }
 
-impl<S: FrameSource> Player for Seat<'_, S> {
-    fn window(&mut self) -> Option<Window> {
-        self.state.window(self.source)
+/// What is measured.
+pub struct Match {
+    /// Ours first, if there are two.
+    pub contestants: Vec<Box<dyn Contestant>>,
+    /// Operations of one thread in one window.
+    pub operations: usize,
+    /// Threads at work at once.
+    pub threads: u16,
+}
+
+impl Match {
+    /// Time per operation.
+    fn picoseconds(&self, length: Duration) -> u64 {
+        let operations = self.operations.max(1) as u128;
+        u64::try_from(length.as_nanos() * 1_000 / operations).unwrap_or(u64::MAX)
     }
 }
 
 struct Common<'a> {
-    arenas: &'a [Arena],
-    setup: Setup,
+    game: &'a Match,
     gate: Gate,
     amount: Amount,
     results: Mutex<Vec<Samples>>,
     stop: AtomicUsize,
 }
 
-/// Enters the arenas one after the other, then plays.
-struct Entry<'a, 'c> {
-    common: &'c Common<'c>,
-    thread: u16,
-    players: Vec<Box<dyn Player + 'a>>,
-}
-
-impl Visit<()> for Entry<'_, '_> {
-    fn visit<S: FrameSource>(self, source: &mut S) {
-        let Entry { common, thread, mut players } = self;
-        let state = State::new(common.setup, thread, source);
-        players.push(Box::new(Seat { source, state }));
-        let common: &Common<'_> = common;
-        match common.arenas.get(players.len()) {
-            Some(arena) => arena.enter(thread, Entry { common, thread, players }),
-            None => play(common, thread, &mut players),
-        }
+/// Takes this thread's seats one after the other, then plays.
+fn seat(common: &Common<'_>, thread: u16, mut players: Vec<Box<dyn Player + '_>>) {
+    match common.game.contestants.get(players.len()) {
+        Some(contestant) => contestant.sit(
+            thread,
+            Box::new(move |player| {
+                let mut all: Vec<Box<dyn Player + '_>> = players;
+                all.push(player);
+                seat(common, thread, all);
+            }),
+        ),
+        None => play(common, thread, &mut players),
     }
 }
 
@@ -109,7 +126,7 @@ fn play(common: &Common<'_>, thread: u16, players: &mut [Box<dyn Player + '_>]) 
             round += 1;
             match player.window() {
                 Some(Window::Sample(length)) if window >= common.amount.warm_up => {
-                    samples.push(common.setup.picoseconds(length.saturating_sub(common.amount.overhead)));
+                    samples.push(common.game.picoseconds(length.saturating_sub(common.amount.overhead)));
                 }
                 Some(_) => {}
                 // ORDER: Relaxed: read after the threads have been joined.
@@ -135,34 +152,21 @@ fn play(common: &Common<'_>, thread: u16, players: &mut [Box<dyn Player + '_>]) 
 
 /// Measures the contestants; `None` if memory ran out, which would make the figures mean something else.
 #[must_use]
-pub fn run(
-    contestants: &[Peer],
-    setup: Setup,
-    threads: u16,
-    amount: Amount,
-    cpus: &[usize],
-) -> Option<Vec<Samples>> {
-    let arenas: Vec<Arena> = contestants.iter().map(|&peer| Arena::new(peer, setup.frames)).collect();
-    let gate =
-        Gate { threads: usize::from(threads), arrived: AtomicUsize::new(0), failed: AtomicUsize::new(0) };
-    let common = Common {
-        arenas: &arenas,
-        setup: Setup { threads, ..setup },
-        gate,
-        amount,
-        results: Mutex::new(vec![Samples::new(); contestants.len()]),
-        stop: AtomicUsize::new(0),
+pub fn run(game: &Match, amount: Amount, cpus: &[usize]) -> Option<Vec<Samples>> {
+    let gate = Gate {
+        threads: usize::from(game.threads),
+        arrived: AtomicUsize::new(0),
+        failed: AtomicUsize::new(0),
     };
+    let results = Mutex::new(vec![Samples::new(); game.contestants.len()]);
+    let common = Common { game, gate, amount, results, stop: AtomicUsize::new(0) };
     std::thread::scope(|scope| {
-        for thread in 0..threads {
+        for thread in 0..game.threads {
             let common = &common;
             let cpu = cpus.get(usize::from(thread)).copied();
             scope.spawn(move || {
                 cpu.map(super::pin);
-                let entry = Entry { common, thread, players: Vec::new() };
-                if let Some(arena) = common.arenas.first() {
-                    arena.enter(thread, entry);
-                }
+                seat(common, thread, Vec::new());
             });
         }
     });

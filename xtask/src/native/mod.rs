@@ -1,13 +1,15 @@
 //! The native lane: portable rows in this process, on pinned threads, beside their peers.
 //!
-//! [`rows`] is the table, [`work`] what a window does, [`peers`] who does it, [`contest`] measures two of them in turn. A row's
+//! [`rows`] is the table; [`work`] and `slabs` say what a window does, [`peers`] and [`heaps`] who does it; [`contest`] measures two of them in turn. A row's
 //! case without a `peer` parameter is ours alone. A case with one holds the peer's samples, and as metrics our median of the
 //! windows in between (`nearfield.p50`) and what part of the peer's that is (`nearfield.ratio`).
 
 pub mod clock;
 pub mod contest;
+pub mod heaps;
 pub mod peers;
 pub mod rows;
+mod slabs;
 pub mod work;
 
 pub use clock::HostClock;

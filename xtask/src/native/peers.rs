@@ -104,7 +104,7 @@ fn with_plan<R>(frames: usize, f: impl FnOnce(&Config<'_>, &Plan) -> R) -> R {
     f(&config, &plan)
 }
 
-fn ours(frames: usize) -> Frames<'static> {
+pub(super) fn ours(frames: usize) -> Frames<'static> {
     with_plan(frames, |config, plan| {
         Frames::new(config, plan, |_, bytes| Vec::leak(vec![0; bytes / size_of::<u64>()]))
             .expect("M: the plan's own size is enough")

@@ -1,9 +1,9 @@
 //! The table of the native lane.
 
-use super::contest::{self, Amount, Samples};
+use super::contest::{self, Amount, Contestant, Match, Samples};
 use super::peers::{self, Arena, GIB, Peer, Visit};
-use super::work::{Setup, Work};
-use super::{HostClock, Native};
+use super::work::{self, Setup, Work};
+use super::{HostClock, Native, slabs};
 use mm::bench::{self, Block, FrameSource, Walk};
 use mm::{FrameId, Order};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Site, Unit, Value};
@@ -13,18 +13,18 @@ use perf::runner::{Meter, Trouble};
 use perf::stats::median;
 use std::time::Duration;
 
-const NATIVE: Lanes = Lanes::NONE.with(abi::boot::Lane::Native);
-const SITE: Site = Site { core: 0, node: 0 };
+pub(super) const NATIVE: Lanes = Lanes::NONE.with(abi::boot::Lane::Native);
+pub(super) const SITE: Site = Site { core: 0, node: 0 };
 /// Frames of the arenas of rows that count: 4 GiB.
 const FRAMES: usize = 4 * GIB;
 const NO_BLOCK: Block = Block { frame: FrameId::new(0), order: Order::FRAME };
 /// Windows of a contest can be long; more warm-up than this would only cost time.
 const MAX_WARM_UP: u32 = 5;
 
-type NativeMeter<'a> = Meter<'a, HostClock>;
+pub(super) type NativeMeter<'a> = Meter<'a, HostClock>;
 
 /// A timed row.
-const fn timed(
+pub(super) const fn timed(
     id: &'static str,
     doc: &'static str,
     cases: fn(&Native, &mut dyn FnMut(Case)),
@@ -166,6 +166,10 @@ pub const TABLE: &[Bench<Native>] = &[
         cases: |_, visit| visit(Case::new(Placement::alone(SITE)).with("gib", Value::Num(4))),
         run: metadata,
     },
+    slabs::PAIR,
+    slabs::BURSTS,
+    slabs::MIXED,
+    slabs::CROSS,
 ];
 
 /// One case for each peer and number of cores.
@@ -227,6 +231,15 @@ fn contest(native: &mut Native, case: &Case, meter: &mut NativeMeter<'_>, work: 
     let order = number("order").and_then(|order| u8::try_from(order).ok()).unwrap_or(0);
     let cores = number("cores").and_then(|cores| u16::try_from(cores).ok()).unwrap_or(1);
     let setup = Setup { seed: native.seed(), ..setup(work, order, number("gib").unwrap_or(4), cores) };
+    let both = [Peer::Ours, peer];
+    let peers = if peer == Peer::Ours { &both[..1] } else { &both[..] };
+    let contestants =
+        peers.iter().map(|&peer| Box::new(work::Frames::new(peer, setup)) as Box<dyn Contestant>).collect();
+    measure(native, meter, &Match { contestants, operations: setup.operations(), threads: cores })
+}
+
+/// Measures one contestant or two; the samples are the last one's, the ratio of the two is a metric.
+pub(super) fn measure(native: &Native, meter: &mut NativeMeter<'_>, game: &Match) -> Result<(), Trouble> {
     let plan = meter.plan();
     let amount = Amount {
         windows: plan.samples,
@@ -234,10 +247,8 @@ fn contest(native: &mut Native, case: &Case, meter: &mut NativeMeter<'_>, work: 
         budget: Duration::from_nanos(plan.budget.map_or(u64::MAX, |ticks| ticks.count())),
         overhead: Duration::from_nanos(meter.calibration().min.count()),
     };
-    let both = [Peer::Ours, peer];
-    let contestants = if peer == Peer::Ours { &both[..1] } else { &both[..] };
-    let mut samples = contest::run(contestants, setup, cores, amount, native.cpus())
-        .ok_or(Trouble::Failed("memory ran out inside a window"))?;
+    let mut samples =
+        contest::run(game, amount, native.cpus()).ok_or(Trouble::Failed("memory ran out inside a window"))?;
     let theirs = samples.pop().unwrap_or_default();
     if theirs.is_empty() {
         return Err(Trouble::Skipped("the time budget ended before the first sample"));

@@ -1,5 +1,7 @@
 //! The work of one thread in one arena: what is prepared once, what a window does, what lies between windows.
 
+use super::contest::{Contestant, Player, Then, Window};
+use super::peers::{Arena, Peer, Visit};
 use mm::bench::{self, Block, FrameSource, Walk};
 use mm::{FrameId, Order};
 use perf::prng::Prng;
@@ -62,21 +64,50 @@ impl Setup {
             Work::Aged => BATCH.min(blocks / 8 / threads),
         }
     }
+}
 
-    /// Time per operation.
-    pub(super) fn picoseconds(&self, length: Duration) -> u64 {
-        let operations = self.operations().max(1) as u128;
-        u64::try_from(length.as_nanos() * 1_000 / operations).unwrap_or(u64::MAX)
+/// A frame allocator and the work it does.
+pub struct Frames {
+    arena: Arena,
+    setup: Setup,
+}
+
+impl Frames {
+    /// A fresh arena of a peer, or of ours.
+    #[must_use]
+    pub fn new(peer: Peer, setup: Setup) -> Self {
+        Self { arena: Arena::new(peer, setup.frames), setup }
     }
 }
 
-/// What a window gave.
-#[derive(Clone, Copy, Debug)]
-pub enum Window {
-    /// A measurement.
-    Sample(Duration),
-    /// The first half of one.
-    Part,
+impl Contestant for Frames {
+    fn sit(&self, thread: u16, then: Then<'_>) {
+        self.arena.enter(thread, Entry { setup: self.setup, thread, then });
+    }
+}
+
+struct Entry<'t> {
+    setup: Setup,
+    thread: u16,
+    then: Then<'t>,
+}
+
+impl Visit<()> for Entry<'_> {
+    fn visit<S: FrameSource>(self, source: &mut S) {
+        let state = State::new(self.setup, self.thread, source);
+        (self.then)(Box::new(Seat { source, state }));
+    }
+}
+
+struct Seat<'a, S: FrameSource> {
+    source: &'a mut S,
+    state: State,
+}
+
+impl<S: FrameSource> Player for Seat<'_, S> {
+    fn window(&mut self) -> Option<Window> {
+        self.state.window(self.source)
+    }
 }
 
 /// A thread's state in one arena.

@@ -13,7 +13,7 @@ use perf::record::Record;
 use std::time::Duration;
 
 const NAME: &str = "icount/repeat";
-const LINE: &str = "mode=bench lane=icount samples=200 filter=frame.pair,percpu.access,hist.record";
+const LINE: &str = "mode=bench lane=icount samples=200 filter=frame.pair,heap.pair,percpu.access,hist.record";
 const LIMITS: Limits = Limits { total: Duration::from_secs(180), silence: Duration::from_secs(60) };
 
 /// The most that the median of a case may be.
@@ -27,6 +27,7 @@ struct Budget {
 
 const BUDGETS: &[Budget] = &[
     Budget { id: "frame.pair", params: &["order=0", "mem=local"], limit: 50_000 },
+    Budget { id: "heap.pair", params: &[], limit: 40_000 },
     Budget { id: "hist.record", params: &[], limit: 20_000 },
     Budget { id: "percpu.access", params: &[], limit: 3_000 },
 ];
@@ -129,6 +130,7 @@ mod tests {
         vec![
             case("frame.pair", "order=0,mem=local,cores=1", pair),
             case("frame.pair", "order=9,mem=local,cores=1", 900_000),
+            case("heap.pair", "bytes=64,cores=1", 40_000),
             case("hist.record", "", 20_000),
             case("percpu.access", "", 3_000),
         ]
@@ -148,7 +150,7 @@ mod tests {
         };
         fails(&cases(50_001), &cases(50_001), "frame.pair: allowed are 50000");
         fails(&cases(40_000), &cases(40_001), "two boots differ");
-        fails(&cases(1), &cases(1)[..3], "4 cases, then 3");
+        fails(&cases(1), &cases(1)[..4], "5 cases, then 4");
         fails(&[], &[], "no case of hist.record");
     }
 }

@@ -1,0 +1,6 @@
+//! Slabs on the host: beside a model, and under threads.
+#![cfg(not(loom))]
+
+mod model;
+mod pages;
+mod stress;
