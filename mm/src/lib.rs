@@ -22,11 +22,11 @@ mod error;
 pub mod frames;
 pub mod heap;
 pub mod id;
+pub mod slab;
 #[cfg(not(loom))]
 pub mod space;
 pub mod tlb;
 pub mod user;
-pub mod slab;
 pub mod virt;
 
 pub use error::FrameError;

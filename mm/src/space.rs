@@ -76,15 +76,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
-        Self::Anonymous,
-        Self::Shared,
-        Self::Copy,
-        Self::Pager,
-        Self::Guard,
-        Self::Reserved,
-        Self::Device,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Anonymous, Self::Shared, Self::Copy, Self::Pager, Self::Guard, Self::Reserved, Self::Device];
 
     fn from_number(number: u64) -> Self {
         Self::ALL.into_iter().find(|&kind| kind as u64 == number).unwrap_or(Self::Anonymous)

@@ -6,8 +6,8 @@ mod common;
 use common::{Arena, BASE, POISON, Tap, Watch, walk};
 use mm::frames::Policy;
 use mm::space::{
-    Access, Attachment, Backing, Cx, Fault, Format, Mapping, Object, Pending, Pool, Progress,
-    Protection, Region, Shortage, Space, SpaceError, Usage, Use,
+    Access, Attachment, Backing, Cx, Fault, Format, Mapping, Object, Pending, Pool, Progress, Protection,
+    Region, Shortage, Space, SpaceError, Usage, Use,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -178,7 +178,10 @@ fn shared_pages_are_copied_when_written() {
     assert_eq!(bed.arena.read(frame(&two, 515).frame, 3), 99);
     assert_eq!(frame(&one, 515).frame, first);
     assert_eq!(bed.touch(&one, 515, Access::Write), Fault::Resolved);
-    assert_eq!(frame(&one, 515), common::Translation { frame: first, writable: true, executable: false, span: 1 });
+    assert_eq!(
+        frame(&one, 515),
+        common::Translation { frame: first, writable: true, executable: false, span: 1 }
+    );
     for space in [&one, &two] {
         space.check().unwrap();
     }
@@ -255,7 +258,10 @@ fn devices_are_mapped_with_the_largest_pages_that_fit() {
     assert_eq!(walk(bed.arena, space.root(), PageId::new(1536)).unwrap().span, 1);
     // A hole in the middle of 1 GiB: two levels of tables.
     bed.unmap(&space, range((2 << 18) + 1000, 1)).unwrap();
-    assert_eq!(walk(bed.arena, space.root(), PageId::new((2 << 18) + 1001)).unwrap().frame.number(), frame.number() + 1001);
+    assert_eq!(
+        walk(bed.arena, space.root(), PageId::new((2 << 18) + 1001)).unwrap().frame.number(),
+        frame.number() + 1001
+    );
     assert_eq!(walk(bed.arena, space.root(), PageId::new((2 << 18) + 1000)), None);
     space.check().unwrap();
     assert_eq!(
@@ -331,9 +337,7 @@ const TRIES: &[(&str, Try)] = &[
     ("unmap across blocks", |bed, space, _, _| bed.unmap(space, range(700, 900))),
     ("unmap inside a unit", |bed, space, _, _| bed.unmap(space, range((1 << 18) + 5, 1))),
     ("unmap across units", |bed, space, _, _| bed.unmap(space, range((2 << 18) - 5, 700))),
-    ("protect inside a large page", |bed, space, _, _| {
-        bed.protect(space, range(600, 1), Protection::Read)
-    }),
+    ("protect inside a large page", |bed, space, _, _| bed.protect(space, range(600, 1), Protection::Read)),
     ("protect across units", |bed, space, _, _| {
         bed.protect(space, range((2 << 18) - 5, 700), Protection::Read)
     }),

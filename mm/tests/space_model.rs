@@ -124,7 +124,16 @@ impl<'w> Bed<'w> {
             Object::new(arena, &mut tap, OBJECT_PAGES[1], PageSize::Huge).unwrap(),
         ];
         let tlbs = [Tlb::default(), Tlb::default()];
-        Self { arena, watch, spaces, tlbs, objects, model: Default::default(), contents: Default::default(), steps: 0 }
+        Self {
+            arena,
+            watch,
+            spaces,
+            tlbs,
+            objects,
+            model: Default::default(),
+            contents: Default::default(),
+            steps: 0,
+        }
     }
 
     /// Runs an operation and settles it: the translation cache drops what it is told to, and nothing else.
@@ -196,7 +205,15 @@ impl<'w> Bed<'w> {
         }
     }
 
-    fn map(&mut self, space: usize, start: usize, pages: usize, what: usize, protection: Protection, now: bool) {
+    fn map(
+        &mut self,
+        space: usize,
+        start: usize,
+        pages: usize,
+        what: usize,
+        protection: Protection,
+        now: bool,
+    ) {
         let offset = if what == 4 || what == 5 { start % 3 * 256 } else { start % 7 };
         let (backing, kind, object) = match what {
             0..=2 => (Backing::Anonymous, Kind::Anonymous, 0),
@@ -256,7 +273,9 @@ impl<'w> Bed<'w> {
                 Fault::Resolved => assert!(allowed, "resolved what is not allowed: {found:?}"),
                 Fault::NotMapped => return assert!(found.is_none(), "{found:?} is not found"),
                 Fault::Guard => return assert_eq!(found.map(|page| page.kind), Some(Kind::Guard)),
-                Fault::Forbidden => return assert!(found.is_some() && !allowed, "{found:?} forbids {access:?}"),
+                Fault::Forbidden => {
+                    return assert!(found.is_some() && !allowed, "{found:?} forbids {access:?}");
+                }
                 Fault::Pager { cookie, page: missing } => {
                     let found = found.expect("a pager's page");
                     assert_eq!((cookie, missing, found.own), (7, found.from.1, None));
@@ -312,7 +331,9 @@ impl<'w> Bed<'w> {
             self.settle(to, &mut other);
             match step {
                 Ok(Progress::Done(())) => break Ok(()),
-                Ok(Progress::More(at)) => rest = PageRange::new(at, range.end().number() - at.number()).unwrap(),
+                Ok(Progress::More(at)) => {
+                    rest = PageRange::new(at, range.end().number() - at.number()).unwrap()
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -326,7 +347,8 @@ impl<'w> Bed<'w> {
             }
             Err(error) => {
                 assert!(device && error == SpaceError::WrongKind || matches!(error, SpaceError::Shortage(_)));
-                self.all(to, range, |cx, rest| self.spaces[to].unmap(cx, rest)).expect("room to take it back");
+                self.all(to, range, |cx, rest| self.spaces[to].unmap(cx, rest))
+                    .expect("room to take it back");
             }
         }
     }
@@ -369,7 +391,8 @@ impl<'w> Bed<'w> {
     fn close(mut self) {
         let all = range(0, USER_PAGES);
         for space in 0..2 {
-            self.all(space, all, |cx, rest| self.spaces[space].unmap(cx, rest)).expect("nothing has to be cut");
+            self.all(space, all, |cx, rest| self.spaces[space].unmap(cx, rest))
+                .expect("nothing has to be cut");
         }
         self.check();
         let mut tap = Tap(self.watch);

@@ -7,9 +7,9 @@ mod heap;
 mod latency;
 mod place;
 mod signals;
-mod vm;
 mod tlb;
 mod usercopy;
+mod vm;
 
 use abi::boot::Params;
 use abi::exit::Exit;

@@ -15,8 +15,8 @@ use perf::runner::Trouble;
 use super::crew::{self, Body};
 use super::{Lab, Meter, place};
 use crate::arch::tlb;
-use crate::spaces::{self, Object, Owned, Physical, Tap};
 use crate::machine;
+use crate::spaces::{self, Object, Owned, Physical, Tap};
 
 /// Pages of a range, by the size of a page. What is measured is per page.
 const COUNTS: [u32; 4] = [1, 16, 512, 2048];
@@ -161,9 +161,8 @@ impl Scene {
 
     #[inline(always)]
     fn protect(&self, irq: &mut IrqOff, protection: Protection) {
-        let done = spaces::all(irq, &self.space, self.range, |cx, range| {
-            self.space.protect(cx, range, protection)
-        });
+        let done =
+            spaces::all(irq, &self.space, self.range, |cx, range| self.space.protect(cx, range, protection));
         assert!(done.is_ok(), "the range begins and ends with a region");
     }
 
@@ -347,8 +346,7 @@ pub(super) const SCALE: Bench<Lab> = Bench {
     cases: |_, visit| {
         for apart in [SPACES, FAR, NEAR] {
             for cores in place::scales() {
-                let placement =
-                    if cores == 1 { place::alone() } else { Placement::scaling(cores as u32) };
+                let placement = if cores == 1 { place::alone() } else { Placement::scaling(cores as u32) };
                 let case = Case::new(placement).with("apart", Value::Word(apart));
                 visit(case.with("cores", Value::Num(cores as u64)).batch(ROUNDS as u32));
             }

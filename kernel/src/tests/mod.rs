@@ -36,9 +36,9 @@ mod nodes;
 mod pressure;
 mod protection;
 mod record;
+mod slabs;
 mod tlb;
 mod usercopy;
-mod slabs;
 
 /// Bytes of a message: two sets of figures to compare.
 const MESSAGE: usize = 400;

@@ -230,13 +230,7 @@ impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
 
     #[inline(always)]
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
-        let mut taken = Taken {
-            record: 0,
-            count: 0,
-            noted: 0,
-            present: false,
-            freed: [0; ENTRIES / 64],
-        };
+        let mut taken = Taken { record: 0, count: 0, noted: 0, present: false, freed: [0; ENTRIES / 64] };
         let result = self.space.take_leaves(cx, leaves, &mut taken);
         Space::<M>::note(cx, taken.record, taken.count - taken.noted);
         leaves.word = leaves.word.add(-(taken.count as isize));

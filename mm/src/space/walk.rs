@@ -333,7 +333,11 @@ impl<M: Memory> Space<M> {
         visitor: &mut V,
     ) -> Result<Option<Locked<M>>, Stop> {
         let whole = next.number() - page.number() == span(3);
-        let act = if whole { visitor.block(cx, page, 3, old) } else { visitor.part(page, next.number() - page.number(), old) };
+        let act = if whole {
+            visitor.block(cx, page, 3, old)
+        } else {
+            visitor.part(page, next.number() - page.number(), old)
+        };
         match act {
             Ok(Act::Split) => {
                 return self.split_giant(cx, directory, page, old).map(Some).map_err(Halt::Error);
@@ -374,8 +378,11 @@ impl<M: Memory> Space<M> {
             let mut entry = unit.table.get(at);
             if !entry.is_table() {
                 let whole = next.number() - page.number() == span(2);
-                let act =
-                    if whole { visitor.block(cx, page, 2, entry)? } else { visitor.part(page, next.number() - page.number(), entry)? };
+                let act = if whole {
+                    visitor.block(cx, page, 2, entry)?
+                } else {
+                    visitor.part(page, next.number() - page.number(), entry)?
+                };
                 match act {
                     Act::Split => entry = self.split(cx, unit, at, entry).map_err(Halt::Error)?,
                     Act::Keep | Act::Set(_) => {

@@ -84,7 +84,13 @@ impl Batch {
     #[must_use]
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { spans: [const { MaybeUninit::uninit() }; RANGES], len: 0, pages: 0, whole: false, tables: false }
+        Self {
+            spans: [const { MaybeUninit::uninit() }; RANGES],
+            len: 0,
+            pages: 0,
+            whole: false,
+            tables: false,
+        }
     }
 
     /// Adds pages that were mapped with pages of `size`. What is too much to list becomes "everything".
@@ -97,8 +103,7 @@ impl Batch {
     #[inline(always)]
     pub(crate) fn add_pages(&mut self, start: PageId, pages: usize, size: PageSize) {
         debug_assert!(PageRange::new(start, pages).is_some(), "X9: only the user half is taken back");
-        let (first, end) =
-            (start.number() / size.pages(), (start.number() + pages).div_ceil(size.pages()));
+        let (first, end) = (start.number() / size.pages(), (start.number() + pages).div_ceil(size.pages()));
         if self.whole || end - first > FLUSH_THRESHOLD {
             self.whole = true;
             return;

@@ -2,8 +2,8 @@
 
 #![expect(dead_code, reason = "each test file uses a part")]
 
-use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::frames::Policy;
+use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::{FrameId, Order, PageId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,8 +97,7 @@ impl Watch {
     /// A pool of the arena's first frames.
     pub(crate) fn new(arena: Arena, frames: usize) -> Self {
         let free = (BASE..BASE + frames).collect();
-        let state =
-            State { free, taken: BTreeMap::new(), retired: Vec::new(), fail_at: None, takes: 0 };
+        let state = State { free, taken: BTreeMap::new(), retired: Vec::new(), fail_at: None, takes: 0 };
         Self { arena, state: Mutex::new(state) }
     }
 
