@@ -5,7 +5,7 @@
 
 use core::sync::atomic::compiler_fence;
 
-use mm::tlb::{Batch, SpaceIds, SpaceTlb};
+use mm::tlb::{Batch, SpaceTlb};
 use mm::{FrameId, Order, PageId, PageRange, PageSize};
 use percpu::IrqOff;
 use percpu::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use x86_64::structures::paging::PageTableFlags;
 
 use crate::arch::{paging, tlb};
 use crate::memory::Block;
-use crate::{layout, machine};
+use crate::{layout, machine, spaces};
 
 /// Pages of the space.
 pub(crate) const PAGES: usize = 512;
@@ -40,8 +40,6 @@ const LOWEST_TABLE: usize = 3;
 const SPACE: usize = 4;
 const DATA: [(usize, Shown); 2] = [(5, Shown::Old), (6, Shown::New)];
 const BLOCK: u8 = 3;
-
-static IDS: SpaceIds = SpaceIds::new();
 
 /// The space. It is dropped on a core that can wait for others: dropping makes every core forget it.
 pub(crate) struct Handmade {
@@ -73,7 +71,7 @@ impl Handmade {
             made.set(frame, 0, shown as u64);
         }
         (0..PAGES).for_each(|page| made.point(page, Shown::Old));
-        let space = SpaceTlb::new(IDS.take(), made.frame(0));
+        let space = SpaceTlb::new(spaces::IDS.take(), made.frame(0));
         // SAFETY: a frame of the block that nothing else uses, aligned.
         unsafe { made.at(SPACE).cast::<SpaceTlb>().write(space) };
         Some(made)

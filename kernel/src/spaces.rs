@@ -29,7 +29,8 @@ pub(crate) type Space = mm::space::Space<Physical>;
 /// Memory objects of this kernel.
 pub(crate) type Object = mm::space::Object<Physical>;
 
-static IDS: SpaceIds = SpaceIds::new();
+/// Names every space of the machine.
+pub(crate) static IDS: SpaceIds = SpaceIds::new();
 
 core_local! {
     /// The space that faults of this core are about.

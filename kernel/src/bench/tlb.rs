@@ -1,5 +1,7 @@
 //! Taking translations back from other cores.
 
+use mm::space::{Access, Fault, Mapping, Protection, SpaceError};
+use mm::virt::{PageId, PageRange};
 use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::{CoreSet, IrqOff};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Unit, Value};
@@ -10,6 +12,7 @@ use super::{Lab, Meter, place};
 use crate::arch::tlb;
 use crate::cores;
 use crate::handmade::Handmade;
+use crate::spaces::{self, Owned};
 
 /// Pages of a batch: one, several, and too many to invalidate one by one.
 const PAGES: [u64; 3] = [1, 16, 64];
@@ -18,11 +21,18 @@ const BUSY: &str = "busy";
 /// The targets sleep, the space still loaded.
 const IDLE: &str = "idle";
 
+/// The shootdown alone, of a batch that is made in the window: no page table is written.
+const ONLY: &str = "only";
+/// Making pages read-only: the walk, the entries, the shootdown.
+const PROTECT: &str = "protect";
+/// Taking pages of the space's own out: the same, and giving their frames back.
+const UNMAP: &str = "unmap";
+
 /// A shootdown and its acknowledgements.
 pub(super) const SHOOTDOWN: Bench<Lab> = Bench {
     id: "tlb.shootdown",
-    version: 1,
-    doc: "taking pages back from so many other cores until the last has acknowledged; writing the page tables not included",
+    version: 2,
+    doc: "taking pages back from so many other cores until the last has acknowledged: that alone, or as a part of changing a real space",
     quantity: Quantity::Time,
     direction: Direction::Smaller,
     scope: Scope::RoundTrip,
@@ -34,9 +44,12 @@ pub(super) const SHOOTDOWN: Bench<Lab> = Bench {
             let placement = if cores == 1 { place::alone() } else { Placement::scaling(cores as u32) };
             let states: &[&'static str] = if cores == 1 { &[BUSY] } else { &[BUSY, IDLE] };
             for &state in states {
-                for pages in PAGES {
-                    let case = Case::new(placement).with("targets", Value::Num(cores as u64 - 1));
-                    visit(case.with("pages", Value::Num(pages)).with("target", Value::Word(state)));
+                for op in [ONLY, PROTECT, UNMAP] {
+                    for pages in PAGES {
+                        let case = Case::new(placement).with("targets", Value::Num(cores as u64 - 1));
+                        let case = case.with("pages", Value::Num(pages)).with("target", Value::Word(state));
+                        visit(case.with("op", Value::Word(op)));
+                    }
                 }
             }
         }
@@ -47,22 +60,29 @@ pub(super) const SHOOTDOWN: Bench<Lab> = Bench {
 fn run(lab: &mut Lab, case: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble> {
     let targets = case.params.num("targets").unwrap_or(0) as usize;
     let pages = case.params.num("pages").unwrap_or(1) as usize;
-    let made = Handmade::new().ok_or(Trouble::Skipped("no memory for an address space"))?;
+    let scene = Scene::new(case.params.word("op").unwrap_or(ONLY), pages);
+    let scene = scene.ok_or(Trouble::Skipped("no memory for an address space"))?;
     let all = place::first(targets + 1);
     let others = all.difference(&CoreSet::one(place::here()));
     let before = counts(&all);
     if case.params.word("target") == Some(IDLE) {
-        lab.crew.run(&all, |held| made.activate(held));
-        meter.windows(&mut (), |()| crew::await_idle(&others), |()| shoot(&made, pages), |()| {});
+        lab.crew.run(&all, |held| scene.activate(held));
+        let ready = |()| {
+            scene.prepare();
+            crew::await_idle(&others);
+        };
+        meter.windows(&mut (), |_| ready(()), |()| scene.shoot(), |()| {});
     } else {
         let (gate, over) = (Gate::new(), AtomicBool::new(false));
         // The meter's reporter is not for other cores; the boot core, which has it, is the initiator.
         let own = BootOnly::new(&mut *meter);
         lab.crew.run(&all, |held| {
-            made.activate(held);
+            scene.activate(held);
             gate.pass(all.len());
             if held.core() == place::here() {
-                own.with(held, |meter| meter.windows(&mut (), |()| {}, |()| shoot(&made, pages), |()| {}));
+                own.with(held, |meter| {
+                    meter.windows(&mut (), |()| scene.prepare(), |()| scene.shoot(), |()| {});
+                });
                 // ORDER: Release pairs with Acquire below.
                 return over.store(true, Ordering::Release);
             }
@@ -72,13 +92,89 @@ fn run(lab: &mut Lab, case: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble>
         });
     }
     report(meter, before, counts(&all));
+    scene.end();
     Ok(())
 }
 
+/// What is taken back.
+enum Scene {
+    /// Pages of a space whose tables nobody changes.
+    Only(Handmade, usize),
+    /// Pages of a real one.
+    Real { space: Owned, range: PageRange, unmaps: bool },
+}
+
+impl Scene {
+    fn new(op: &str, pages: usize) -> Option<Self> {
+        if op == ONLY {
+            return Some(Self::Only(Handmade::new()?, pages));
+        }
+        let space = Owned::new()?;
+        // The page before it stays, and with it the tables.
+        let whole = PageRange::new(PageId::new((5 << 18) + 7), pages + 1)?;
+        let range = PageRange::new(PageId::new((5 << 18) + 8), pages)?;
+        let mapped = IrqOff::with(|irq| {
+            spaces::with(irq, &space, |cx| space.map(cx, whole, &Mapping::anonymous())).is_ok()
+                && touch(irq, &space, whole)
+        });
+        mapped.then_some(Self::Real { space, range, unmaps: op == UNMAP })
+    }
+
+    fn activate(&self, irq: &IrqOff) {
+        match self {
+            Self::Only(made, _) => made.activate(irq),
+            Self::Real { space, .. } => space.activate(irq),
+        }
+    }
+
+    /// Before a window: the pages are there, and writable.
+    fn prepare(&self) {
+        let Self::Real { space, range, unmaps } = self else { return };
+        IrqOff::with(|irq| {
+            let sound = if *unmaps {
+                let mapping = Mapping::anonymous();
+                // They are there before the first window, and not before the others.
+                let mapped = spaces::with(irq, space, |cx| space.map(cx, *range, &mapping));
+                matches!(mapped, Ok(()) | Err(SpaceError::Occupied)) && touch(irq, space, *range)
+            } else {
+                change(irq, space, *range, Protection::ReadWrite)
+            };
+            assert!(sound, "the pages were there before");
+        });
+    }
+
+    #[inline(always)]
+    fn shoot(&self) {
+        IrqOff::with(|irq| match self {
+            Self::Only(made, pages) => tlb::shootdown(irq, made.space(), &Handmade::batch(0, *pages)),
+            Self::Real { space, range, unmaps: true } => {
+                let done = spaces::all(irq, space, *range, |cx, rest| space.unmap(cx, rest));
+                assert!(done.is_ok(), "nothing has to be cut");
+            }
+            Self::Real { space, range, .. } => {
+                assert!(change(irq, space, *range, Protection::Read), "nothing has to be cut");
+            }
+        });
+    }
+
+    fn end(self) {
+        if let Self::Real { space, .. } = self {
+            space.destroy();
+        }
+    }
+}
+
 #[inline(always)]
-fn shoot(made: &Handmade, pages: usize) {
-    let batch = Handmade::batch(0, pages);
-    IrqOff::with(|irq| tlb::shootdown(irq, made.space(), &batch));
+fn change(irq: &mut IrqOff, space: &Owned, range: PageRange, to: Protection) -> bool {
+    spaces::all(irq, space, range, |cx, rest| space.protect(cx, rest, to)).is_ok()
+}
+
+/// Brings every page of a range.
+fn touch(irq: &mut IrqOff, space: &Owned, range: PageRange) -> bool {
+    (range.start().number()..range.end().number()).all(|page| {
+        let fault = spaces::with(irq, space, |cx| space.fault(cx, PageId::new(page), Access::Write));
+        fault == Fault::Resolved
+    })
 }
 
 /// Shootdowns, requests, interrupts, pages invalidated one by one, flushes: of all these cores.
