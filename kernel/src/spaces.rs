@@ -142,8 +142,8 @@ pub(crate) fn with<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut Cx<'_
     result
 }
 
-/// Tells the cores, then gives back.
-#[inline]
+/// Tells the cores, then gives back. Inlined: the caller has saved its registers already.
+#[inline(always)]
 pub(crate) fn settle(irq: &mut IrqOff, space: &Space, pending: &mut Pending) {
     if !pending.batch().is_empty() {
         tlb::shootdown(irq, space.tlb(), pending.batch());
