@@ -247,9 +247,16 @@ impl<M: Memory, P: Pool> Visit<M, P> for Collect<'_, M> {
             self.space.break_reservation(cx, leaves, block, &[0; ENTRIES / 64]);
         }
         let mut narrowed = false;
+        let mut result = Ok(());
         for index in 0..leaves.len() {
             let old = leaves.table.get(leaves.from + index);
-            let (own, theirs) = self.take(old).map_err(Halt::Error)?;
+            let (own, theirs) = match self.take(old) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    result = Err(Halt::Error(error));
+                    break;
+                }
+            };
             if own != old {
                 leaves.table.set(leaves.from + index, own);
                 narrowed |= old.is_writable();
@@ -257,10 +264,11 @@ impl<M: Memory, P: Pool> Visit<M, P> for Collect<'_, M> {
             self.load.entries[index % LOAD] = theirs;
             self.load.len = index + 1;
         }
+        // Also when the load is refused: what was narrowed stays so, and the next share takes it for invalidated.
         if narrowed {
             cx.pending.invalidate(leaves.page, leaves.len(), PageSize::Small);
         }
-        Ok(())
+        result
     }
 }
 
