@@ -85,10 +85,7 @@ impl<M: Memory> Space<M> {
         let mut unit = match self.find(cx, page, false)? {
             Found::Unit(unit) => unit,
             Found::Hole(_) => return Ok(Fault::NotMapped),
-            Found::Giant(directory, old) => {
-                drop(directory);
-                return self.fault_giant(cx, page, access, old);
-            }
+            Found::Giant(directory, old) => return self.fault_giant(cx, directory, page, access, old),
         };
         let result = self.fault_unit(cx, &mut unit, page, access);
         self.leave(cx, unit, page);
@@ -123,11 +120,13 @@ impl<M: Memory> Space<M> {
         result
     }
 
-    /// An entry of level 3 that is no table, seen a moment ago: makes it one, if the access makes sense at all, and looks again.
+    /// An entry of level 3 that is no table: makes it one, if the access makes sense at all, and looks again. An object's page of 1 GiB is
+    /// brought without the lock, since that takes long; a page of the record is held meanwhile, so that the object stays.
     #[cold]
     fn fault_giant<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
+        directory: Locked<M>,
         page: PageId,
         access: Access,
         old: Entry,
@@ -139,8 +138,14 @@ impl<M: Memory> Space<M> {
             return Ok(fault);
         }
         let first = PageId::new(page.number() & !(span(3) - 1));
-        if old.lazy_kind() == Some(Kind::Shared) && self.enter_block(cx, (first, 3), old)? {
-            return Ok(Fault::Resolved);
+        let held = old.lazy_kind() == Some(Kind::Shared) && self.hold(old);
+        drop(directory);
+        if held {
+            let entered = self.enter_block(cx, (first, 3), old);
+            self.records.subtract(cx.pool, old.record(), 1);
+            if entered? {
+                return Ok(Fault::Resolved);
+            }
         }
         // A border of blocks inside the unit: that takes a table of level 2 and no more.
         self.cut(cx, PageId::new(first.number() + ENTRIES))?;
@@ -213,7 +218,8 @@ impl<M: Memory> Space<M> {
         Ok(true)
     }
 
-    /// The leaf for a whole lazy entry of a shared region, if its object is made of such blocks and they lie right.
+    /// The leaf for a whole lazy entry of a shared region, if its object is made of such blocks and they lie right. The caller has the
+    /// entry's lock, or holds a page of its record.
     fn block_leaf<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,

@@ -394,7 +394,7 @@ pub(super) fn with_object<M: Memory, R>(
     f: impl FnOnce(&Object<M>) -> R,
 ) -> Option<R> {
     let frame = record.object()?;
-    // SAFETY: O1, O2: the record is alive, since an entry under the caller's lock names it; the value is forgotten.
+    // SAFETY: O1, O2: the record is alive, since an entry under the caller's lock names it or a page of it is held; the value is forgotten.
     let object = core::mem::ManuallyDrop::new(unsafe { Object::from_frame(frame, memory) });
     Some(f(&object))
 }

@@ -125,7 +125,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// Holds a page of an entry's record, under the lock of the entry.
-    fn hold(&self, entry: Entry) -> bool {
+    pub(super) fn hold(&self, entry: Entry) -> bool {
         entry.record() == 0 || self.records.get(entry.record()).is_some_and(|record| record.extend(1))
     }
 
