@@ -28,7 +28,8 @@ impl Load {
     }
 }
 
-/// The record of the source that was met last, and its twin in the other space, one page of which is held meanwhile.
+/// The record of the source that was met last, and its twin in the other space. A page of each is held meanwhile, so that neither number
+/// comes to mean something else.
 #[derive(Clone, Copy)]
 struct Twin {
     theirs: usize,
@@ -76,6 +77,7 @@ impl<M: Memory> Space<M> {
             left = left.saturating_sub(load.len);
             page = PageId::new(page.number() + load.len * load.span);
         };
+        self.records.subtract(cx.pool, twin.theirs, 1);
         to.records.subtract(cx.pool, twin.own, 1);
         result
     }
@@ -197,7 +199,10 @@ impl<M: Memory> Space<M> {
         if twin.theirs != number {
             let record = from.records.get(number).ok_or(SpaceError::NotMapped)?;
             let own = self.records.add(cx.pool, &record.terms(), self.tlb.id().raw(), 1)?;
+            from.records.subtract(cx.pool, twin.theirs, 1);
             self.records.subtract(cx.pool, twin.own, 1);
+            let held = record.extend(1);
+            debug_assert!(held, "O2: the load holds a page of the record");
             *twin = Twin { theirs: number, own };
         }
         let extended = self.records.get(twin.own).is_some_and(|record| record.extend(pages as u64));
