@@ -152,7 +152,7 @@ impl<M: Memory> Space<M> {
         twin: &mut Twin,
     ) -> Result<(), SpaceError> {
         let mut entries = [Entry::EMPTY; LOAD];
-        let mut made = 0;
+        let (mut made, mut planted) = (0, 0);
         let mut result = Ok(());
         for (place, &entry) in entries.iter_mut().zip(load.all()) {
             match self.translate(cx, from, entry, (load.span, twin)) {
@@ -168,13 +168,14 @@ impl<M: Memory> Space<M> {
             && entries.iter().any(|entry| !entry.is_empty())
             && let Some(part) = PageRange::new(page, load.len * load.span)
         {
-            let mut plant = Plant { entries: &entries[..load.len] };
+            let mut plant = Plant { entries: &entries[..load.len], done: 0 };
             result = self.walk(cx, part, &mut plant).map(|_| ());
+            planted = plant.done;
         }
         if result.is_err() {
             from.put_down(cx.pool, load);
             for entry in &entries[..made] {
-                self.records.subtract(cx.pool, entry.record(), load.span as u64);
+                self.records.subtract(cx.pool, entry.record(), (load.span - planted) as u64);
             }
             return result;
         }
@@ -280,14 +281,19 @@ impl<M: Memory, P: Pool> Visit<M, P> for Collect<'_, M> {
 /// Puts entries into an empty range.
 struct Plant<'e> {
     entries: &'e [Entry],
+    /// Pages that a single entry of a higher level has got; where it meets a table it takes several places, of which one may be occupied.
+    done: usize,
 }
 
 impl<M: Memory, P: Pool> Visit<M, P> for Plant<'_> {
     const CREATES: bool = true;
 
-    fn block(&mut self, _: &mut Cx<'_, P>, _: PageId, _: Level, old: Entry) -> Result<Act, Stop> {
+    fn block(&mut self, _: &mut Cx<'_, P>, _: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
         match (old.is_empty(), self.entries) {
-            (true, &[entry]) => Ok(Act::Set(entry)),
+            (true, &[entry]) => {
+                self.done += span(level);
+                Ok(Act::Set(entry))
+            }
             _ => Err(Halt::Error(SpaceError::Occupied)),
         }
     }
