@@ -194,15 +194,16 @@ impl<M: Memory> Space<M> {
     #[cold]
     fn unmake<P: Pool>(&self, cx: &mut Cx<'_, P>, range: PageRange, done: PageId, record: usize) {
         let made = done.number() - range.start().number();
-        if let Some(made) = PageRange::new(range.start(), made) {
-            cx.steps = usize::MAX;
-            let undone = self.walk(cx, made, &mut Unmap::new(self));
-            debug_assert!(undone.is_ok(), "nothing that was just made has to be split");
-        }
         let rest = range.len() - made;
+        // First, while there is room for it: another core may have put regions with other records where this one was.
         if record != 0 && rest != 0 {
             let noted = cx.pending.subtract(record, rest);
             debug_assert!(noted, "the record of what was made is the first that is noted");
+        }
+        if let Some(made) = PageRange::new(range.start(), made) {
+            cx.steps = usize::MAX;
+            // Nothing that was just made has to be split. What meets other cores' regions may stop half way, and stays mapped.
+            _ = self.walk(cx, made, &mut Unmap::new(self));
         }
     }
 }
