@@ -243,9 +243,9 @@ impl<M: Memory> Space<M> {
         if first.number() / ENTRIES == last / ENTRIES
             && let Some(unit) = self.find_table(first)
         {
-            return Halt::progress(self.walk_table(cx, unit, range, visitor));
+            return Halt::progress(self.walk_table(cx, unit, range, visitor), range.end());
         }
-        Halt::progress(self.walk_units(cx, range, visitor))
+        Halt::progress(self.walk_units(cx, range, visitor), range.end())
     }
 
     /// The locked table of a page's unit, if there is one: the common case of [`Space::find`].
