@@ -65,6 +65,7 @@ impl<M: Memory> Space<M> {
             let load = match self.collect(cx, page, range.end()) {
                 Ok(Ok(load)) => load,
                 Ok(Err(hole)) => {
+                    left -= 1;
                     page = hole;
                     continue;
                 }

@@ -300,6 +300,7 @@ impl<M: Memory> Space<M> {
             let next = PageId::new(after(page, 3)).min(end);
             let mut unit = match self.find(cx, page, V::CREATES).map_err(Halt::Error)? {
                 Found::Hole(next) => {
+                    self.step(cx, 1, next)?;
                     page = next;
                     continue;
                 }
