@@ -2,7 +2,7 @@
 //!
 //! A range operation descends once into each table it concerns, not once per page.
 
-use super::entry::{ENTRIES, Entry, Level, span};
+use super::entry::{ENTRIES, Entry, Level, size, span};
 use super::info::Word;
 use super::memory::{Memory, Pool};
 use super::pending::Halt;
@@ -486,7 +486,12 @@ impl<M: Memory> Space<M> {
             return;
         }
         unit.table.set(at, whole);
-        cx.pending.table(table.info(), table.frame, PageId::new(page.number() & !(ENTRIES - 1)));
+        let start = PageId::new(page.number() & !(ENTRIES - 1));
+        if whole.is_present() {
+            // Each may be cached for itself, and the invalidation of a large page drops but one of them (SDM volume 3, §5.10.4.1).
+            cx.pending.invalidate(start, ENTRIES, size(1));
+        }
+        cx.pending.table(table.info(), table.frame, start);
     }
 
     /// The same for a table of level 2.
@@ -502,6 +507,10 @@ impl<M: Memory> Space<M> {
         }
         let Some(directory) = self.below(top).lock() else { return };
         directory.table.set(index(page, 3), whole);
+        if whole.is_present() {
+            // As in `join_leaves`.
+            cx.pending.invalidate(PageId::new(page.number() & !(span(3) - 1)), span(3), size(2));
+        }
         let info = unit.table.info();
         unit.bury(|frame| cx.pending.directory(info, frame, page));
     }
