@@ -1,6 +1,6 @@
 //! Mapping: a region is made by writing what its pages are into the entries that cover it.
 
-use super::entry::{ENTRIES, Entry, Hold, Level, size, span};
+use super::entry::{ENTRIES, Entry, FRAMES, Hold, Level, size, span};
 use super::memory::{Memory, Pool};
 use super::object::Object;
 use super::pending::Halt;
@@ -108,6 +108,10 @@ impl<'o, M: Memory> Mapping<'o, M> {
                 }
                 Ok(Some(Terms { offset: *offset as u64, object: Some(object.frame()), ..plain }))
             }
+            Backing::Device(frame) => match frame.number().checked_add(range.len()) {
+                Some(end) if end <= FRAMES => Ok(None),
+                _ => Err(SpaceError::BeyondObject),
+            },
             Backing::Pager(cookie) => Ok(Some(Terms { offset: *cookie, ..plain })),
             Backing::Anonymous if self.policy != Policy::Local => Ok(Some(plain)),
             _ => Ok(None),
