@@ -9,7 +9,7 @@ use super::walk::{Found, Leaves, in_block, index};
 use super::{Cx, Kind, Space, SpaceError};
 use crate::frames::Policy;
 use crate::id::{FrameId, Order};
-use crate::virt::{PageId, PageSize};
+use crate::virt::{PageId, PageRange, PageSize};
 
 /// What was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -53,6 +53,11 @@ const fn allows(entry: Entry, access: Access) -> bool {
         Access::Write => entry.may_write(),
         Access::Execute => entry.may_execute(),
     }
+}
+
+/// Whether a pager owes the page.
+const fn is_owed(entry: Entry) -> bool {
+    !entry.is_present() && matches!(entry.lazy_kind(), Some(Kind::Pager))
 }
 
 impl<M: Memory> Space<M> {
@@ -394,33 +399,37 @@ impl<M: Memory> Space<M> {
         page: PageId,
         frame: FrameId,
     ) -> Result<(), SpaceError> {
-        self.cut(cx, PageId::new(page.number() | 1))?;
-        let Found::Unit(mut unit) = self.find(cx, page, false)? else { return Err(SpaceError::NotMapped) };
-        let result = self.supply_leaf(cx, &mut unit, page, frame);
-        self.leave(cx, unit, page);
-        result
+        let result = match self.find(cx, page, false)? {
+            Found::Hole(_) => return Err(SpaceError::NotMapped),
+            Found::Giant(_, old) if !is_owed(old) => return Err(SpaceError::NotMapped),
+            Found::Giant(directory, old) => {
+                let unit = self.split_giant(cx, directory, page, old)?;
+                self.supply_unit(cx, unit, page, frame)
+            }
+            Found::Unit(unit) => self.supply_unit(cx, unit, page, frame),
+        };
+        self.checked(cx, PageRange::new(page, 1).ok_or(SpaceError::NotMapped)?, result)
     }
 
-    fn supply_leaf<P: Pool>(
+    fn supply_unit<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
-        unit: &mut Locked<M>,
+        mut unit: Locked<M>,
         page: PageId,
         frame: FrameId,
     ) -> Result<(), SpaceError> {
         let at = index(page, 2);
         let mut entry = unit.table.get(at);
-        let missing = |entry: Entry| !entry.is_present() && entry.lazy_kind() == Some(Kind::Pager);
         if !entry.is_table() {
-            if !missing(entry) {
+            if !is_owed(entry) {
                 return Err(SpaceError::NotMapped);
             }
-            entry = self.split(cx, unit, at, entry)?;
+            entry = self.split(cx, &mut unit, at, entry)?;
         }
         let table = self.below(entry);
         let from = index(page, 1);
         let old = table.get(from);
-        if !missing(old) {
+        if !is_owed(old) {
             return Err(SpaceError::NotMapped);
         }
         let word: Word = table.info().table();

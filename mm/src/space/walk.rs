@@ -184,7 +184,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// Makes a table of an entry of level 3, and gives that, locked.
-    fn split_giant<P: Pool>(
+    pub(super) fn split_giant<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
         mut directory: Locked<M>,
