@@ -3,103 +3,14 @@
 
 mod common;
 
-use common::{Arena, BASE, POISON, Tap, Watch, walk};
+use common::bed::{Bed, range};
+use common::{Arena, BASE, POISON, walk};
 use mm::frames::Policy;
 use mm::space::{
-    Access, Attachment, Backing, Cx, Fault, Format, Mapping, Object, Pending, Pool, Progress,
-    Protection, Region, Shortage, Space, SpaceError, Usage, Use,
+    Access, Attachment, Backing, Fault, Mapping, Object, Pool, Protection, Region, Shortage, Space,
+    SpaceError, Usage, Use,
 };
-use mm::tlb::SpaceIds;
-use mm::virt::USER_PAGES;
-use mm::{FrameId, Order, PageId, PageRange, PageSize};
-use percpu::IrqOff;
-
-static IDS: SpaceIds = SpaceIds::new();
-
-const FRAMES: usize = 16 * 512;
-
-struct Bed {
-    arena: Arena,
-    watch: Watch,
-}
-
-impl Bed {
-    fn new() -> Self {
-        let arena = Arena::new(FRAMES);
-        Self { arena, watch: Watch::new(arena, FRAMES) }
-    }
-
-    fn tap(&self) -> Tap<'_> {
-        Tap(&self.watch)
-    }
-
-    fn space(&self) -> Space<Arena> {
-        Space::new(self.arena, &mut self.tap(), IDS.take(), Format::new(true, true), None).unwrap()
-    }
-
-    /// An operation, and everything that follows from it.
-    fn with<R>(&self, space: &Space<Arena>, f: impl FnOnce(&mut Cx<'_, Tap<'_>>) -> R) -> R {
-        let (mut tap, mut pending) = (self.tap(), Pending::new());
-        let result = IrqOff::with(|irq| f(&mut Cx::new(irq, &mut tap, &mut pending)));
-        space.settle(&mut tap, &mut pending);
-        self.watch.grace();
-        result
-    }
-
-    fn map(&self, space: &Space<Arena>, range: PageRange, mapping: &Mapping<'_, Arena>) {
-        self.with(space, |cx| space.map(cx, range, mapping)).unwrap();
-    }
-
-    fn touch(&self, space: &Space<Arena>, page: usize, access: Access) -> Fault {
-        self.with(space, |cx| space.fault(cx, PageId::new(page), access))
-    }
-
-    /// Changes the protection of a range that is one step.
-    fn protect(&self, space: &Space<Arena>, range: PageRange, to: Protection) -> Result<(), SpaceError> {
-        self.with(space, |cx| space.protect(cx, range, to)).map(|step| assert_eq!(step, Progress::Done(())))
-    }
-
-    fn unmap(&self, space: &Space<Arena>, mut rest: PageRange) -> Result<(), SpaceError> {
-        while let Progress::More(at) = self.with(space, |cx| space.unmap(cx, rest))? {
-            rest = PageRange::new(at, rest.end().number() - at.number()).unwrap();
-        }
-        Ok(())
-    }
-
-    fn share(&self, from: &Space<Arena>, to: &Space<Arena>, mut rest: PageRange) -> Result<(), SpaceError> {
-        loop {
-            let mut other = Pending::new();
-            let step = self.with(from, |cx| from.share(cx, to, &mut other, rest));
-            to.settle(&mut self.tap(), &mut other);
-            match step? {
-                Progress::Done(()) => return Ok(()),
-                Progress::More(at) => {
-                    rest = PageRange::new(at, rest.end().number() - at.number()).unwrap();
-                }
-            }
-        }
-    }
-
-    fn close(&self, space: Space<Arena>) {
-        self.unmap(&space, range(0, USER_PAGES)).unwrap();
-        space.close(&mut self.tap()).unwrap();
-        self.watch.grace();
-    }
-
-    fn regions(&self, space: &Space<Arena>) -> Vec<Region> {
-        let mut all = Vec::new();
-        let mut at = PageId::new(0);
-        while let Some(region) = self.with(space, |cx| space.region(cx, at)) {
-            at = region.range.end();
-            all.push(region);
-        }
-        all
-    }
-}
-
-fn range(start: usize, pages: usize) -> PageRange {
-    PageRange::new(PageId::new(start), pages).unwrap()
-}
+use mm::{FrameId, Order, PageId, PageSize};
 
 /// Planted: `promote` not called; `enlarge` without the size bit; no `tables_freed`.
 #[test]

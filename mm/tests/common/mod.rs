@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod bed;
+
 use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::frames::Policy;
 use mm::{FrameId, Order, PageId};
@@ -70,6 +72,14 @@ unsafe impl Memory for Arena {
     fn info(self, frame: FrameId) -> &'static FrameInfo {
         &self.info[frame.number() - BASE]
     }
+
+    /// A block of 1 GiB is zero from the host, which has no such memory unless it is touched.
+    fn zero(self, frame: FrameId, order: Order) {
+        if order != Order::GIANT {
+            // SAFETY: inside the arena, and the block is the caller's.
+            unsafe { self.at(frame).cast::<u64>().write_bytes(0, order.frames() * 512) };
+        }
+    }
 }
 
 /// What a freed frame's words say.
@@ -137,7 +147,9 @@ impl Watch {
         let taken = state.taken.remove(&frame.number());
         assert_eq!(taken, Some(order), "{frame:?} goes back as it was taken");
         for number in frame.number()..frame.number() + order.frames() {
-            for index in [0, 1, 511] {
+            // A block of 1 GiB is memory that nobody has touched, and stays so.
+            let marks: &[usize] = if order == Order::GIANT { &[] } else { &[0, 1, 511] };
+            for &index in marks {
                 self.arena.write(FrameId::new(number), index, POISON);
             }
             assert!(state.free.insert(number));
