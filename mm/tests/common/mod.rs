@@ -7,6 +7,7 @@ pub(crate) mod bed;
 use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::frames::Policy;
 use mm::{FrameId, Order, PageId};
+use percpu::sync::atomic::{AtomicU64, Ordering};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -245,7 +246,10 @@ pub(crate) fn walk(arena: Arena, root: FrameId, page: PageId) -> Option<Translat
     let (mut writable, mut executable, mut user) = (true, true, true);
     for level in (1..=4).rev() {
         let index = page.number() >> (9 * (level - 1)) & 511;
-        let entry = arena.read(table, index);
+        // SAFETY: a word of a table, which is accessed atomically.
+        let word = unsafe { AtomicU64::from_ptr(arena.word(table, index)) };
+        // ORDER: Acquire pairs with Release in `Table::set`, as a CPU's walk does.
+        let entry = word.load(Ordering::Acquire);
         if entry & 1 == 0 {
             return None;
         }
