@@ -90,7 +90,7 @@ fn op() -> impl Strategy<Value = Op> {
 static IDS: SpaceIds = SpaceIds::new();
 
 /// Frames of a machine: enough for a few reservations.
-const FRAMES: usize = 24 * 512;
+const FRAMES: usize = if cfg!(miri) { 11 * 512 } else { 24 * 512 };
 /// Pages of the objects; the second is made of 2 MiB blocks.
 const OBJECT_PAGES: [usize; 2] = [1500, 2048];
 /// The device's first frame: not the pool's.
@@ -401,7 +401,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_the_model(ops in prop::collection::vec(op(), 1..120)) {
+    fn agrees_with_the_model(ops in prop::collection::vec(op(), 1..if cfg!(miri) { 20 } else { 120 })) {
         // The device's frames are the arena's last; the pool has the others. Each case finds it as the last one left it: all poison.
         static ARENA: OnceLock<Arena> = OnceLock::new();
         let arena = *ARENA.get_or_init(|| Arena::new(FRAMES));

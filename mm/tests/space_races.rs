@@ -87,6 +87,7 @@ fn a_share_that_is_refused_invalidates_what_it_narrowed() {
 
 /// The object of a giant page goes while its frame is brought, which takes long and happens without a lock.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn a_giant_page_is_brought_while_its_region_goes() {
     let bed = Bed::with_frames(2 * UNIT);
     let space = bed.space();
@@ -110,6 +111,7 @@ fn a_giant_page_is_brought_while_its_region_goes() {
 
 /// Between two loads of a share a region goes, and another gets its record's number: its pages must not be taken for the first one's.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn a_record_is_reused_in_the_middle_of_a_share() {
     let bed = Bed::new();
     let (one, two) = (bed.space(), bed.space());
@@ -146,6 +148,7 @@ fn a_record_is_reused_in_the_middle_of_a_share() {
 
 /// A share that meets something in the middle of 1 GiB leaves what it has put there, with its record.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn a_giant_promise_meets_something() {
     let bed = Bed::new();
     let (one, two) = (bed.space(), bed.space());
@@ -187,6 +190,7 @@ fn a_map_that_fails_meets_foreign_regions() {
 
 /// A step that ends with the range is the last one.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn no_step_is_left_with_nothing_to_do() {
     let bed = Bed::new();
     let space = bed.space();
@@ -204,6 +208,7 @@ fn no_step_is_left_with_nothing_to_do() {
 
 /// Empty entries of 1 GiB take time, too.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn a_step_is_bounded_where_nothing_is_mapped() {
     let bed = Bed::new();
     let space = bed.space();
@@ -226,6 +231,7 @@ fn a_step_is_bounded_where_nothing_is_mapped() {
 
 /// Pages that become one again, because what split them is refused, may be cached as small ones, each for itself.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn pages_that_are_joined_are_invalidated_one_by_one() {
     let bed = Bed::new();
     let space = bed.space();
@@ -280,6 +286,7 @@ fn a_device_ends_where_addresses_end() {
 
 /// A page that no pager owes is refused, and a large page stays one.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn supply_leaves_other_regions_alone() {
     let bed = Bed::new();
     let space = bed.space();

@@ -13,7 +13,7 @@ use std::cell::Cell;
 pub(crate) static IDS: SpaceIds = SpaceIds::new();
 
 /// Frames of a machine, if nothing else is said.
-pub(crate) const FRAMES: usize = 16 * 512;
+const FRAMES: usize = if cfg!(miri) { 4 * 512 } else { 16 * 512 };
 
 /// A machine, its pool, and operations that are settled at once.
 pub(crate) struct Bed {
