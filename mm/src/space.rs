@@ -75,15 +75,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
-        Self::Anonymous,
-        Self::Shared,
-        Self::Copy,
-        Self::Pager,
-        Self::Guard,
-        Self::Reserved,
-        Self::Device,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Anonymous, Self::Shared, Self::Copy, Self::Pager, Self::Guard, Self::Reserved, Self::Device];
 
     fn from_number(number: u64) -> Self {
         Self::ALL.into_iter().find(|&kind| kind as u64 == number).unwrap_or(Self::Anonymous)
@@ -225,6 +218,7 @@ impl<M: Memory> Space<M> {
     ///
     /// # Errors
     /// The space itself, if something is mapped: unmap everything first, step by step.
+    #[expect(clippy::result_large_err, reason = "rare, and there is nowhere to box it")]
     pub fn close<P: Pool>(self, pool: &mut P) -> Result<(), Self> {
         // SAFETY: the root is a table as long as the space lives.
         let table = unsafe { Table::new(self.root, self.memory) };

@@ -68,7 +68,9 @@ impl<M: Memory> Space<M> {
         }
         let wrong = (1..RECORDS).find(|&number| count.by_record[number] != 0);
         match wrong {
-            Some(_) => Err(Broken { what: "O2: a record counts the pages that name it", page: PageId::new(0) }),
+            Some(_) => {
+                Err(Broken { what: "O2: a record counts the pages that name it", page: PageId::new(0) })
+            }
             None => Ok(count.usage),
         }
     }
@@ -118,13 +120,7 @@ impl<M: Memory> Space<M> {
         }
     }
 
-    fn check_entry(
-        &self,
-        entry: Entry,
-        level: Level,
-        page: PageId,
-        count: &mut Count,
-    ) -> Result<(), Broken> {
+    fn check_entry(&self, entry: Entry, level: Level, page: PageId, count: &mut Count) -> Result<(), Broken> {
         let pages = span(level);
         count.usage.mapped += pages;
         count.by_record[entry.record()] += pages as u64;

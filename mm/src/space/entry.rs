@@ -80,7 +80,6 @@ pub struct Format {
 impl Format {
     /// The format of a CPU with or without no-execute, and with or without pages of 1 GiB.
     #[must_use]
-    #[expect(clippy::fn_params_excessive_bools, reason = "two CPUID bits")]
     pub const fn new(no_execute: bool, giant: bool) -> Self {
         Self { mask: if no_execute { u64::MAX } else { !HARDWARE_NO_EXECUTE }, giant }
     }

@@ -351,12 +351,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// Puts a copy of what `old` shows in its place.
-    fn copy<P: Pool>(
-        &self,
-        cx: &mut Cx<'_, P>,
-        leaves: &Leaves<M>,
-        old: Entry,
-    ) -> Result<Fault, SpaceError> {
+    fn copy<P: Pool>(&self, cx: &mut Cx<'_, P>, leaves: &Leaves<M>, old: Entry) -> Result<Fault, SpaceError> {
         let frame = cx.pool.take(Order::FRAME, self.policy(old))?;
         self.memory.copy(old.frame(), frame);
         self.own(leaves, frame, old);
@@ -375,8 +370,8 @@ impl<M: Memory> Space<M> {
         let table = leaves.table;
         let first = table.get(0);
         let Some(block) = leaves.word.reservation() else { return };
-        let alike = first.frame() == block
-            && (0..ENTRIES).all(|index| first.continues(table.get(index), index));
+        let alike =
+            first.frame() == block && (0..ENTRIES).all(|index| first.continues(table.get(index), index));
         // The block is the pages' own now; if they are not alike, frame by frame.
         if !alike {
             cx.pool.split(block);

@@ -196,12 +196,8 @@ impl FrameInfo {
             }
             if word & LOCKED == 0 {
                 // ORDER: Acquire pairs with Release in `unlock`: the entries are as the last holder left them. Relaxed on failure: a guess.
-                match self.0.compare_exchange_weak(
-                    word,
-                    word | LOCKED,
-                    Ordering::Acquire,
-                    Ordering::Relaxed,
-                ) {
+                match self.0.compare_exchange_weak(word, word | LOCKED, Ordering::Acquire, Ordering::Relaxed)
+                {
                     Ok(_) => return Some(Word(word | LOCKED)),
                     Err(now) => word = now,
                 }

@@ -93,13 +93,8 @@ impl<'o, M: Memory> Mapping<'o, M> {
 
     /// What goes into a record, if the region needs one.
     fn terms(&self, range: PageRange) -> Result<Option<Terms>, SpaceError> {
-        let plain = Terms {
-            kind: self.kind(),
-            policy: self.policy,
-            base: range.start(),
-            offset: 0,
-            object: None,
-        };
+        let plain =
+            Terms { kind: self.kind(), policy: self.policy, base: range.start(), offset: 0, object: None };
         match &self.backing {
             Backing::Shared(object, offset) | Backing::Copy(object, offset) => {
                 let end = offset.checked_add(range.len()).ok_or(SpaceError::BeyondObject)?;
@@ -267,9 +262,7 @@ impl<M: Memory, P: Pool> Visit<M, P> for Map<'_, M> {
         let entry = self.entry;
         let result = match &self.source {
             Source::Lazy => put(leaves, core::iter::repeat(entry)),
-            Source::Frames(first) => {
-                put(leaves, (first.number() + offset..).map(|frame| at(entry, frame)))
-            }
+            Source::Frames(first) => put(leaves, (first.number() + offset..).map(|frame| at(entry, frame))),
             Source::Object(object, first) if object.granule() == PageSize::Small => {
                 put_pages(cx.pool, leaves, object, first + offset, entry)
             }

@@ -7,10 +7,10 @@
 //!
 //! * O1: the object lives as long as its count of references: one for each handle and each attachment.
 
+use super::Progress;
 use super::info::Use;
 use super::memory::{Memory, Pool, Shortage};
 use super::record::Record;
-use super::Progress;
 use crate::frames::Policy;
 use crate::id::{FRAME_BYTES, FrameId, Order};
 use crate::virt::PageSize;
@@ -72,12 +72,7 @@ impl<M: Memory> Object<M> {
     ///
     /// # Errors
     /// [`Shortage`]: no frame for the directory; also for more pages than an address space has.
-    pub fn new<P: Pool>(
-        memory: M,
-        pool: &mut P,
-        pages: usize,
-        granule: PageSize,
-    ) -> Result<Self, Shortage> {
+    pub fn new<P: Pool>(memory: M, pool: &mut P, pages: usize, granule: PageSize) -> Result<Self, Shortage> {
         if pages > crate::virt::USER_PAGES {
             return Err(Shortage::Memory);
         }

@@ -74,12 +74,7 @@ impl Pending {
     /// Nothing to be done.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self {
-            batch: Batch::new(),
-            stale: None,
-            counted: Few::new(),
-            records: Few::new(),
-        }
+        Self { batch: Batch::new(), stale: None, counted: Few::new(), records: Few::new() }
     }
 
     /// What other cores must invalidate before [`Space::settle`].

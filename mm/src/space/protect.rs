@@ -14,18 +14,14 @@ struct Protect {
 /// Whether cores may go on using what they cache of `old` until they notice by themselves: only if everything that `old` allows, `new` does.
 #[inline(always)]
 fn narrows(old: Entry, new: Entry) -> bool {
-    old.is_present()
-        && (old.is_writable() && !new.is_writable() || old.may_execute() && !new.may_execute())
+    old.is_present() && (old.is_writable() && !new.is_writable() || old.may_execute() && !new.may_execute())
 }
 
 /// Whether protection means something: guards and the like stay what they are.
 #[inline(always)]
 fn applies(old: Entry) -> bool {
     old.is_present()
-        || matches!(
-            old.lazy_kind(),
-            Some(Kind::Anonymous | Kind::Shared | Kind::Copy | Kind::Pager)
-        )
+        || matches!(old.lazy_kind(), Some(Kind::Anonymous | Kind::Shared | Kind::Copy | Kind::Pager))
 }
 
 impl<M: Memory> Space<M> {

@@ -120,7 +120,7 @@ impl<M: Memory> Space<M> {
 
     /// A whole entry of a higher level that is a promise only, or nothing: a load of its own.
     fn promise(&self, entry: Entry, page: PageId, (level, left): (Level, usize)) -> Option<Load> {
-        if entry.is_present() || page.number() % span(level) != 0 || left < span(level) {
+        if entry.is_present() || !page.number().is_multiple_of(span(level)) || left < span(level) {
             return None;
         }
         let load = Load { entries: [entry; LOAD], len: 1, span: span(level) };

@@ -159,10 +159,8 @@ impl<M: Memory> Space<M> {
                 taken.record = old.record();
                 continue;
             }
-            if old.is_present() {
-                if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
-                    return Err(index);
-                }
+            if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
+                return Err(index);
             }
             // ORDER: Relaxed: other cores' walks may still see the old entry; the shootdown deals with that.
             place.store(0, Ordering::Relaxed);
@@ -218,13 +216,7 @@ impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
 
     #[inline(always)]
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
-        let mut taken = Taken {
-            record: 0,
-            count: 0,
-            noted: 0,
-            present: false,
-            freed: [0; ENTRIES / 64],
-        };
+        let mut taken = Taken { record: 0, count: 0, noted: 0, present: false, freed: [0; ENTRIES / 64] };
         let result = self.space.take_leaves(cx, leaves, &mut taken);
         Space::<M>::note(cx, taken.record, taken.count - taken.noted);
         leaves.word = leaves.word.add(-(taken.count as isize));

@@ -334,7 +334,11 @@ impl<M: Memory> Space<M> {
         visitor: &mut V,
     ) -> Result<Option<Locked<M>>, Stop> {
         let whole = next.number() - page.number() == span(3);
-        let act = if whole { visitor.block(cx, page, 3, old) } else { visitor.part(page, next.number() - page.number(), old) };
+        let act = if whole {
+            visitor.block(cx, page, 3, old)
+        } else {
+            visitor.part(page, next.number() - page.number(), old)
+        };
         match act {
             Ok(Act::Split) => {
                 return self.split_giant(cx, directory, page, old).map(Some).map_err(Halt::Error);
@@ -361,6 +365,30 @@ impl<M: Memory> Space<M> {
         }
     }
 
+    /// Deals with an entry of level 2 that is no table; gives the one that leads to the table that it has become, if it has.
+    #[inline(always)]
+    fn visit_block<P: Pool, V: Visit<M, P>>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        unit: &mut Locked<M>,
+        old: Entry,
+        (page, next): (PageId, PageId),
+        visitor: &mut V,
+    ) -> Result<Option<Entry>, Stop> {
+        let (at, pages) = (index(page, 2), next.number() - page.number());
+        let act = if pages == span(2) {
+            visitor.block(cx, page, 2, old)?
+        } else {
+            visitor.part(page, pages, old)?
+        };
+        match act {
+            Act::Split => return self.split(cx, unit, at, old).map(Some).map_err(Halt::Error),
+            Act::Set(new) => unit.set(at, old, new),
+            Act::Keep => {}
+        }
+        Ok(None)
+    }
+
     #[inline(always)]
     fn walk_unit<P: Pool, V: Visit<M, P>>(
         &self,
@@ -374,20 +402,12 @@ impl<M: Memory> Space<M> {
             let at = index(page, 2);
             let mut entry = unit.table.get(at);
             if !entry.is_table() {
-                let whole = next.number() - page.number() == span(2);
-                let act =
-                    if whole { visitor.block(cx, page, 2, entry)? } else { visitor.part(page, next.number() - page.number(), entry)? };
-                match act {
-                    Act::Split => entry = self.split(cx, unit, at, entry).map_err(Halt::Error)?,
-                    Act::Keep | Act::Set(_) => {
-                        if let Act::Set(new) = act {
-                            unit.set(at, entry, new);
-                        }
-                        self.step(cx, 1, next)?;
-                        page = next;
-                        continue;
-                    }
-                }
+                let Some(table) = self.visit_block(cx, unit, entry, (page, next), visitor)? else {
+                    self.step(cx, 1, next)?;
+                    page = next;
+                    continue;
+                };
+                entry = table;
             }
             let from = index(page, 1);
             let count = next.number() - page.number();
@@ -441,7 +461,7 @@ impl<M: Memory> Space<M> {
     /// # Errors
     /// [`SpaceError::Shortage`]; nothing is split that was not before.
     pub(super) fn cut<P: Pool>(&self, cx: &mut Cx<'_, P>, page: PageId) -> Result<(), SpaceError> {
-        if page.number() % ENTRIES == 0 && page.number() % span(3) == 0 {
+        if page.number().is_multiple_of(span(3)) {
             return Ok(());
         }
         let (mut unit, was_giant) = match self.find(cx, page, false)? {
@@ -451,7 +471,7 @@ impl<M: Memory> Space<M> {
         };
         let at = index(page, 2);
         let entry = unit.table.get(at);
-        let crossed = page.number() % ENTRIES != 0 && !entry.is_table() && !entry.is_empty();
+        let crossed = !page.number().is_multiple_of(ENTRIES) && !entry.is_table() && !entry.is_empty();
         let result = if crossed { self.split(cx, &mut unit, at, entry).map(|_| ()) } else { Ok(()) };
         self.leave(cx, unit, page);
         if result.is_err() && was_giant {
@@ -518,7 +538,7 @@ impl<M: Memory> Space<M> {
     /// The entry of `level` that splits into just these entries, if there is one.
     fn uniform(&self, table: &Table<M>, level: Level) -> Option<Entry> {
         let first = table.get(0);
-        let aligned = !first.is_present() || first.frame().number() % span(level) == 0;
+        let aligned = !first.is_present() || first.frame().number().is_multiple_of(span(level));
         if first.is_empty() || !aligned || level == 3 && first.is_table() {
             return None;
         }

@@ -97,8 +97,7 @@ impl Batch {
     #[inline(always)]
     pub(crate) fn add_pages(&mut self, start: PageId, pages: usize, size: PageSize) {
         debug_assert!(PageRange::new(start, pages).is_some(), "X9: only the user half is taken back");
-        let (first, end) =
-            (start.number() / size.pages(), (start.number() + pages).div_ceil(size.pages()));
+        let (first, end) = (start.number() / size.pages(), (start.number() + pages).div_ceil(size.pages()));
         if self.whole || end - first > FLUSH_THRESHOLD {
             self.whole = true;
             return;
