@@ -1,6 +1,8 @@
 //! What address spaces promise in single cases: large pages, sharing, reverse look-up, placement, and that nothing has happened where
 //! memory ran out.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::bed::{Bed, range};
@@ -90,12 +92,15 @@ fn shared_pages_are_copied_when_written() {
     assert_eq!(bed.arena.read(frame(&two, 515).frame, 3), 99);
     assert_eq!(frame(&one, 515).frame, first);
     assert_eq!(bed.touch(&one, 515, Access::Write), Fault::Resolved);
-    assert_eq!(frame(&one, 515), common::Translation { frame: first, writable: true, executable: false, span: 1 });
+    assert_eq!(
+        frame(&one, 515),
+        common::Translation { frame: first, writable: true, executable: false, span: 1 }
+    );
     for space in [&one, &two] {
         space.check().unwrap();
     }
     bed.close(one);
-    assert_eq!(frame(&two, 516).frame.number() >= BASE, true);
+    assert!(frame(&two, 516).frame.number() >= BASE);
     assert_ne!(bed.arena.read(frame(&two, 516).frame, 0), POISON, "still there for the other");
     bed.close(two);
     assert_eq!(bed.watch.used(), 0);
@@ -168,7 +173,10 @@ fn devices_are_mapped_with_the_largest_pages_that_fit() {
     assert_eq!(walk(bed.arena, space.root(), PageId::new(1536)).unwrap().span, 1);
     // A hole in the middle of 1 GiB: two levels of tables.
     bed.unmap(&space, range((2 << 18) + 1000, 1)).unwrap();
-    assert_eq!(walk(bed.arena, space.root(), PageId::new((2 << 18) + 1001)).unwrap().frame.number(), frame.number() + 1001);
+    assert_eq!(
+        walk(bed.arena, space.root(), PageId::new((2 << 18) + 1001)).unwrap().frame.number(),
+        frame.number() + 1001
+    );
     assert_eq!(walk(bed.arena, space.root(), PageId::new((2 << 18) + 1000)), None);
     space.check().unwrap();
     assert_eq!(
@@ -245,9 +253,7 @@ const TRIES: &[(&str, Try)] = &[
     ("unmap across blocks", |bed, space, _, _| bed.unmap(space, range(700, 900))),
     ("unmap inside a unit", |bed, space, _, _| bed.unmap(space, range((1 << 18) + 5, 1))),
     ("unmap across units", |bed, space, _, _| bed.unmap(space, range((2 << 18) - 5, 700))),
-    ("protect inside a large page", |bed, space, _, _| {
-        bed.protect(space, range(600, 1), Protection::Read)
-    }),
+    ("protect inside a large page", |bed, space, _, _| bed.protect(space, range(600, 1), Protection::Read)),
     ("protect across units", |bed, space, _, _| {
         bed.protect(space, range((2 << 18) - 5, 700), Protection::Read)
     }),
@@ -409,7 +415,10 @@ fn large_blocks_of_objects_are_mapped_whole_where_they_fit() {
     assert_ne!(walk(bed.arena, space.root(), page).unwrap().frame, before);
     let beyond = bed.with(&space, |cx| space.map(cx, range(10, 2), &shared(1535)));
     assert_eq!(beyond, Err(SpaceError::BeyondObject));
-    assert_eq!(bed.with(&space, |cx| space.map(cx, range(10, 2), &shared(usize::MAX))), Err(SpaceError::BeyondObject));
+    assert_eq!(
+        bed.with(&space, |cx| space.map(cx, range(10, 2), &shared(usize::MAX))),
+        Err(SpaceError::BeyondObject)
+    );
     space.check().unwrap();
     bed.close(space);
     object.release(&mut bed.tap());

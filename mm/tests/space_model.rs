@@ -3,6 +3,8 @@
 //! Random operations run on two spaces and on the model; accesses go through a simulated CPU, which walks the real tables and caches
 //! translations until it is told to drop them. After every operation the space's own check must agree, and in the end every frame is back.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{Arena, BASE, Tap, Tlb, Watch};
@@ -14,6 +16,7 @@ use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
 use mm::{FrameId, PageId, PageRange, PageSize};
 use percpu::IrqOff;
+use percpu::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -97,7 +100,7 @@ const OBJECT_PAGES: [usize; 2] = [1500, 2048];
 const DEVICE: usize = BASE + FRAMES - 4096;
 
 /// Steps of all cases.
-static STEPS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static STEPS: AtomicUsize = AtomicUsize::new(0);
 
 /// The word of a page that accesses read and write.
 const WORD: usize = 7;
@@ -124,7 +127,16 @@ impl<'w> Bed<'w> {
             Object::new(arena, &mut tap, OBJECT_PAGES[1], PageSize::Huge).unwrap(),
         ];
         let tlbs = [Tlb::default(), Tlb::default()];
-        Self { arena, watch, spaces, tlbs, objects, model: Default::default(), contents: Default::default(), steps: 0 }
+        Self {
+            arena,
+            watch,
+            spaces,
+            tlbs,
+            objects,
+            model: Default::default(),
+            contents: Default::default(),
+            steps: 0,
+        }
     }
 
     /// Runs an operation and settles it: the translation cache drops what it is told to, and nothing else.
@@ -177,11 +189,10 @@ impl<'w> Bed<'w> {
                 let result =
                     self.all(space, range, |cx, rest| self.spaces[space].protect(cx, rest, protection));
                 if result.is_ok() {
-                    for (_, page) in self.model[space].range_mut(start..start + pages) {
-                        if !matches!(page.kind, Kind::Guard | Kind::Reserved) {
-                            page.protection = protection;
-                        }
-                    }
+                    let pages = self.model[space].range_mut(start..start + pages);
+                    let apply = |page: &&mut Page| !matches!(page.kind, Kind::Guard | Kind::Reserved);
+                    let changed = pages.map(|(_, page)| page).filter(apply);
+                    changed.for_each(|page| page.protection = protection);
                 }
             }
             Op::Touch { space, page, access, value } => self.touch(space, page, access, value),
@@ -196,7 +207,15 @@ impl<'w> Bed<'w> {
         }
     }
 
-    fn map(&mut self, space: usize, start: usize, pages: usize, what: usize, protection: Protection, now: bool) {
+    fn map(
+        &mut self,
+        space: usize,
+        start: usize,
+        pages: usize,
+        what: usize,
+        protection: Protection,
+        now: bool,
+    ) {
         let offset = if what == 4 || what == 5 { start % 3 * 256 } else { start % 7 };
         let (backing, kind, object) = match what {
             0..=2 => (Backing::Anonymous, Kind::Anonymous, 0),
@@ -240,10 +259,10 @@ impl<'w> Bed<'w> {
         let root = self.spaces[space].root();
         let found = self.model[space].get(&page).copied();
         for _ in 0..4 {
-            if let Some(translation) = self.tlbs[space].translate(self.arena, root, id) {
-                if translation.allows(access) {
-                    return self.hit(space, page, access, value, translation.frame);
-                }
+            if let Some(translation) = self.tlbs[space].translate(self.arena, root, id)
+                && translation.allows(access)
+            {
+                return self.hit(space, page, access, value, translation.frame);
             }
             self.tlbs[space].faulted(id);
             let fault = self.with(space, |cx| self.spaces[space].fault(cx, id, access));
@@ -256,7 +275,9 @@ impl<'w> Bed<'w> {
                 Fault::Resolved => assert!(allowed, "resolved what is not allowed: {found:?}"),
                 Fault::NotMapped => return assert!(found.is_none(), "{found:?} is not found"),
                 Fault::Guard => return assert_eq!(found.map(|page| page.kind), Some(Kind::Guard)),
-                Fault::Forbidden => return assert!(found.is_some() && !allowed, "{found:?} forbids {access:?}"),
+                Fault::Forbidden => {
+                    return assert!(found.is_some() && !allowed, "{found:?} forbids {access:?}");
+                }
                 Fault::Pager { cookie, page: missing } => {
                     let found = found.expect("a pager's page");
                     assert_eq!((cookie, missing, found.own), (7, found.from.1, None));
@@ -312,7 +333,9 @@ impl<'w> Bed<'w> {
             self.settle(to, &mut other);
             match step {
                 Ok(Progress::Done(())) => break Ok(()),
-                Ok(Progress::More(at)) => rest = PageRange::new(at, range.end().number() - at.number()).unwrap(),
+                Ok(Progress::More(at)) => {
+                    rest = PageRange::new(at, range.end().number() - at.number()).unwrap();
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -326,7 +349,8 @@ impl<'w> Bed<'w> {
             }
             Err(error) => {
                 assert!(device && error == SpaceError::WrongKind || matches!(error, SpaceError::Shortage(_)));
-                self.all(to, range, |cx, rest| self.spaces[to].unmap(cx, rest)).expect("room to take it back");
+                self.all(to, range, |cx, rest| self.spaces[to].unmap(cx, rest))
+                    .expect("room to take it back");
             }
         }
     }
@@ -369,7 +393,8 @@ impl<'w> Bed<'w> {
     fn close(mut self) {
         let all = range(0, USER_PAGES);
         for space in 0..2 {
-            self.all(space, all, |cx, rest| self.spaces[space].unmap(cx, rest)).expect("nothing has to be cut");
+            self.all(space, all, |cx, rest| self.spaces[space].unmap(cx, rest))
+                .expect("nothing has to be cut");
         }
         self.check();
         let mut tap = Tap(self.watch);
@@ -413,7 +438,8 @@ proptest! {
                 bed.check();
             }
         }
-        STEPS.fetch_add(bed.steps, std::sync::atomic::Ordering::Relaxed);
+        // ORDER: Relaxed: a statistic.
+        STEPS.fetch_add(bed.steps, Ordering::Relaxed);
         bed.close();
     }
 }
@@ -423,5 +449,6 @@ proptest! {
 #[ignore = "prints a figure; run by hand"]
 fn steps() {
     agrees_with_the_model();
-    println!("{} steps", STEPS.load(std::sync::atomic::Ordering::Relaxed));
+    // ORDER: Relaxed: as above.
+    println!("{} steps", STEPS.load(Ordering::Relaxed));
 }

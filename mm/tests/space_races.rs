@@ -3,6 +3,8 @@
 //! One thread plays both cores: the pool calls the other core's operation when it is asked for a certain frame, where the operation under
 //! test has no lock that the other needs. So each interleaving is always the same.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::bed::{Bed, range};
@@ -98,9 +100,8 @@ fn a_giant_page_is_brought_while_its_region_goes() {
         bed.unmap(&space, range(UNIT, UNIT)).unwrap();
         Ok(())
     };
-    let fault = interrupted(&bed, &space, 0, unmap, &mut |cx| {
-        space.fault(cx, PageId::new(UNIT + 3), Access::Write)
-    });
+    let fault =
+        interrupted(&bed, &space, 0, unmap, &mut |cx| space.fault(cx, PageId::new(UNIT + 3), Access::Write));
     assert_eq!(fault, Fault::Resolved, "to be tried again");
     assert_eq!(bed.touch(&space, UNIT + 3, Access::Write), Fault::NotMapped);
     space.check().unwrap();

@@ -8,6 +8,8 @@
 //! Planted: `settle` before the shootdown; `retire` that gives at once; `Table::set` of a unit's entry without its lock; `find` that does not
 //! look again; `lock` that always succeeds; `unshare` that is never the last; `is_sole` at two.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{Arena, Tap, Watch, walk};
@@ -94,7 +96,8 @@ impl Bed {
     fn share(&self, from: usize, mut rest: PageRange) -> Result<(), SpaceError> {
         loop {
             let mut other = Pending::new();
-            let step = self.with(from, |cx| self.spaces[from].share(cx, &self.spaces[1 - from], &mut other, rest));
+            let step =
+                self.with(from, |cx| self.spaces[from].share(cx, &self.spaces[1 - from], &mut other, rest));
             self.settle(1 - from, &mut other);
             match step? {
                 Progress::Done(()) => return Ok(()),
@@ -161,7 +164,8 @@ fn places(thread: usize) -> Vec<PageRange> {
 }
 
 /// Places that all threads fight for: across units, across blocks, and a block.
-const CONTESTED: [(usize, usize); 4] = [(2 * UNIT - 8, 16), (20 * UNIT - 4, 8), (UNIT + 1020, 10), (UNIT + 2048, 512)];
+const CONTESTED: [(usize, usize); 4] =
+    [(2 * UNIT - 8, 16), (20 * UNIT - 4, 8), (UNIT + 1020, 10), (UNIT + 2048, 512)];
 
 impl Worker<'_> {
     fn below(&mut self, bound: usize) -> usize {
@@ -273,7 +277,9 @@ impl Worker<'_> {
                 let fits = offset + part.len() <= OBJECT;
                 let mapping = match self.below(6) {
                     0 if fits => Mapping::new(Backing::Shared(&bed.object, offset), Protection::ReadWrite),
-                    1 if fits => Mapping::new(Backing::Shared(&bed.object, offset), Protection::ReadWrite).now(),
+                    1 if fits => {
+                        Mapping::new(Backing::Shared(&bed.object, offset), Protection::ReadWrite).now()
+                    }
                     2 if fits => Mapping::new(Backing::Copy(&bed.object, offset), Protection::ReadWrite),
                     _ => Mapping::anonymous(),
                 };
@@ -323,6 +329,20 @@ impl Drop for Alarm {
     }
 }
 
+/// A thread's rounds; between two of them nobody is in the kernel.
+fn live(bed: &Bed, barrier: &Barrier, seed: u64, thread: usize) {
+    let prng = Prng::new(seed * 100 + thread as u64);
+    let mut worker = Worker { bed, prng, own: places(thread), known: Default::default(), stamp: 0 };
+    for _ in 0..ROUNDS {
+        worker.round();
+        if barrier.wait().is_leader() {
+            bed.spaces.iter().for_each(|space| assert_eq!(space.check().err(), None));
+            bed.watch.grace();
+        }
+        barrier.wait();
+    }
+}
+
 fn run(seed: u64) {
     let bed = Bed::new();
     let barrier = Barrier::new(THREADS);
@@ -331,17 +351,7 @@ fn run(seed: u64) {
             let (bed, barrier) = (&bed, &barrier);
             scope.spawn(move || {
                 let _watch = Alarm;
-                let prng = Prng::new(seed * 100 + thread as u64);
-                let known = Default::default();
-                let mut worker = Worker { bed, prng, own: places(thread), known, stamp: 0 };
-                for _ in 0..ROUNDS {
-                    worker.round();
-                    if barrier.wait().is_leader() {
-                        bed.spaces.iter().for_each(|space| assert_eq!(space.check().err(), None));
-                        bed.watch.grace();
-                    }
-                    barrier.wait();
-                }
+                live(bed, barrier, seed, thread);
             });
         }
     });

@@ -74,7 +74,12 @@ impl Bed {
     }
 
     /// Changes the protection of a range that is one step.
-    pub(crate) fn protect(&self, space: &Space<Arena>, range: PageRange, to: Protection) -> Result<(), SpaceError> {
+    pub(crate) fn protect(
+        &self,
+        space: &Space<Arena>,
+        range: PageRange,
+        to: Protection,
+    ) -> Result<(), SpaceError> {
         self.with(space, |cx| space.protect(cx, range, to)).map(|step| assert_eq!(step, Progress::Done(())))
     }
 
@@ -85,7 +90,12 @@ impl Bed {
         Ok(())
     }
 
-    pub(crate) fn share(&self, from: &Space<Arena>, to: &Space<Arena>, mut rest: PageRange) -> Result<(), SpaceError> {
+    pub(crate) fn share(
+        &self,
+        from: &Space<Arena>,
+        to: &Space<Arena>,
+        mut rest: PageRange,
+    ) -> Result<(), SpaceError> {
         loop {
             let mut other = Pending::new();
             let step = self.with(from, |cx| from.share(cx, to, &mut other, rest));

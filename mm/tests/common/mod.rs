@@ -4,8 +4,8 @@
 
 pub(crate) mod bed;
 
-use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::frames::Policy;
+use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::{FrameId, Order, PageId};
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use std::cell::RefCell;
@@ -108,8 +108,7 @@ impl Watch {
     /// A pool of the arena's first frames.
     pub(crate) fn new(arena: Arena, frames: usize) -> Self {
         let free = (BASE..BASE + frames).collect();
-        let state =
-            State { free, taken: BTreeMap::new(), retired: Vec::new(), fail_at: None, takes: 0 };
+        let state = State { free, taken: BTreeMap::new(), retired: Vec::new(), fail_at: None, takes: 0 };
         Self { arena, state: Mutex::new(state) }
     }
 
