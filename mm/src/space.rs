@@ -219,6 +219,7 @@ impl<M: Memory> Space<M> {
     ///
     /// # Errors
     /// The space itself, if something is mapped: unmap everything first, step by step.
+    #[expect(clippy::result_large_err, reason = "rare, and there is nowhere to box it")]
     pub fn close<P: Pool>(self, pool: &mut P) -> Result<(), Self> {
         // SAFETY: the root is a table as long as the space lives.
         let table = unsafe { Table::new(self.root, self.memory) };

@@ -1,108 +1,22 @@
 //! What address spaces promise in single cases: large pages, sharing, reverse look-up, placement, and that nothing has happened where
 //! memory ran out.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
-use common::{Arena, BASE, POISON, Tap, Watch, walk};
+use common::bed::{Bed, range};
+use common::{Arena, BASE, POISON, walk};
 use mm::frames::Policy;
 use mm::space::{
-    Access, Attachment, Backing, Cx, Fault, Format, Mapping, Object, Pending, Pool, Progress, Protection,
-    Region, Shortage, Space, SpaceError, Usage, Use,
+    Access, Attachment, Backing, Fault, Mapping, Object, Pool, Progress, Protection, Region, Shortage, Space,
+    SpaceError, Usage, Use,
 };
-use mm::tlb::SpaceIds;
-use mm::virt::USER_PAGES;
-use mm::{FrameId, Order, PageId, PageRange, PageSize};
-use percpu::IrqOff;
-
-static IDS: SpaceIds = SpaceIds::new();
-
-const FRAMES: usize = 16 * 512;
-
-struct Bed {
-    arena: Arena,
-    watch: Watch,
-}
-
-impl Bed {
-    fn new() -> Self {
-        let arena = Arena::new(FRAMES);
-        Self { arena, watch: Watch::new(arena, FRAMES) }
-    }
-
-    fn tap(&self) -> Tap<'_> {
-        Tap(&self.watch)
-    }
-
-    fn space(&self) -> Space<Arena> {
-        Space::new(self.arena, &mut self.tap(), IDS.take(), Format::new(true, true), None).unwrap()
-    }
-
-    /// An operation, and everything that follows from it.
-    fn with<R>(&self, space: &Space<Arena>, f: impl FnOnce(&mut Cx<'_, Tap<'_>>) -> R) -> R {
-        let (mut tap, mut pending) = (self.tap(), Pending::new());
-        let result = IrqOff::with(|irq| f(&mut Cx::new(irq, &mut tap, &mut pending)));
-        space.settle(&mut tap, &mut pending);
-        self.watch.grace();
-        result
-    }
-
-    fn map(&self, space: &Space<Arena>, range: PageRange, mapping: &Mapping<'_, Arena>) {
-        self.with(space, |cx| space.map(cx, range, mapping)).unwrap();
-    }
-
-    fn touch(&self, space: &Space<Arena>, page: usize, access: Access) -> Fault {
-        self.with(space, |cx| space.fault(cx, PageId::new(page), access))
-    }
-
-    /// Changes the protection of a range that is one step.
-    fn protect(&self, space: &Space<Arena>, range: PageRange, to: Protection) -> Result<(), SpaceError> {
-        self.with(space, |cx| space.protect(cx, range, to)).map(|step| assert_eq!(step, Progress::Done(())))
-    }
-
-    fn unmap(&self, space: &Space<Arena>, mut rest: PageRange) -> Result<(), SpaceError> {
-        while let Progress::More(at) = self.with(space, |cx| space.unmap(cx, rest))? {
-            rest = PageRange::new(at, rest.end().number() - at.number()).unwrap();
-        }
-        Ok(())
-    }
-
-    fn share(&self, from: &Space<Arena>, to: &Space<Arena>, mut rest: PageRange) -> Result<(), SpaceError> {
-        loop {
-            let mut other = Pending::new();
-            let step = self.with(from, |cx| from.share(cx, to, &mut other, rest));
-            to.settle(&mut self.tap(), &mut other);
-            match step? {
-                Progress::Done(()) => return Ok(()),
-                Progress::More(at) => {
-                    rest = PageRange::new(at, rest.end().number() - at.number()).unwrap();
-                }
-            }
-        }
-    }
-
-    fn close(&self, space: Space<Arena>) {
-        self.unmap(&space, range(0, USER_PAGES)).unwrap();
-        space.close(&mut self.tap()).unwrap();
-        self.watch.grace();
-    }
-
-    fn regions(&self, space: &Space<Arena>) -> Vec<Region> {
-        let mut all = Vec::new();
-        let mut at = PageId::new(0);
-        while let Some(region) = self.with(space, |cx| space.region(cx, at)) {
-            at = region.range.end();
-            all.push(region);
-        }
-        all
-    }
-}
-
-fn range(start: usize, pages: usize) -> PageRange {
-    PageRange::new(PageId::new(start), pages).unwrap()
-}
+use mm::{FrameId, Order, PageId, PageSize};
 
 /// Planted: `promote` not called; `enlarge` without the size bit; no `tables_freed`.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn a_block_that_is_touched_whole_becomes_one_large_page() {
     let bed = Bed::new();
     let space = bed.space();
@@ -186,7 +100,7 @@ fn shared_pages_are_copied_when_written() {
         space.check().unwrap();
     }
     bed.close(one);
-    assert_eq!(frame(&two, 516).frame.number() >= BASE, true);
+    assert!(frame(&two, 516).frame.number() >= BASE);
     assert_ne!(bed.arena.read(frame(&two, 516).frame, 0), POISON, "still there for the other");
     bed.close(two);
     assert_eq!(bed.watch.used(), 0);
@@ -245,6 +159,7 @@ fn guards_reserved_ranges_and_pagers_are_told_apart() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn devices_are_mapped_with_the_largest_pages_that_fit() {
     let bed = Bed::new();
     let space = bed.space();
@@ -272,6 +187,7 @@ fn devices_are_mapped_with_the_largest_pages_that_fit() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn places_are_free_aligned_and_random() {
     let bed = Bed::new();
     let space = bed.space();
@@ -367,6 +283,7 @@ fn done(fault: Fault) -> Result<(), SpaceError> {
 ///
 /// Planted: `prepare_ends` without `join`; `map` without `unmake`; `raise` without the table's lock word.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn out_of_memory_changes_nothing() {
     for (name, attempt) in TRIES {
         let mut failures = 0;
@@ -415,4 +332,217 @@ fn out_of_memory_changes_nothing() {
         }
         println!("{name}: {failures} failures");
     }
+}
+
+/// An object of one block of 1 GiB: a giant page where it lies right, smaller ones where it does not.
+///
+/// Planted: `block_leaf` and `Map::block` without a look at the alignment.
+#[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
+fn giant_blocks_of_objects_are_mapped_whole_where_they_fit() {
+    let bed = Bed::with_frames(2 << 18);
+    let space = bed.space();
+    let object = Object::new(bed.arena, &mut bed.tap(), 1 << 18, PageSize::Giant).unwrap();
+    let mapping = |offset| Mapping::new(Backing::Shared(&object, offset), Protection::ReadWrite);
+    bed.map(&space, range(1 << 18, 1 << 18), &mapping(0));
+    bed.map(&space, range(2 << 18, 1 << 18), &mapping(0).now());
+    bed.map(&space, range((3 << 18) + 512, (1 << 18) - 512), &mapping(0).now());
+    bed.map(&space, range(4 << 18, 1024), &mapping(7));
+    let first = object.page(&mut bed.tap(), 0).unwrap().unwrap().number();
+    for (page, access, span, shows) in [
+        ((1 << 18) + 99, Access::Write, 1 << 18, 99),
+        ((2 << 18) + 5, Access::Read, 1 << 18, 5),
+        ((3 << 18) + 700, Access::Read, 512, 188),
+        ((4 << 18) + 600, Access::Write, 1, 607),
+    ] {
+        assert_eq!(bed.touch(&space, page, access), Fault::Resolved);
+        let found = walk(bed.arena, space.root(), PageId::new(page)).unwrap();
+        assert_eq!((found.span, found.frame.number() - first), (span, shows));
+        assert_eq!(object.page_of(found.frame), Some(shows));
+    }
+    assert_eq!(bed.touch(&space, (1 << 18) + 98, Access::Execute), Fault::Forbidden);
+    // A hole in the middle, and a share of the rest, which shows the same frames.
+    bed.unmap(&space, range((1 << 18) + 1000, 3)).unwrap();
+    let other = bed.space();
+    bed.share(&space, &other, range((1 << 18) + 900, 200)).unwrap();
+    assert_eq!(bed.touch(&other, (1 << 18) + 1001, Access::Read), Fault::NotMapped);
+    assert_eq!(bed.touch(&other, (1 << 18) + 1005, Access::Read), Fault::Resolved);
+    let found = walk(bed.arena, other.root(), PageId::new((1 << 18) + 1005)).unwrap();
+    assert_eq!(found.frame.number() - first, 1005);
+    for space in [space, other] {
+        space.check().unwrap();
+        bed.close(space);
+    }
+    object.release(&mut bed.tap());
+    assert_eq!(bed.watch.used(), 0);
+    bed.arena.free();
+}
+
+/// An object of 2 MiB blocks, lazily and at once, aligned and not, for itself and until written.
+#[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
+fn large_blocks_of_objects_are_mapped_whole_where_they_fit() {
+    let bed = Bed::new();
+    let space = bed.space();
+    let object = Object::new(bed.arena, &mut bed.tap(), 1536, PageSize::Huge).unwrap();
+    assert_eq!(object.pages(), 1536);
+    let shared = |offset| Mapping::new(Backing::Shared(&object, offset), Protection::ReadWrite);
+    let copied = Mapping::new(Backing::Copy(&object, 0), Protection::ReadWrite);
+    let cases: [(usize, usize, Mapping<'_, Arena>, usize); 6] = [
+        (4096, 1024, shared(0), 512),
+        (8192, 1024, shared(512).now(), 512),
+        (12288, 1024, shared(3), 1),
+        (16384, 1024, shared(3).now(), 1),
+        (20480, 1024, copied, 1),
+        (24576 + 100, 1400, shared(100).now(), 512),
+    ];
+    for (start, pages, mapping, span) in &cases {
+        bed.map(&space, range(*start, *pages), mapping);
+        let page = start + 700;
+        assert_eq!(bed.touch(&space, page, Access::Read), Fault::Resolved);
+        let found = walk(bed.arena, space.root(), PageId::new(page)).unwrap();
+        assert_eq!(found.span, *span, "{start}");
+        let offset = match mapping.backing {
+            Backing::Shared(_, offset) | Backing::Copy(_, offset) => offset + 700,
+            _ => unreachable!(),
+        };
+        assert_eq!(object.page(&mut bed.tap(), offset), Ok(Some(found.frame)), "{start}");
+    }
+    // The copy is a page; the object's block stays.
+    let page = PageId::new(20480 + 700);
+    let before = walk(bed.arena, space.root(), page).unwrap().frame;
+    assert_eq!(bed.touch(&space, page.number(), Access::Write), Fault::Resolved);
+    assert_ne!(walk(bed.arena, space.root(), page).unwrap().frame, before);
+    let beyond = bed.with(&space, |cx| space.map(cx, range(10, 2), &shared(1535)));
+    assert_eq!(beyond, Err(SpaceError::BeyondObject));
+    assert_eq!(
+        bed.with(&space, |cx| space.map(cx, range(10, 2), &shared(usize::MAX))),
+        Err(SpaceError::BeyondObject)
+    );
+    space.check().unwrap();
+    bed.close(space);
+    object.release(&mut bed.tap());
+    assert_eq!(bed.watch.used(), 0);
+}
+
+/// More pages that are shared until written, and more records, than one step has room for.
+///
+/// Planted: a step that goes on one page too late; `Few::push` that says yes when it is full.
+#[test]
+fn unmapping_goes_on_where_room_ran_out() {
+    let bed = Bed::new();
+    let (one, two) = (bed.space(), bed.space());
+    bed.map(&one, range(512, 200), &Mapping::anonymous());
+    for page in 512..612 {
+        assert_eq!(bed.touch(&one, page, Access::Write), Fault::Resolved);
+    }
+    bed.share(&one, &two, range(512, 200)).unwrap();
+    let step = bed.with(&one, |cx| one.unmap(cx, range(512, 200)));
+    assert_eq!(step, Ok(Progress::More(PageId::new(512 + 24))));
+    assert_eq!(walk(bed.arena, one.root(), PageId::new(512 + 23)), None);
+    assert!(walk(bed.arena, one.root(), PageId::new(512 + 24)).is_some());
+    let left = bed.regions(&one);
+    assert_eq!(left.iter().map(|region| region.range).collect::<Vec<_>>(), [range(536, 176)]);
+    one.check().unwrap();
+    bed.unmap(&one, range(536, 176)).unwrap();
+    // Records: the object lives until the last of its mappings is settled.
+    let object = Object::new(bed.arena, &mut bed.tap(), 50, PageSize::Small).unwrap();
+    for index in 0..10 {
+        let mapping = Mapping::new(Backing::Shared(&object, index), Protection::Read).now();
+        bed.map(&one, range(1000 + 2 * index, 1), &mapping);
+    }
+    object.release(&mut bed.tap());
+    let step = bed.with(&one, |cx| one.unmap(cx, range(1000, 20)));
+    assert_eq!(step, Ok(Progress::More(PageId::new(1008))));
+    one.check().unwrap();
+    for space in [one, two] {
+        bed.close(space);
+    }
+    assert_eq!(bed.watch.used(), 0);
+}
+
+/// The table of records grows up to its end; then nothing more is mapped, and nothing has changed. One that is free is found again.
+///
+/// Planted: a record for everybody; `destroy` that forgets frames.
+#[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
+fn a_space_has_1023_mappings_of_objects() {
+    let bed = Bed::new();
+    let space = bed.space();
+    let object = Object::new(bed.arena, &mut bed.tap(), 50, PageSize::Small).unwrap();
+    let mapping = |offset| Mapping::new(Backing::Shared(&object, offset), Protection::Read);
+    for index in 0..1023 {
+        bed.map(&space, range(1000 + 2 * index, 1), &mapping(index % 50));
+        if index % 64 == 0 {
+            assert_eq!(space.check().unwrap().records, 2 + (index + 1) / 64);
+        }
+    }
+    let before = snapshot(&bed, &space);
+    assert_eq!(before.1.records, 17);
+    let refused = bed.with(&space, |cx| space.map(cx, range(10, 1), &mapping(0)));
+    assert_eq!(refused, Err(SpaceError::TooManyMappings));
+    let placed = Mapping::anonymous().placed(Policy::LocalOnly);
+    assert_eq!(bed.with(&space, |cx| space.map(cx, range(10, 1), &placed)), Err(SpaceError::TooManyMappings));
+    assert_eq!(snapshot(&bed, &space), before);
+    let mut count = 0;
+    object.attachments(|_| count += 1);
+    assert_eq!(count, 1023);
+    // Sharing needs records in the other space.
+    let other = bed.space();
+    for index in 0..1023 {
+        bed.map(&other, range(8192 + 2 * index, 1), &mapping(0));
+    }
+    assert_eq!(bed.share(&space, &other, range(1000, 4)), Err(SpaceError::TooManyMappings));
+    // Plain memory needs no record; and one that is free is found.
+    bed.map(&space, range(20, 1), &Mapping::anonymous());
+    bed.unmap(&space, range(1000 + 2 * 77, 1)).unwrap();
+    bed.map(&space, range(10, 1), &mapping(49));
+    assert_eq!(bed.touch(&space, 10, Access::Read), Fault::Resolved);
+    for space in [space, other] {
+        space.check().unwrap();
+        bed.close(space);
+    }
+    object.release(&mut bed.tap());
+    assert_eq!(bed.watch.used(), 0);
+}
+
+#[test]
+fn a_space_with_something_in_it_is_not_closed() {
+    let bed = Bed::new();
+    let space = bed.space();
+    bed.map(&space, range(1 << 34, 1), &Mapping::new(Backing::Guard, Protection::Read));
+    let space = space.close(&mut bed.tap()).expect_err("a guard is something");
+    assert_eq!(space.check().unwrap().mapped, 1);
+    bed.close(space);
+    assert_eq!(bed.watch.used(), 0);
+}
+
+/// A region that takes more than a step to look at is reported in parts; neighbours and holes are told apart.
+///
+/// Planted: `see` that does not look whether pages touch.
+#[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
+fn regions_are_told_in_parts_and_apart() {
+    let bed = Bed::new();
+    let space = bed.space();
+    bed.map(&space, range(512, 10 * 512), &Mapping::anonymous());
+    for block in 0..10 {
+        assert_eq!(bed.touch(&space, 512 * (1 + block) + 9, Access::Write), Fault::Resolved);
+    }
+    bed.map(&space, range(20 * 512, 512), &Mapping::anonymous());
+    bed.map(&space, range(22 * 512 - 3, 3), &Mapping::anonymous());
+    bed.map(&space, range(22 * 512, 4), &Mapping::new(Backing::Anonymous, Protection::Read));
+    bed.unmap(&space, range(20 * 512 + 100, 1)).unwrap();
+    let seen: Vec<_> = bed.regions(&space).iter().map(|region| (region.range, region.present)).collect();
+    let expected = [
+        (range(512, 8 * 512), 8),
+        (range(9 * 512, 2 * 512), 2),
+        (range(20 * 512, 100), 0),
+        (range(20 * 512 + 101, 411), 0),
+        (range(22 * 512 - 3, 3), 0),
+        (range(22 * 512, 4), 0),
+    ];
+    assert_eq!(seen, expected);
+    bed.close(space);
+    assert_eq!(bed.watch.used(), 0);
 }

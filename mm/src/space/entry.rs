@@ -31,7 +31,7 @@ const OWNED: u64 = 1 << 9;
 const WRITE: u64 = 1 << 10;
 const COPY: u64 = 1 << 11;
 const ROOMY: u64 = 1 << 11;
-const ADDRESS: u64 = ((1 << 40) - 1) << 12;
+const ADDRESS: u64 = (FRAMES as u64 - 1) << 12;
 const RECORD_SHIFT: u32 = 52;
 const NO_EXECUTE: u64 = 1 << 62;
 const HARDWARE_NO_EXECUTE: u64 = 1 << 63;
@@ -44,6 +44,9 @@ const PROTECTION: u64 = WRITABLE | WRITE | NO_EXECUTE | HARDWARE_NO_EXECUTE;
 
 /// Records of a space, and the bits that name one.
 pub(crate) const RECORDS: usize = 1 << 10;
+
+/// Frames that an entry can name.
+pub(crate) const FRAMES: usize = 1 << 40;
 
 /// Entries of a table.
 pub(crate) const ENTRIES: usize = 512;
@@ -77,7 +80,6 @@ pub struct Format {
 impl Format {
     /// The format of a CPU with or without no-execute, and with or without pages of 1 GiB.
     #[must_use]
-    #[expect(clippy::fn_params_excessive_bools, reason = "two CPUID bits")]
     pub const fn new(no_execute: bool, giant: bool) -> Self {
         Self { mask: if no_execute { u64::MAX } else { !HARDWARE_NO_EXECUTE }, giant }
     }

@@ -9,7 +9,7 @@ use super::walk::{Found, Leaves, in_block, index};
 use super::{Cx, Kind, Space, SpaceError};
 use crate::frames::Policy;
 use crate::id::{FrameId, Order};
-use crate::virt::{PageId, PageSize};
+use crate::virt::{PageId, PageRange, PageSize};
 
 /// What was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -55,6 +55,11 @@ const fn allows(entry: Entry, access: Access) -> bool {
     }
 }
 
+/// Whether a pager owes the page.
+const fn is_owed(entry: Entry) -> bool {
+    !entry.is_present() && matches!(entry.lazy_kind(), Some(Kind::Pager))
+}
+
 impl<M: Memory> Space<M> {
     /// Answers a fault.
     #[inline]
@@ -85,10 +90,7 @@ impl<M: Memory> Space<M> {
         let mut unit = match self.find(cx, page, false)? {
             Found::Unit(unit) => unit,
             Found::Hole(_) => return Ok(Fault::NotMapped),
-            Found::Giant(directory, old) => {
-                drop(directory);
-                return self.fault_giant(cx, page, access, old);
-            }
+            Found::Giant(directory, old) => return self.fault_giant(cx, directory, page, access, old),
         };
         let result = self.fault_unit(cx, &mut unit, page, access);
         self.leave(cx, unit, page);
@@ -123,11 +125,13 @@ impl<M: Memory> Space<M> {
         result
     }
 
-    /// An entry of level 3 that is no table, seen a moment ago: makes it one, if the access makes sense at all, and looks again.
+    /// An entry of level 3 that is no table: makes it one, if the access makes sense at all, and looks again. An object's page of 1 GiB is
+    /// brought without the lock, since that takes long; a page of the record is held meanwhile, so that the object stays.
     #[cold]
     fn fault_giant<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
+        directory: Locked<M>,
         page: PageId,
         access: Access,
         old: Entry,
@@ -139,8 +143,14 @@ impl<M: Memory> Space<M> {
             return Ok(fault);
         }
         let first = PageId::new(page.number() & !(span(3) - 1));
-        if old.lazy_kind() == Some(Kind::Shared) && self.enter_block(cx, (first, 3), old)? {
-            return Ok(Fault::Resolved);
+        let held = old.lazy_kind() == Some(Kind::Shared) && self.hold(old);
+        drop(directory);
+        if held {
+            let entered = self.enter_block(cx, (first, 3), old);
+            self.records.subtract(cx.pool, old.record(), 1);
+            if entered? {
+                return Ok(Fault::Resolved);
+            }
         }
         // A border of blocks inside the unit: that takes a table of level 2 and no more.
         self.cut(cx, PageId::new(first.number() + ENTRIES))?;
@@ -213,7 +223,8 @@ impl<M: Memory> Space<M> {
         Ok(true)
     }
 
-    /// The leaf for a whole lazy entry of a shared region, if its object is made of such blocks and they lie right.
+    /// The leaf for a whole lazy entry of a shared region, if its object is made of such blocks and they lie right. The caller has the
+    /// entry's lock, or holds a page of its record.
     fn block_leaf<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
@@ -383,33 +394,37 @@ impl<M: Memory> Space<M> {
         page: PageId,
         frame: FrameId,
     ) -> Result<(), SpaceError> {
-        self.cut(cx, PageId::new(page.number() | 1))?;
-        let Found::Unit(mut unit) = self.find(cx, page, false)? else { return Err(SpaceError::NotMapped) };
-        let result = self.supply_leaf(cx, &mut unit, page, frame);
-        self.leave(cx, unit, page);
-        result
+        let result = match self.find(cx, page, false)? {
+            Found::Hole(_) => return Err(SpaceError::NotMapped),
+            Found::Giant(_, old) if !is_owed(old) => return Err(SpaceError::NotMapped),
+            Found::Giant(directory, old) => {
+                let unit = self.split_giant(cx, directory, page, old)?;
+                self.supply_unit(cx, unit, page, frame)
+            }
+            Found::Unit(unit) => self.supply_unit(cx, unit, page, frame),
+        };
+        self.checked(cx, PageRange::new(page, 1).ok_or(SpaceError::NotMapped)?, result)
     }
 
-    fn supply_leaf<P: Pool>(
+    fn supply_unit<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
-        unit: &mut Locked<M>,
+        mut unit: Locked<M>,
         page: PageId,
         frame: FrameId,
     ) -> Result<(), SpaceError> {
         let at = index(page, 2);
         let mut entry = unit.table.get(at);
-        let missing = |entry: Entry| !entry.is_present() && entry.lazy_kind() == Some(Kind::Pager);
         if !entry.is_table() {
-            if !missing(entry) {
+            if !is_owed(entry) {
                 return Err(SpaceError::NotMapped);
             }
-            entry = self.split(cx, unit, at, entry)?;
+            entry = self.split(cx, &mut unit, at, entry)?;
         }
         let table = self.below(entry);
         let from = index(page, 1);
         let old = table.get(from);
-        if !missing(old) {
+        if !is_owed(old) {
             return Err(SpaceError::NotMapped);
         }
         let word: Word = table.info().table();

@@ -73,9 +73,12 @@ impl<M: Memory> Space<M> {
     ) -> Option<PageRange> {
         let span = align.pages();
         let last = USER_PAGES.checked_sub(pages)? / span;
+        if last == 0 {
+            return None;
+        }
         for _ in 0..TRIES {
             // Page 0 stays free, so that null is never mapped.
-            let at = PageId::new((random() as usize % last.max(1) + 1).min(last) * span);
+            let at = PageId::new((random() as usize % last + 1) * span);
             if let Some(range) = PageRange::new(at, pages)
                 && self.region(cx, at).is_none_or(|region| region.range.start() >= range.end())
             {

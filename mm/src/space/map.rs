@@ -1,6 +1,6 @@
 //! Mapping: a region is made by writing what its pages are into the entries that cover it.
 
-use super::entry::{ENTRIES, Entry, Hold, Level, size, span};
+use super::entry::{ENTRIES, Entry, FRAMES, Hold, Level, size, span};
 use super::memory::{Memory, Pool};
 use super::object::Object;
 use super::pending::Halt;
@@ -104,6 +104,10 @@ impl<'o, M: Memory> Mapping<'o, M> {
                 }
                 Ok(Some(Terms { offset: *offset as u64, object: Some(object.frame()), ..plain }))
             }
+            Backing::Device(frame) => match frame.number().checked_add(range.len()) {
+                Some(end) if end <= FRAMES => Ok(None),
+                _ => Err(SpaceError::BeyondObject),
+            },
             Backing::Pager(cookie) => Ok(Some(Terms { offset: *cookie, ..plain })),
             Backing::Anonymous if self.policy != Policy::Local => Ok(Some(plain)),
             _ => Ok(None),
@@ -215,15 +219,16 @@ impl<M: Memory> Space<M> {
     #[cold]
     fn unmake<P: Pool>(&self, cx: &mut Cx<'_, P>, range: PageRange, done: PageId, record: usize) {
         let made = done.number() - range.start().number();
-        if let Some(made) = PageRange::new(range.start(), made) {
-            cx.steps = usize::MAX;
-            let undone = self.walk(cx, made, &mut Unmap::new(self));
-            debug_assert!(undone.is_ok(), "nothing that was just made has to be split");
-        }
         let rest = range.len() - made;
+        // First, while there is room for it: another core may have put regions with other records where this one was.
         if record != 0 && rest != 0 {
             let noted = cx.pending.subtract(record, rest);
             debug_assert!(noted, "the record of what was made is the first that is noted");
+        }
+        if let Some(made) = PageRange::new(range.start(), made) {
+            cx.steps = usize::MAX;
+            // Nothing that was just made has to be split. What meets other cores' regions may stop half way, and stays mapped.
+            _ = self.walk(cx, made, &mut Unmap::new(self));
         }
     }
 }

@@ -154,8 +154,9 @@ impl<M: Memory> Object<M> {
             return Ok(None);
         }
         let granule = header.granule.pages();
-        let place = self.place(pool, page / granule)?;
-        // ORDER: Acquire pairs with Release in `fill`: the frame is zeroed.
+        let (words, index) = self.place(pool, page / granule)?;
+        let place = &words[index];
+        // ORDER: Acquire pairs with Release in `publish`: the frame is zeroed.
         let block = match place.load(Ordering::Acquire) {
             0 => self.fill(pool, place, page / granule)?,
             block => block,
@@ -163,37 +164,32 @@ impl<M: Memory> Object<M> {
         Ok(Some(FrameId::new(block as usize + page % granule)))
     }
 
-    /// The word of a block, with the directory frames above it.
+    /// The word of a block: the directory frame it is in, and its index there. The directory frames above it are made.
     #[inline]
-    fn place<P: Pool>(&self, pool: &mut P, block: usize) -> Result<&AtomicU64, Shortage> {
+    fn place<P: Pool>(&self, pool: &mut P, block: usize) -> Result<(&[AtomicU64], usize), Shortage> {
         let header = self.header();
         let mut level = u32::from(header.depth);
-        let mut place = &header.slots[(block >> (9 * level)) % FAN];
+        let mut words: &[AtomicU64] = &header.slots;
         while level > 0 {
-            // ORDER: Acquire pairs with Release below: the directory frame is zeroed.
+            let place = &words[(block >> (9 * level)) % FAN];
+            // ORDER: Acquire pairs with Release in `publish`: the directory frame is zeroed.
             let node = match place.load(Ordering::Acquire) {
                 0 => self.deepen(pool, place)?,
                 node => node,
             };
             level -= 1;
             // SAFETY: O1: a directory frame of this object stays as long as the object; it is nothing but atomic words.
-            let words: &[AtomicU64; FAN] =
+            let frame: &[AtomicU64; FAN] =
                 unsafe { self.memory.at(FrameId::new(node as usize)).cast().as_ref() };
-            place = &words[(block >> (9 * level)) % FAN];
+            words = frame;
         }
-        Ok(place)
+        Ok((words, block % FAN))
     }
 
     /// The words of consecutive blocks from `block` on, as far as one directory frame goes.
     pub(super) fn words<P: Pool>(&self, pool: &mut P, block: usize) -> Result<&[AtomicU64], Shortage> {
-        let place = self.place(pool, block)?;
-        let left = match self.header().depth {
-            0 => SLOTS - block % FAN,
-            _ => FAN - block % FAN,
-        };
-        // SAFETY: `place` is word `block % FAN` of a directory frame of FAN words, or of the SLOTS words of the header; `left` is how
-        // many there are from it to the end.
-        Ok(unsafe { core::slice::from_raw_parts(place, left) })
+        let (words, index) = self.place(pool, block)?;
+        Ok(&words[index..])
     }
 
     #[cold]

@@ -215,9 +215,11 @@ pub(super) enum Halt<E> {
 }
 
 impl<E> Halt<E> {
-    pub(super) fn progress(result: Result<(), Self>) -> Result<Progress<PageId>, E> {
+    /// What a walk up to `end` came to: a step that ends there has left nothing.
+    pub(super) fn progress(result: Result<(), Self>, end: PageId) -> Result<Progress<PageId>, E> {
         match result {
             Ok(()) => Ok(Progress::Done(())),
+            Err(Self::Pause(at)) if at >= end => Ok(Progress::Done(())),
             Err(Self::Pause(at)) => Ok(Progress::More(at)),
             Err(Self::Error(error)) => Err(error),
         }

@@ -13,6 +13,7 @@ use super::{Kind, SpaceError};
 use crate::frames::Policy;
 use crate::id::{FRAME_BYTES, FrameId, Order};
 use crate::virt::PageId;
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use percpu::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use percpu::{NodeId, NodeSet};
@@ -63,7 +64,8 @@ impl Record {
     }
 
     fn claim(&self) -> bool {
-        // ORDER: Acquire pairs with Release in `subtract`: the last owner is done with it. Relaxed on failure: the next one is tried.
+        // ORDER: Relaxed: a first look. Acquire pairs with Release in `subtract`: the last owner is done with it. Relaxed on failure: the
+        // next one is tried.
         self.pages.load(Ordering::Relaxed) == 0
             && self.pages.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
@@ -135,7 +137,8 @@ impl Record {
             space: Self::load(&self.head) >> 8,
             page: Self::load(&self.base) as usize,
             offset: Self::load(&self.offset) as usize,
-            pages: Self::load(&self.pages) as usize,
+            // A record that is on its way out of the list has none.
+            pages: (Self::load(&self.pages) & !CLAIMED) as usize,
         }
     }
 
@@ -323,6 +326,7 @@ impl<M: Memory> Records<M> {
         }
         // ORDER: AcqRel: among those who take pages off, whoever takes the last ones comes after all others.
         let before = record.pages.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |now| {
+            debug_assert!(now & CLAIMED == 0 && now >= pages, "O2: {pages} pages of {now} go");
             // The last page goes only when the record has left the list (O2).
             Some(if now == pages { CLAIMED } else { now.wrapping_sub(pages) })
         });
@@ -381,10 +385,10 @@ impl<M: Memory> Records<M> {
 
 fn attach<M: Memory>(memory: M, frame: FrameId, record: &Record) {
     // SAFETY: O1: the caller holds a reference, of which this is not another one: it is shared, and the value forgotten.
-    let object = unsafe { Object::from_frame(frame, memory) };
-    core::mem::forget(object.share());
+    let object = ManuallyDrop::new(unsafe { Object::from_frame(frame, memory) });
+    // The record's reference, until `subtract` gives it up.
+    let _kept = ManuallyDrop::new(object.share());
     object.with_list(|first| record.link(first));
-    core::mem::forget(object);
 }
 
 /// The object that a record shows, for the moment; the record's own reference keeps it.
@@ -394,8 +398,8 @@ pub(super) fn with_object<M: Memory, R>(
     f: impl FnOnce(&Object<M>) -> R,
 ) -> Option<R> {
     let frame = record.object()?;
-    // SAFETY: O1, O2: the record is alive, since an entry under the caller's lock names it; the value is forgotten.
-    let object = core::mem::ManuallyDrop::new(unsafe { Object::from_frame(frame, memory) });
+    // SAFETY: O1, O2: the record is alive, since an entry under the caller's lock names it or a page of it is held; the value is forgotten.
+    let object = ManuallyDrop::new(unsafe { Object::from_frame(frame, memory) });
     Some(f(&object))
 }
 

@@ -28,7 +28,8 @@ impl Load {
     }
 }
 
-/// The record of the source that was met last, and its twin in the other space, one page of which is held meanwhile.
+/// The record of the source that was met last, and its twin in the other space. A page of each is held meanwhile, so that neither number
+/// comes to mean something else.
 #[derive(Clone, Copy)]
 struct Twin {
     theirs: usize,
@@ -64,6 +65,7 @@ impl<M: Memory> Space<M> {
             let load = match self.collect(cx, page, range.end()) {
                 Ok(Ok(load)) => load,
                 Ok(Err(hole)) => {
+                    left -= 1;
                     page = hole;
                     continue;
                 }
@@ -76,6 +78,7 @@ impl<M: Memory> Space<M> {
             left = left.saturating_sub(load.len);
             page = PageId::new(page.number() + load.len * load.span);
         };
+        self.records.subtract(cx.pool, twin.theirs, 1);
         to.records.subtract(cx.pool, twin.own, 1);
         result
     }
@@ -117,7 +120,7 @@ impl<M: Memory> Space<M> {
 
     /// A whole entry of a higher level that is a promise only, or nothing: a load of its own.
     fn promise(&self, entry: Entry, page: PageId, (level, left): (Level, usize)) -> Option<Load> {
-        if entry.is_present() || page.number() % span(level) != 0 || left < span(level) {
+        if entry.is_present() || !page.number().is_multiple_of(span(level)) || left < span(level) {
             return None;
         }
         let load = Load { entries: [entry; LOAD], len: 1, span: span(level) };
@@ -125,7 +128,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// Holds a page of an entry's record, under the lock of the entry.
-    fn hold(&self, entry: Entry) -> bool {
+    pub(super) fn hold(&self, entry: Entry) -> bool {
         entry.record() == 0 || self.records.get(entry.record()).is_some_and(|record| record.extend(1))
     }
 
@@ -150,7 +153,7 @@ impl<M: Memory> Space<M> {
         twin: &mut Twin,
     ) -> Result<(), SpaceError> {
         let mut entries = [Entry::EMPTY; LOAD];
-        let mut made = 0;
+        let (mut made, mut planted) = (0, 0);
         let mut result = Ok(());
         for (place, &entry) in entries.iter_mut().zip(load.all()) {
             match self.translate(cx, from, entry, (load.span, twin)) {
@@ -166,13 +169,14 @@ impl<M: Memory> Space<M> {
             && entries.iter().any(|entry| !entry.is_empty())
             && let Some(part) = PageRange::new(page, load.len * load.span)
         {
-            let mut plant = Plant { entries: &entries[..load.len] };
+            let mut plant = Plant { entries: &entries[..load.len], done: 0 };
             result = self.walk(cx, part, &mut plant).map(|_| ());
+            planted = plant.done;
         }
         if result.is_err() {
             from.put_down(cx.pool, load);
             for entry in &entries[..made] {
-                self.records.subtract(cx.pool, entry.record(), load.span as u64);
+                self.records.subtract(cx.pool, entry.record(), (load.span - planted) as u64);
             }
             return result;
         }
@@ -197,7 +201,10 @@ impl<M: Memory> Space<M> {
         if twin.theirs != number {
             let record = from.records.get(number).ok_or(SpaceError::NotMapped)?;
             let own = self.records.add(cx.pool, &record.terms(), self.tlb.id().raw(), 1)?;
+            from.records.subtract(cx.pool, twin.theirs, 1);
             self.records.subtract(cx.pool, twin.own, 1);
+            let held = record.extend(1);
+            debug_assert!(held, "O2: the load holds a page of the record");
             *twin = Twin { theirs: number, own };
         }
         let extended = self.records.get(twin.own).is_some_and(|record| record.extend(pages as u64));
@@ -247,9 +254,16 @@ impl<M: Memory, P: Pool> Visit<M, P> for Collect<'_, M> {
             self.space.break_reservation(cx, leaves, block, &[0; ENTRIES / 64]);
         }
         let mut narrowed = false;
+        let mut result = Ok(());
         for index in 0..leaves.len() {
             let old = leaves.table.get(leaves.from + index);
-            let (own, theirs) = self.take(old).map_err(Halt::Error)?;
+            let (own, theirs) = match self.take(old) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    result = Err(Halt::Error(error));
+                    break;
+                }
+            };
             if own != old {
                 leaves.table.set(leaves.from + index, own);
                 narrowed |= old.is_writable();
@@ -257,24 +271,30 @@ impl<M: Memory, P: Pool> Visit<M, P> for Collect<'_, M> {
             self.load.entries[index % LOAD] = theirs;
             self.load.len = index + 1;
         }
+        // Also when the load is refused: what was narrowed stays so, and the next share takes it for invalidated.
         if narrowed {
             cx.pending.invalidate(leaves.page, leaves.len(), PageSize::Small);
         }
-        Ok(())
+        result
     }
 }
 
 /// Puts entries into an empty range.
 struct Plant<'e> {
     entries: &'e [Entry],
+    /// Pages that a single entry of a higher level has got; where it meets a table it takes several places, of which one may be occupied.
+    done: usize,
 }
 
 impl<M: Memory, P: Pool> Visit<M, P> for Plant<'_> {
     const CREATES: bool = true;
 
-    fn block(&mut self, _: &mut Cx<'_, P>, _: PageId, _: Level, old: Entry) -> Result<Act, Stop> {
+    fn block(&mut self, _: &mut Cx<'_, P>, _: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
         match (old.is_empty(), self.entries) {
-            (true, &[entry]) => Ok(Act::Set(entry)),
+            (true, &[entry]) => {
+                self.done += span(level);
+                Ok(Act::Set(entry))
+            }
             _ => Err(Halt::Error(SpaceError::Occupied)),
         }
     }

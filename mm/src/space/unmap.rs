@@ -171,10 +171,8 @@ impl<M: Memory> Space<M> {
                 taken.record = old.record();
                 continue;
             }
-            if old.is_present() {
-                if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
-                    return Err(index);
-                }
+            if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
+                return Err(index);
             }
             // ORDER: Relaxed: other cores' walks may still see the old entry; the shootdown deals with that.
             place.store(0, Ordering::Relaxed);

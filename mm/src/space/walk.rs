@@ -2,7 +2,7 @@
 //!
 //! A range operation descends once into each table it concerns, not once per page.
 
-use super::entry::{ENTRIES, Entry, Level, span};
+use super::entry::{ENTRIES, Entry, Level, size, span};
 use super::info::Word;
 use super::memory::{Memory, Pool};
 use super::pending::Halt;
@@ -184,7 +184,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// Makes a table of an entry of level 3, and gives that, locked.
-    fn split_giant<P: Pool>(
+    pub(super) fn split_giant<P: Pool>(
         &self,
         cx: &mut Cx<'_, P>,
         mut directory: Locked<M>,
@@ -243,9 +243,9 @@ impl<M: Memory> Space<M> {
         if first.number() / ENTRIES == last / ENTRIES
             && let Some(unit) = self.find_table(first)
         {
-            return Halt::progress(self.walk_table(cx, unit, range, visitor));
+            return Halt::progress(self.walk_table(cx, unit, range, visitor), range.end());
         }
-        Halt::progress(self.walk_units(cx, range, visitor))
+        Halt::progress(self.walk_units(cx, range, visitor), range.end())
     }
 
     /// The locked table of a page's unit, if there is one: the common case of [`Space::find`].
@@ -300,6 +300,7 @@ impl<M: Memory> Space<M> {
             let next = PageId::new(after(page, 3)).min(end);
             let mut unit = match self.find(cx, page, V::CREATES).map_err(Halt::Error)? {
                 Found::Hole(next) => {
+                    self.step(cx, 1, next)?;
                     page = next;
                     continue;
                 }
@@ -364,6 +365,30 @@ impl<M: Memory> Space<M> {
         }
     }
 
+    /// Deals with an entry of level 2 that is no table; gives the one that leads to the table that it has become, if it has.
+    #[inline(always)]
+    fn visit_block<P: Pool, V: Visit<M, P>>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        unit: &mut Locked<M>,
+        old: Entry,
+        (page, next): (PageId, PageId),
+        visitor: &mut V,
+    ) -> Result<Option<Entry>, Stop> {
+        let (at, pages) = (index(page, 2), next.number() - page.number());
+        let act = if pages == span(2) {
+            visitor.block(cx, page, 2, old)?
+        } else {
+            visitor.part(page, pages, old)?
+        };
+        match act {
+            Act::Split => return self.split(cx, unit, at, old).map(Some).map_err(Halt::Error),
+            Act::Set(new) => unit.set(at, old, new),
+            Act::Keep => {}
+        }
+        Ok(None)
+    }
+
     #[inline(always)]
     fn walk_unit<P: Pool, V: Visit<M, P>>(
         &self,
@@ -377,23 +402,12 @@ impl<M: Memory> Space<M> {
             let at = index(page, 2);
             let mut entry = unit.table.get(at);
             if !entry.is_table() {
-                let whole = next.number() - page.number() == span(2);
-                let act = if whole {
-                    visitor.block(cx, page, 2, entry)?
-                } else {
-                    visitor.part(page, next.number() - page.number(), entry)?
+                let Some(table) = self.visit_block(cx, unit, entry, (page, next), visitor)? else {
+                    self.step(cx, 1, next)?;
+                    page = next;
+                    continue;
                 };
-                match act {
-                    Act::Split => entry = self.split(cx, unit, at, entry).map_err(Halt::Error)?,
-                    Act::Keep | Act::Set(_) => {
-                        if let Act::Set(new) = act {
-                            unit.set(at, entry, new);
-                        }
-                        self.step(cx, 1, next)?;
-                        page = next;
-                        continue;
-                    }
-                }
+                entry = table;
             }
             let from = index(page, 1);
             let count = next.number() - page.number();
@@ -447,7 +461,7 @@ impl<M: Memory> Space<M> {
     /// # Errors
     /// [`SpaceError::Shortage`]; nothing is split that was not before.
     pub(super) fn cut<P: Pool>(&self, cx: &mut Cx<'_, P>, page: PageId) -> Result<(), SpaceError> {
-        if page.number() % ENTRIES == 0 && page.number() % span(3) == 0 {
+        if page.number().is_multiple_of(span(3)) {
             return Ok(());
         }
         let (mut unit, was_giant) = match self.find(cx, page, false)? {
@@ -457,7 +471,7 @@ impl<M: Memory> Space<M> {
         };
         let at = index(page, 2);
         let entry = unit.table.get(at);
-        let crossed = page.number() % ENTRIES != 0 && !entry.is_table() && !entry.is_empty();
+        let crossed = !page.number().is_multiple_of(ENTRIES) && !entry.is_table() && !entry.is_empty();
         let result = if crossed { self.split(cx, &mut unit, at, entry).map(|_| ()) } else { Ok(()) };
         self.leave(cx, unit, page);
         if result.is_err() && was_giant {
@@ -492,7 +506,12 @@ impl<M: Memory> Space<M> {
             return;
         }
         unit.table.set(at, whole);
-        cx.pending.table(table.info(), table.frame, PageId::new(page.number() & !(ENTRIES - 1)));
+        let start = PageId::new(page.number() & !(ENTRIES - 1));
+        if whole.is_present() {
+            // Each may be cached for itself, and the invalidation of a large page drops but one of them (SDM volume 3, §5.10.4.1).
+            cx.pending.invalidate(start, ENTRIES, size(1));
+        }
+        cx.pending.table(table.info(), table.frame, start);
     }
 
     /// The same for a table of level 2.
@@ -508,6 +527,10 @@ impl<M: Memory> Space<M> {
         }
         let Some(directory) = self.below(top).lock() else { return };
         directory.table.set(index(page, 3), whole);
+        if whole.is_present() {
+            // As in `join_leaves`.
+            cx.pending.invalidate(PageId::new(page.number() & !(span(3) - 1)), span(3), size(2));
+        }
         let info = unit.table.info();
         unit.bury(|frame| cx.pending.directory(info, frame, page));
     }
@@ -515,7 +538,7 @@ impl<M: Memory> Space<M> {
     /// The entry of `level` that splits into just these entries, if there is one.
     fn uniform(&self, table: &Table<M>, level: Level) -> Option<Entry> {
         let first = table.get(0);
-        let aligned = !first.is_present() || first.frame().number() % span(level) == 0;
+        let aligned = !first.is_present() || first.frame().number().is_multiple_of(span(level));
         if first.is_empty() || !aligned || level == 3 && first.is_table() {
             return None;
         }

@@ -2,9 +2,12 @@
 
 #![expect(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod bed;
+
 use mm::frames::Policy;
 use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
 use mm::{FrameId, Order, PageId};
+use percpu::sync::atomic::{AtomicU64, Ordering};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -69,6 +72,14 @@ unsafe impl Memory for Arena {
 
     fn info(self, frame: FrameId) -> &'static FrameInfo {
         &self.info[frame.number() - BASE]
+    }
+
+    /// A block of 1 GiB is zero from the host, which has no such memory unless it is touched.
+    fn zero(self, frame: FrameId, order: Order) {
+        if order != Order::GIANT {
+            // SAFETY: inside the arena, and the block is the caller's.
+            unsafe { self.at(frame).cast::<u64>().write_bytes(0, order.frames() * 512) };
+        }
     }
 }
 
@@ -136,7 +147,9 @@ impl Watch {
         let taken = state.taken.remove(&frame.number());
         assert_eq!(taken, Some(order), "{frame:?} goes back as it was taken");
         for number in frame.number()..frame.number() + order.frames() {
-            for index in [0, 1, 511] {
+            // A block of 1 GiB is memory that nobody has touched, and stays so.
+            let marks: &[usize] = if order == Order::GIANT { &[] } else { &[0, 1, 511] };
+            for &index in marks {
                 self.arena.write(FrameId::new(number), index, POISON);
             }
             assert!(state.free.insert(number));
@@ -232,7 +245,10 @@ pub(crate) fn walk(arena: Arena, root: FrameId, page: PageId) -> Option<Translat
     let (mut writable, mut executable, mut user) = (true, true, true);
     for level in (1..=4).rev() {
         let index = page.number() >> (9 * (level - 1)) & 511;
-        let entry = arena.read(table, index);
+        // SAFETY: a word of a table, which is accessed atomically.
+        let word = unsafe { AtomicU64::from_ptr(arena.word(table, index)) };
+        // ORDER: Acquire pairs with Release in `Table::set`, as a CPU's walk does.
+        let entry = word.load(Ordering::Acquire);
         if entry & 1 == 0 {
             return None;
         }
