@@ -89,7 +89,7 @@ const CASES: &[Case] = &[
     case("protect across units", |scene, irq| scene.protect(irq, range(2 * UNIT - 5, 700))),
     case("touch a reservation", |scene, irq| scene.touch(irq, 1200)),
     case("touch a new block", |scene, irq| scene.touch(irq, UNIT + 9)),
-    case("touch an object", |scene, irq| scene.touch(irq, 4500)),
+    case("touch an object", |scene, irq| scene.touch(irq, 4700)),
     case("copy an object's page", |scene, irq| scene.touch(irq, 6300)),
     case("supply", |scene, irq| scene.supply(irq, 7300)),
     case("create a space", |scene, irq| scene.create_space(irq)),
