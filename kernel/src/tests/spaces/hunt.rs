@@ -334,7 +334,10 @@ impl<'s> Hunter<'s> {
     /// What was read: zero or a stamp of this page, and of this space if the other has no part in it.
     fn judge(&self, page: usize, slot: usize, word: u64, stable: Option<(State, u64)>) -> Result {
         let (core, space) = (self.core, self.space);
-        ensure!(word != poison(), "{core} in space {space}: page {page:#x} shows a frame that was given back");
+        ensure!(
+            word != poison(),
+            "{core} in space {space}: page {page:#x} shows a frame that was given back"
+        );
         if word == 0 {
             return Ok(());
         }
@@ -381,7 +384,12 @@ impl<'s> Hunter<'s> {
         Ok(())
     }
 
-    fn map(&self, irq: &mut IrqOff, space: usize, slot: usize) -> core::result::Result<Phase, crate::tests::Verdict> {
+    fn map(
+        &self,
+        irq: &mut IrqOff,
+        space: usize,
+        slot: usize,
+    ) -> core::result::Result<Phase, crate::tests::Verdict> {
         let own = &self.scene.spaces[space];
         let mapping = if shows_object(slot) {
             let shown = Mapping::new(Backing::Shared(&self.scene.object, slot - NEAR), Protection::ReadWrite);
@@ -395,7 +403,12 @@ impl<'s> Hunter<'s> {
         Ok(Phase::Writable)
     }
 
-    fn unmap(&self, irq: &mut IrqOff, space: usize, slot: usize) -> core::result::Result<Phase, crate::tests::Verdict> {
+    fn unmap(
+        &self,
+        irq: &mut IrqOff,
+        space: usize,
+        slot: usize,
+    ) -> core::result::Result<Phase, crate::tests::Verdict> {
         let own = &self.scene.spaces[space];
         let done = whole(slot_range(slot), |rest| with(irq, own, |cx| own.unmap(cx, rest)));
         ensure!(done.is_ok(), "{}: unmapping slot {slot}: {done:?}", self.core);

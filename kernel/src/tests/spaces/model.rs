@@ -251,7 +251,8 @@ impl<'s> Player<'s> {
             // Where its blocks lie as the space's do.
             offset = (from + BLOCK - (FAR + MARGIN) % BLOCK) % BLOCK;
         }
-        let protection = [Protection::ReadWrite, Protection::ReadWrite, Protection::Read, Protection::ReadExecute];
+        let protection =
+            [Protection::ReadWrite, Protection::ReadWrite, Protection::Read, Protection::ReadExecute];
         let protection = protection[self.below(4)];
         let (backing, kind) = match what {
             0..=2 => (Backing::Anonymous, Kind::Anonymous),
@@ -274,7 +275,11 @@ impl<'s> Player<'s> {
             (_, true) => Err(SpaceError::Occupied),
             _ => Ok(()),
         };
-        ensure!(done == wanted, "{:?}: mapping {kind:?} to {place:?}: {done:?}, not {wanted:?}", self.at(view, from));
+        ensure!(
+            done == wanted,
+            "{:?}: mapping {kind:?} to {place:?}: {done:?}, not {wanted:?}",
+            self.at(view, from)
+        );
         if done.is_ok() {
             let start = self.page(from);
             for cell in from..to {

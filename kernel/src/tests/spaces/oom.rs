@@ -4,8 +4,7 @@ use alloc::vec::Vec;
 
 use mm::frames::Policy;
 use mm::space::{
-    Access, Backing, Fault, Format, Mapping, Memory, Pending, Pool, Protection, Region, SpaceError,
-    Usage,
+    Access, Backing, Fault, Format, Mapping, Memory, Pending, Pool, Protection, Region, SpaceError, Usage,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
@@ -131,7 +130,12 @@ enum Next {
     Unharmed,
 }
 
-fn one(scene: &Scene, irq: &mut IrqOff, case: &Case, nth: usize) -> core::result::Result<Next, crate::tests::Verdict> {
+fn one(
+    scene: &Scene,
+    irq: &mut IrqOff,
+    case: &Case,
+    nth: usize,
+) -> core::result::Result<Next, crate::tests::Verdict> {
     let before = [scene.look(irq, &scene.space)?, scene.look(irq, &scene.other)?];
     scene.faucet.fail_at(Some(nth));
     let result = (case.attempt)(scene, irq);
@@ -231,7 +235,8 @@ impl Scene {
     }
 
     fn touch(&self, irq: &mut IrqOff, page: usize) -> Outcome {
-        let fault = self.faucet.with(irq, &self.space, |cx| self.space.fault(cx, PageId::new(page), Access::Write));
+        let fault =
+            self.faucet.with(irq, &self.space, |cx| self.space.fault(cx, PageId::new(page), Access::Write));
         match fault {
             Fault::Resolved => Ok(()),
             Fault::Shortage(shortage) => Err(SpaceError::Shortage(shortage)),
@@ -272,9 +277,8 @@ impl Scene {
         let all = range(512, 8000);
         let result = whole(all, |rest| {
             let mut theirs = Pending::new();
-            let step = self.faucet.with(irq, &self.space, |cx| {
-                self.space.share(cx, &self.other, &mut theirs, rest)
-            });
+            let step =
+                self.faucet.with(irq, &self.space, |cx| self.space.share(cx, &self.other, &mut theirs, rest));
             self.faucet.settle(irq, &self.other, &mut theirs);
             step
         });

@@ -94,8 +94,14 @@ impl Quarantine {
         ensure!(back.is_ok(), "the frame that poison leads to does not go back: {back:?}");
         // ORDER: Relaxed, both; the call above orders them.
         let (spoilt, first) = (SPOILT.load(Ordering::Relaxed), FIRST.load(Ordering::Relaxed));
-        ensure!(spoilt == 0, "{spoilt} frames were written after they had been given back, one with {first:#x}");
-        ensure!(changed.is_none(), "somebody wrote {changed:x?} through a page table that had been given back");
+        ensure!(
+            spoilt == 0,
+            "{spoilt} frames were written after they had been given back, one with {first:#x}"
+        );
+        ensure!(
+            changed.is_none(),
+            "somebody wrote {changed:x?} through a page table that had been given back"
+        );
         Ok(())
     }
 }
@@ -180,11 +186,7 @@ impl Pool for Poisoning<'_> {
 }
 
 /// As `spaces::with`, with this pool.
-pub(super) fn with<R>(
-    irq: &mut IrqOff,
-    space: &Space,
-    f: impl FnOnce(&mut Cx<'_, Poisoning<'_>>) -> R,
-) -> R {
+pub(super) fn with<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut Cx<'_, Poisoning<'_>>) -> R) -> R {
     let mut pending = Pending::new();
     let result = f(&mut Cx::new(irq, &mut Poisoning::new(irq), &mut pending));
     settle(irq, space, &mut pending);
