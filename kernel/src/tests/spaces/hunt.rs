@@ -48,7 +48,7 @@ fn slot_range(slot: usize) -> PageRange {
         0..NEAR => range(40 * UNIT + BLOCK - NEAR / 2 + slot, 1),
         NEAR..OBJECT_END => range(41 * UNIT - SHOWN / 2 + slot - NEAR, 1),
         // Every third has a unit of its own, far enough for tables of all levels.
-        OBJECT_END..FIRST_PART if slot % 3 == 0 => range((600 + slot * 512) * UNIT + slot, 1),
+        OBJECT_END..FIRST_PART if slot.is_multiple_of(3) => range((600 + slot * 512) * UNIT + slot, 1),
         OBJECT_END..FIRST_PART => range(43 * UNIT + slot * BLOCK + slot, 1),
         _ => range(LARGE + (slot - FIRST_PART) * (BLOCK / PARTS), BLOCK / PARTS),
     }
@@ -393,7 +393,7 @@ impl<'s> Hunter<'s> {
         let own = &self.scene.spaces[space];
         let mapping = if shows_object(slot) {
             let shown = Mapping::new(Backing::Shared(&self.scene.object, slot - NEAR), Protection::ReadWrite);
-            if slot % 2 == 0 { shown.now() } else { shown }
+            if slot.is_multiple_of(2) { shown.now() } else { shown }
         } else {
             Mapping::anonymous()
         };
