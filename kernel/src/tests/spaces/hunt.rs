@@ -36,6 +36,8 @@ const LONELY: usize = 12;
 const PARTS: usize = 8;
 const SLOTS: usize = NEAR + SHOWN + LONELY + PARTS;
 const SPACES: usize = 2;
+/// Slots that everybody looks at, at a time.
+const HOT: usize = 4;
 
 /// The slot where the large page begins.
 const FIRST_PART: usize = SLOTS - PARTS;
@@ -119,6 +121,8 @@ struct Scene {
     object: Object,
     slots: [[Slot; SLOTS]; SPACES],
     blame: Blame,
+    /// Slots that are about to change or have just changed: where a stale translation would be.
+    hot: [AtomicUsize; HOT],
     over: AtomicBool,
     accesses: AtomicUsize,
     changes: AtomicUsize,
@@ -138,6 +142,7 @@ pub(in crate::tests) fn finds_nothing(bed: &mut Bed) -> Result {
         object: new_object(SHOWN, PageSize::Small)?,
         slots: core::array::from_fn(|_| core::array::from_fn(|_| slot())),
         blame: Blame::new(),
+        hot: [const { AtomicUsize::new(0) }; HOT],
         over: AtomicBool::new(false),
         accesses: AtomicUsize::new(0),
         changes: AtomicUsize::new(0),
@@ -230,6 +235,8 @@ struct Hunter<'s> {
     space: usize,
     /// Changes in so many turns, of 16.
     zeal: u64,
+    /// What it changes next, after the others have had time to use it: space and slot.
+    next: Option<(usize, usize)>,
     accesses: usize,
     changes: usize,
 }
@@ -243,7 +250,7 @@ impl<'s> Hunter<'s> {
             2 => 2,
             _ => 1,
         };
-        Self { scene, core, prng, space: core.index() % SPACES, zeal, accesses: 0, changes: 0 }
+        Self { scene, core, prng, space: core.index() % SPACES, zeal, next: None, accesses: 0, changes: 0 }
     }
 
     fn enter(&self, irq: &mut IrqOff) {
@@ -298,11 +305,21 @@ impl<'s> Hunter<'s> {
         Ok(())
     }
 
+    /// A slot to use: every other time one that somebody changes.
+    fn slot(&mut self) -> usize {
+        let any = self.below(SLOTS);
+        let hot = &self.scene.hot[self.below(HOT)];
+        // ORDER: Relaxed: a hint.
+        if self.below(2) == 0 { any } else { hot.load(Ordering::Relaxed) }
+    }
+
     /// One load or store, and what it must have come to.
     fn access(&mut self, irq: &mut IrqOff) -> Result {
-        let (scene, space, slot) = (self.scene, self.space, self.below(SLOTS));
+        let (scene, space, slot) = (self.scene, self.space, self.slot());
         let pages = slot_range(slot);
-        let page = pages.start().number() + self.below(pages.len());
+        // More often the first pages of a large slot, so that the same ones are used again.
+        let among = if self.below(2) == 0 { pages.len() } else { pages.len().min(2) };
+        let page = pages.start().number() + self.below(among);
         let writes = self.below(2) == 0;
         self.accesses += 1;
         let before = scene.look(space, slot);
@@ -363,7 +380,16 @@ impl<'s> Hunter<'s> {
     }
 
     fn change(&mut self, irq: &mut IrqOff) -> Result {
-        let (space, slot) = (self.below(SPACES), self.below(SLOTS));
+        let Some((space, slot)) = self.next else {
+            let slot = self.below(SLOTS);
+            self.next = Some((self.below(SPACES), slot));
+            // ORDER: Relaxed: a hint.
+            self.scene.hot[self.core.index() % HOT].store(slot, Ordering::Relaxed);
+            return Ok(());
+        };
+        if self.below(4) == 0 {
+            self.next = None;
+        }
         self.changes += 1;
         if slot >= FIRST_PART && self.below(6) == 0 {
             return self.change_block(irq, space);
