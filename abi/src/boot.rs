@@ -9,6 +9,7 @@
 //! | `samples` | number | number of samples of a benchmark case, overriding the profile |
 //! | `lane` | `hw` `kvm` `tcg` `icount` | the lane the host says it runs; rows that are invalid in it are left out |
 //! | `seed` | number | seed of every pseudo-random sequence |
+//! | `soak` | number | test: seconds for each test that can hunt for longer than it usually does; 0 for as long as usual |
 //! | `apic` | `auto` `xapic` | use x2APIC where present, or never |
 //! | `plant` | name | switch on one planted bug, so that the test that should find it can be seen to fail |
 //! | `records` | `on` `off` | send binary records beside the text log; off for a person at the terminal |
@@ -110,6 +111,8 @@ pub struct Params<'a> {
     pub lane: Lane,
     /// Seed of every pseudo-random sequence.
     pub seed: u64,
+    /// Seconds for each test that can go on for long; 0 for their usual time.
+    pub soak: u32,
     /// Interrupt controller mode.
     pub apic: ApicMode,
     /// Name of the planted bug to switch on; empty for none.
@@ -128,6 +131,7 @@ impl Default for Params<'_> {
             samples: None,
             lane: Lane::Hw,
             seed: 1,
+            soak: 0,
             apic: ApicMode::Auto,
             plant: "",
             records: true,
@@ -158,6 +162,7 @@ impl<'a> Params<'a> {
             "samples" => self.samples = Some(value.parse().ok()?),
             "lane" => self.lane = Lane::parse(value)?,
             "seed" => self.seed = value.parse().ok()?,
+            "soak" => self.soak = value.parse().ok()?,
             "apic" => self.apic = ApicMode::parse(value)?,
             "plant" => self.plant = value,
             "records" => {
@@ -191,17 +196,17 @@ mod tests {
 
     #[test]
     fn reads_every_key() {
-        let line = "mode=bench filter=frame,ipi after=3 profile=ci samples=9 lane=icount seed=7 apic=xapic plant=x \
-                    records=off";
+        let line = "mode=bench filter=frame,ipi after=3 profile=ci samples=9 lane=icount seed=7 soak=600 apic=xapic \
+                    plant=x records=off";
         let params = Params::parse(line).unwrap();
         assert_eq!((params.mode, params.lane, params.apic), (Mode::Bench, Lane::Icount, ApicMode::Xapic));
         assert_eq!((params.after, params.samples, params.seed), (3, Some(9), 7));
-        assert_eq!((params.plant, params.records), ("x", false));
+        assert_eq!((params.plant, params.records, params.soak), ("x", false, 600));
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
-        for bad in ["mode=fast", "turbo=1", "samples=-1", "mode", "records=maybe", "seed=0x10"] {
+        for bad in ["mode=fast", "soak=long", "turbo=1", "samples=-1", "mode", "records=maybe", "seed=0x10"] {
             assert_eq!(Params::parse(bad), Err(BadWord(bad)), "{bad}");
         }
     }

@@ -239,6 +239,17 @@ pub(crate) fn deactivate(irq: &IrqOff) {
 /// Whoever accesses the user half keeps that space: it runs a thread of it, or has it borrowed.
 #[inline]
 pub(crate) fn fault(irq: &mut IrqOff, address: VirtAddr, access: fault::Access) -> Resolution {
+    answer(irq, address, access, |irq, space, page, kind| with(irq, space, |cx| space.fault(cx, page, kind)))
+}
+
+/// As [`fault`], with `step` asking the space: tests have frames of their own.
+#[inline(always)]
+pub(crate) fn answer(
+    irq: &mut IrqOff,
+    address: VirtAddr,
+    access: fault::Access,
+    step: impl FnOnce(&mut IrqOff, &Space, PageId, Access) -> Fault,
+) -> Resolution {
     let Some(space) = NonNull::new(CURRENT.owned(irq).get().cast_mut()) else { return Resolution::Refused };
     // SAFETY: set by `Owned::activate`, and cleared on this core before the space goes (`Owned::destroy`), which does not happen while
     // somebody accesses its user half, as the interrupted code does.
@@ -249,7 +260,7 @@ pub(crate) fn fault(irq: &mut IrqOff, address: VirtAddr, access: fault::Access) 
         fault::Kind::Execute => Access::Execute,
     };
     let page = PageId::containing(address.as_u64() as usize);
-    match with(irq, space, |cx| space.fault(cx, page, kind)) {
+    match step(irq, space, page, kind) {
         Fault::Resolved => Resolution::Retry,
         // Telling a pager, and what else becomes of a thread that faults, is its thread's business.
         Fault::Guard | Fault::Pager { .. } | Fault::NotMapped | Fault::Forbidden | Fault::Shortage(_) => {

@@ -116,7 +116,7 @@ pub struct TestArgs {
     /// Only the tests in QEMU
     #[arg(long)]
     pub qemu: bool,
-    /// Every topology with the whole table, and hours instead of minutes for the host tests
+    /// Every topology with the whole table, hours instead of minutes for the host tests, ten minutes for each hunt
     #[arg(long)]
     pub soak: bool,
 }

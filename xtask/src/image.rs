@@ -40,12 +40,21 @@ impl Flavour {
     }
 
     /// The folder of its build output inside the usual one; none for those that share it. Features do not change where Cargo puts what
-    /// it has built, so a flavour with some of its own would take the plain one's place.
+    /// it has built, so a flavour with some of its own would take the plain one's place. The two that hunt races take each other's, which
+    /// saves building everything a third time: only the bundle made at once is used of them.
     const fn folder(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::Debuggable => None,
-            Self::Racing => Some("racing"),
-            Self::EarlyAck => Some("early-ack"),
+            Self::Racing | Self::EarlyAck => Some("racing"),
+        }
+    }
+
+    /// The folder of its bundle.
+    const fn bundle(self) -> &'static str {
+        match self {
+            Self::Plain | Self::Debuggable => "image",
+            Self::Racing => "racing",
+            Self::EarlyAck => "early-ack",
         }
     }
 
@@ -93,7 +102,7 @@ pub fn build(flavour: Flavour) -> Result<Image> {
     process::succeed(&mut command, Class::BuildFailed, "building the kernel and the loader", next)?;
     let built = target.join(GUEST_TARGET).join(profile);
     let (kernel, loader) = (built.join("kernel"), built.join("boot"));
-    let bundle = workspace::output(flavour.folder().unwrap_or("image"))?.join("bundle.tar");
+    let bundle = workspace::output(flavour.bundle())?.join("bundle.tar");
     let content = fs::read(&kernel).map_err(|error| Error::io(&error, "read", &kernel))?;
     write_bundle(&bundle, &content)?;
     Ok(Image { kernel, payload: Payload { loader, bundle: Some(bundle) } })
@@ -126,12 +135,12 @@ mod tests {
     use super::{Flavour, pack};
 
     #[test]
-    fn flavours_with_features_have_their_own_folder() {
+    fn flavours_with_features_stay_out_of_the_plain_ones_way() {
         let words = ["plain", "racing", "early-ack"];
         let flavours = words.map(|word| Flavour::parse(word).unwrap());
         for (i, flavour) in flavours.into_iter().enumerate() {
             assert_eq!(flavour.features().is_empty(), flavour.folder().is_none(), "{flavour:?}");
-            assert!(flavours[..i].iter().all(|other| other.folder() != flavour.folder()), "{flavour:?}");
+            assert!(flavours[..i].iter().all(|other| other.bundle() != flavour.bundle()), "{flavour:?}");
         }
         assert_eq!(Flavour::parse("debuggable"), None);
     }

@@ -5,11 +5,12 @@ use core::ops::{Deref, DerefMut};
 use mm::frames::Request;
 use mm::{FrameError, FrameId, Order};
 use percpu::sync::atomic::{AtomicUsize, Ordering};
-use percpu::{IrqOff, Lock, NodeId};
+use percpu::{IrqOff, Lock, NodeId, epoch};
 use x86_64::PhysAddr;
 
-use super::{Result, Verdict};
+use super::{Bed, Result, Verdict, failed};
 use crate::arch::tsc;
+use crate::cores::{self, Crew};
 use crate::{layout, machine, memory};
 
 /// How long a test waits for what must happen, in seconds of the clock: long enough for any emulator on any busy host.
@@ -23,6 +24,11 @@ impl Deadline {
     /// So many milliseconds from now.
     pub(super) fn after_ms(milliseconds: u64) -> Self {
         Self(tsc::now() + machine::clock().0 / 1000 * milliseconds)
+    }
+
+    /// The end of a test that may go on for long: so many milliseconds from now, or the seconds that the command line grants.
+    pub(super) fn of(bed: &Bed, milliseconds: u64) -> Self {
+        Self::after_ms(if bed.soak == 0 { milliseconds } else { u64::from(bed.soak) * 1000 })
     }
 
     /// Whether it is over.
@@ -42,6 +48,38 @@ pub(super) fn wait(condition: impl Fn() -> bool) -> bool {
         core::hint::spin_loop();
     }
     true
+}
+
+/// Makes every core leave the kernel until nothing that any of them has retired is left: page tables go back to the frame allocator late.
+///
+/// All take part, the boot core included, which never leaves otherwise; one that returned early would keep the epoch from going on.
+///
+/// Planted: only the boot core leaves; it leaves twice.
+pub(super) fn settle(crew: &mut Crew) -> Result {
+    let all = cores::all_online();
+    let (done, blame) = (AtomicUsize::new(0), Blame::new());
+    let deadline = Deadline::after_ms(PATIENCE * 1000);
+    crew.run(&all, |held| {
+        let core = held.core();
+        IrqOff::with(|irq| {
+            epoch::leave_idle(irq);
+            let mut clean = false;
+            // ORDER: Relaxed, both: only the number matters.
+            while done.load(Ordering::Relaxed) < all.len() {
+                epoch::leave_kernel(irq, machine::topology().core_count());
+                if !clean && !epoch::has_retired(irq) {
+                    clean = true;
+                    // ORDER: Relaxed; as above.
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                if deadline.is_over() {
+                    return blame.note(Err(failed(format_args!("{core}: something stays retired"))));
+                }
+                core::hint::spin_loop();
+            }
+        });
+    });
+    blame.verdict()
 }
 
 /// A place where cores wait for each other.

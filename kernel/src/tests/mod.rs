@@ -37,6 +37,7 @@ mod pressure;
 mod protection;
 mod record;
 mod slabs;
+mod spaces;
 mod tlb;
 mod usercopy;
 
@@ -71,6 +72,8 @@ pub(crate) struct Bed {
     pub(crate) seed: u64,
     /// The lane the host declared: tests of wall time make no sense in every one.
     pub(crate) lane: Lane,
+    /// Seconds for tests that can go on for long; 0 for their usual time.
+    pub(crate) soak: u32,
 }
 
 /// Fails the test with a message unless the condition holds.
@@ -139,12 +142,17 @@ const TESTS: &[Test] = &[
     test("slabs.cross_core", slabs::cross_core),
     test("slabs.exhaust", slabs::exhaust),
     test("slabs.banks", slabs::banks),
+    test("spaces.faults", spaces::faults::all),
+    test("spaces.oom", spaces::oom::changes_nothing),
+    test("spaces.model", spaces::model::agrees),
+    test("spaces.destroy", spaces::destroy::large),
+    test("spaces.stale_hunt", spaces::hunt::finds_nothing),
 ];
 
 /// Runs the selected tests and returns how the run ends.
 pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
     let mut done = Done::default();
-    let mut bed = Bed { crew, seed: params.seed, lane: params.lane };
+    let mut bed = Bed { crew, seed: params.seed, lane: params.lane, soak: params.soak };
     for test in TESTS.iter().filter(|test| params.selects(test.name)) {
         report::send(&Record::TestStart(TestStart { name: test.name }));
         let outcome = run_one(test, &mut bed, params.plant);
@@ -170,15 +178,22 @@ pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
 }
 
 fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
-    memory::drain_all(&mut bed.crew);
+    calm(bed)?;
     let before = memory::free_frames();
     (test.run)(bed)?;
     if plant == PLANT_LEAK {
         let lost = bed::get(Order::FRAME, Request::LOCAL);
         ensure!(lost.is_ok(), "no frame to lose: {lost:?}");
     }
-    memory::drain_all(&mut bed.crew);
+    calm(bed)?;
     let after = memory::free_frames();
     ensure!(after == before, "{} frames free before the test, {} after it", before, after);
+    Ok(())
+}
+
+/// Nothing is retired or reserved any more: frames that are not free are in use.
+fn calm(bed: &mut Bed) -> Result {
+    bed::settle(&mut bed.crew)?;
+    memory::drain_all(&mut bed.crew);
     Ok(())
 }

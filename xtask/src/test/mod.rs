@@ -6,6 +6,7 @@
 mod bad_input;
 mod boots;
 mod host;
+mod hunt;
 mod icount;
 mod machines;
 mod seen;
@@ -60,6 +61,7 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     let mut tally = size::run(filter, &image)?;
     tally = tally.plus(bad_input::run(filter, &qemu, &image)?);
     tally = tally.plus(icount::run(filter, &qemu, &image)?);
+    tally = tally.plus(hunt::run(filter, effort, &qemu)?);
     for mut machine in machines::all() {
         if effort == Effort::Soak {
             machine.table = Table::Whole;

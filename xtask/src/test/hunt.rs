@@ -1,0 +1,187 @@
+//! The hunt for stale translations, in images with delays in the windows of races: the good one passes, and the one with a planted bug,
+//! shootdowns that are acknowledged too early, is found out.
+
+use super::host::Effort;
+use super::tally::{Tally, Verdict};
+use crate::error::Result;
+use crate::guest::{End, Event, Flow, Limits, Session};
+use crate::image::{self, Flavour};
+use crate::qemu::{Accelerator, Payload, Qemu, QemuSpec};
+use crate::topology::{Mebibytes, Topology};
+use crate::ui::Progress;
+use abi::boot::selects;
+use abi::exit::Exit;
+use perf::record::{Outcome, Record};
+use std::time::Duration;
+
+/// The kernel's test that must notice the planted bug.
+const HUNTER: &str = "spaces.stale_hunt";
+/// How long the hunt goes on in a soak.
+const SOAK: Duration = Duration::from_secs(600);
+/// How long the hunt may take to find the planted bug, of guest time.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What a boot must come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Every test passes.
+    Clean,
+    /// The hunt fails, and the guest says so by its exit code.
+    Caught,
+}
+
+/// One boot.
+struct Case {
+    name: &'static str,
+    flavour: Flavour,
+    cores: u32,
+    /// The kernel's tests.
+    tests: &'static str,
+    wanted: Wanted,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "hunt/racing-4",
+        flavour: Flavour::Racing,
+        cores: 4,
+        tests: "spaces,tlb",
+        wanted: Wanted::Clean,
+    },
+    Case {
+        name: "hunt/racing-8",
+        flavour: Flavour::Racing,
+        cores: 8,
+        tests: "spaces,tlb",
+        wanted: Wanted::Clean,
+    },
+    Case {
+        name: "hunt/early-ack",
+        flavour: Flavour::EarlyAck,
+        cores: 4,
+        tests: HUNTER,
+        wanted: Wanted::Caught,
+    },
+];
+
+/// Runs those that `filter` selects.
+///
+/// # Errors
+/// An image cannot be built, QEMU cannot be started, or the user interrupts.
+pub(super) fn run(filter: &str, effort: Effort, qemu: &Qemu) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut built: Option<(Flavour, Payload)> = None;
+    for case in CASES.iter().filter(|case| selects(filter, case.name)) {
+        let progress = Progress::start(&format!("test: {}", case.name), None);
+        let payload = match built.take() {
+            Some((flavour, payload)) if flavour == case.flavour => payload,
+            _ => image::build(case.flavour)?.payload,
+        };
+        let verdict = boot(case, effort, qemu, &payload)?;
+        built = Some((case.flavour, payload));
+        drop(progress);
+        tally.record(case.name, &verdict);
+    }
+    Ok(tally)
+}
+
+fn command_line(case: &Case, effort: Effort) -> String {
+    let line = format!("mode=test lane=tcg filter={}", case.tests);
+    match (effort, case.wanted) {
+        (Effort::Soak, Wanted::Clean) => format!("{line} soak={} seed={}", SOAK.as_secs(), case.cores),
+        // It ends when the bug is found, long before.
+        (_, Wanted::Caught) => format!("{line} soak={}", PATIENCE.as_secs()),
+        _ => line,
+    }
+}
+
+fn boot(case: &Case, effort: Effort, qemu: &Qemu, payload: &Payload) -> Result<Verdict> {
+    // Threads of their own: the races shall be real.
+    let spec = QemuSpec::new(Topology::even(case.cores, 2, Mebibytes::new(2048))?, Accelerator::TcgMulti);
+    let mut session = Session::start(qemu, &spec, payload, &command_line(case, effort))?;
+    let mut failed = Vec::new();
+    let mut damage = Vec::new();
+    // Every test with time to spare takes the soak's, of which it says nothing meanwhile.
+    let extra = if effort == Effort::Soak { SOAK * 3 } else { Duration::ZERO };
+    let limits = Limits { total: LIMIT + extra, silence: LIMIT + extra };
+    let end = session.listen(limits, |event| {
+        match event {
+            Event::Frame { record: Record::TestEnd(end), .. } if end.outcome == Outcome::Failed => {
+                failed.push((end.name.to_owned(), end.message.to_owned()));
+            }
+            damaged @ (Event::Gap { .. } | Event::Corrupt { .. }) => damage.push(format!("{damaged:?}")),
+            Event::Frame { .. } | Event::Text(_) => {}
+        }
+        Flow::Continue
+    })?;
+    if end == End::Interrupted {
+        return end.error().map_or(Ok(Verdict::Passed), Err);
+    }
+    let verdict = judge(case.wanted, &end, &failed, &damage);
+    Ok(match verdict {
+        Verdict::Failed(why) => {
+            let (tail, line) = (session.tail(), session.command_line());
+            Verdict::Failed(format!("{why}\nthe end of the log:\n{tail}\nstarted with: {line}"))
+        }
+        other => other,
+    })
+}
+
+/// The verdict on a boot that ended so, with these tests failed.
+fn judge(wanted: Wanted, end: &End, failed: &[(String, String)], damage: &[String]) -> Verdict {
+    let expected = match wanted {
+        Wanted::Clean => *end == End::Exit(Exit::Success) && failed.is_empty(),
+        Wanted::Caught => {
+            *end == End::Exit(Exit::TestsFailed) && matches!(failed, [(name, _)] if name == HUNTER)
+        }
+    };
+    match (wanted, expected && damage.is_empty()) {
+        (_, true) => Verdict::Passed,
+        (Wanted::Clean, false) => Verdict::Failed(format!("{end}; failed: {failed:?}; {damage:?}")),
+        (Wanted::Caught, false) => {
+            Verdict::Failed(format!("the planted bug is not found: {end}; failed: {failed:?}; {damage:?}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CASES, Effort, HUNTER, Verdict, Wanted, command_line, judge};
+    use crate::guest::End;
+    use abi::boot::{Params, selects};
+    use abi::exit::Exit;
+
+    #[test]
+    fn every_boot_runs_the_hunt() {
+        for case in CASES {
+            for effort in [Effort::Usual, Effort::Soak] {
+                let line = command_line(case, effort);
+                let params = Params::parse(&line).unwrap();
+                assert!(params.selects(HUNTER), "{line}");
+                let long = effort == Effort::Soak || case.wanted == Wanted::Caught;
+                assert_eq!(params.soak != 0, long, "{line}");
+            }
+            assert!(selects("hunt", case.name));
+        }
+    }
+
+    #[test]
+    fn the_planted_bug_must_be_found_by_the_hunt() {
+        let failed = |name: &str| vec![(name.to_owned(), String::from("why"))];
+        let passes = |wanted, exit, failed: &[(String, String)]| {
+            judge(wanted, &End::Exit(exit), failed, &[]) == Verdict::Passed
+        };
+        assert!(passes(Wanted::Clean, Exit::Success, &[]));
+        assert!(!passes(Wanted::Clean, Exit::TestsFailed, &failed(HUNTER)));
+        assert!(!passes(Wanted::Clean, Exit::NothingMatched, &[]));
+        assert!(passes(Wanted::Caught, Exit::TestsFailed, &failed(HUNTER)));
+        assert!(!passes(Wanted::Caught, Exit::TestsFailed, &failed("tlb.busy")));
+        assert!(!passes(Wanted::Caught, Exit::Panic, &[]));
+        assert!(!passes(Wanted::Caught, Exit::Success, &[]));
+        assert_ne!(
+            judge(Wanted::Clean, &End::Exit(Exit::Success), &[], &[String::from("gap")]),
+            Verdict::Passed
+        );
+    }
+}
