@@ -533,6 +533,8 @@ fn regions_are_told_in_parts_and_apart() {
     bed.map(&space, range(22 * 512 - 3, 3), &Mapping::anonymous());
     bed.map(&space, range(22 * 512, 4), &Mapping::new(Backing::Anonymous, Protection::Read));
     bed.unmap(&space, range(20 * 512 + 100, 1)).unwrap();
+    bed.map(&space, range((8 << 18) - 3, 3), &Mapping::anonymous());
+    bed.map(&space, range(9 << 18, 3), &Mapping::anonymous());
     let seen: Vec<_> = bed.regions(&space).iter().map(|region| (region.range, region.present)).collect();
     let expected = [
         (range(512, 8 * 512), 8),
@@ -541,6 +543,8 @@ fn regions_are_told_in_parts_and_apart() {
         (range(20 * 512 + 101, 411), 0),
         (range(22 * 512 - 3, 3), 0),
         (range(22 * 512, 4), 0),
+        (range((8 << 18) - 3, 3), 0),
+        (range(9 << 18, 3), 0),
     ];
     assert_eq!(seen, expected);
     bed.close(space);

@@ -5,8 +5,8 @@
 //! beside each other. An access walks the tables and touches the frame while the shootdown of others waits, as a core does that has
 //! interrupts off. Retired tables are used again when all threads have met. Seeds are fixed; the order of events is not.
 //!
-//! Planted: `settle` before the shootdown; `retire` that gives at once; `Table::set` of a unit's entry without its lock; `find` that does not
-//! look again; `lock` that always succeeds; `unshare` that is never the last; `is_sole` at two.
+//! Planted: `find` that takes a unit without its lock; a copy that keeps its reference; a broken reservation that keeps frames; `Few::push`
+//! that says yes when it is full. A directory that goes back at once survives here: see the loom models.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
