@@ -122,6 +122,9 @@ fn frames_say_where_they_are_shown() {
     bed.map(&space, range(300, 20), &Mapping::new(Backing::Copy(&object, 0), Protection::ReadWrite));
     let shown = walk(bed.arena, space.root(), PageId::new(203)).unwrap().frame;
     assert_eq!(object.page_of(shown), Some(8));
+    let stranger = Object::new(bed.arena, &mut bed.tap(), 50, PageSize::Small).unwrap();
+    assert_eq!(stranger.page_of(shown), None, "the frame is another object's");
+    stranger.release(&mut bed.tap());
     let mut places = Vec::new();
     object.attachments(|place| places.push(place));
     places.sort_by_key(|place| place.page);

@@ -80,9 +80,7 @@ fn run(lab: &mut Lab, case: &Case, meter: &mut Meter<'_>) -> Result<(), Trouble>
             scene.activate(held);
             gate.pass(all.len());
             if held.core() == place::here() {
-                own.with(held, |meter| {
-                    meter.windows(&mut (), |()| scene.prepare(), |()| scene.shoot(), |()| {});
-                });
+                own.with(held, |meter| scene.measure(meter));
                 // ORDER: Release pairs with Acquire below.
                 return over.store(true, Ordering::Release);
             }
@@ -118,6 +116,10 @@ impl Scene {
                 && touch(irq, &space, whole)
         });
         mapped.then_some(Self::Real { space, range, unmaps: op == UNMAP })
+    }
+
+    fn measure(&self, meter: &mut Meter<'_>) {
+        meter.windows(&mut (), |()| self.prepare(), |()| self.shoot(), |()| {});
     }
 
     fn activate(&self, irq: &IrqOff) {

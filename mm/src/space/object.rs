@@ -272,11 +272,17 @@ impl<M: Memory> Object<M> {
     /// Where the object shows this frame, if it is one of its own: the page, by the frame's word.
     #[must_use]
     pub fn page_of(&self, frame: FrameId) -> Option<usize> {
-        let head = FrameId::new(frame.number() & !(self.granule().pages() - 1));
-        match self.memory.info(head).usage() {
-            Use::Object(first) if first < self.pages() => Some(first + frame.number() - head.number()),
-            _ => None,
+        let granule = self.granule().pages();
+        let head = FrameId::new(frame.number() & !(granule - 1));
+        // The word says which page, not of which object: the directory decides.
+        let Use::Object(first) = self.memory.info(head).usage() else { return None };
+        if first >= self.pages() {
+            return None;
         }
+        let (words, index) = self.place(&mut Nothing, first / granule).ok()?;
+        // ORDER: Relaxed: compared, not followed.
+        let own = words.get(index)?.load(Ordering::Relaxed) == head.number() as u64;
+        own.then(|| first + frame.number() - head.number())
     }
 
     /// Gives the reference up; with the last one the object goes, and its frames with it.
@@ -324,6 +330,25 @@ impl<M: Memory> Object<M> {
             self.drop_node(pool, word.load(Ordering::Acquire), level - 1, order);
         }
         pool.give(frame, Order::FRAME);
+    }
+}
+
+/// A pool without a frame: for looking at a directory without making one.
+struct Nothing;
+
+impl Pool for Nothing {
+    fn take(&mut self, _: Order, _: Policy) -> Result<FrameId, Shortage> {
+        Err(Shortage::Memory)
+    }
+
+    fn give(&mut self, _: FrameId, _: Order) {}
+
+    fn retire(&mut self, _: FrameId) {}
+
+    fn split(&mut self, _: FrameId) {}
+
+    fn merge(&mut self, _: FrameId) -> bool {
+        false
     }
 }
 
