@@ -186,7 +186,7 @@ pub enum Arena {
     /// Crate `linked_list_allocator`.
     LinkedList(Locked<linked_list_allocator::Heap>),
     /// Crate `slab_allocator_rs`.
-    SlabAllocator(Locked<slab_allocator_rs::Heap>),
+    SlabAllocator(Box<Locked<slab_allocator_rs::Heap>>),
     /// Crate `rlsf`.
     Rlsf(Box<Locked<Rlsf>>),
     /// Crate `mimalloc`: the process's.
@@ -245,9 +245,9 @@ impl Arena {
                 linked_list_allocator::Heap::new(start.as_ptr(), BYTES)
             })),
             // SAFETY: as above.
-            Heap::SlabAllocator => Self::SlabAllocator(Locked::new(|start| unsafe {
+            Heap::SlabAllocator => Self::SlabAllocator(Box::new(Locked::new(|start| unsafe {
                 slab_allocator_rs::Heap::new(start.as_ptr().expose_provenance(), BYTES)
-            })),
+            }))),
             Heap::Rlsf => Self::Rlsf(Box::new(Locked::new(rlsf))),
             Heap::Mimalloc => Self::Mimalloc,
             Heap::Floor => Self::Floor(Floor(Region::new())),
@@ -262,7 +262,7 @@ impl Arena {
             Self::Ours(ours) => ours.enter(objects, f),
             Self::Talc(heap) => f.visit(&mut { heap }),
             Self::LinkedList(heap) => f.visit(&mut { heap }),
-            Self::SlabAllocator(heap) => f.visit(&mut { heap }),
+            Self::SlabAllocator(heap) => f.visit(&mut { &**heap }),
             Self::Rlsf(heap) => f.visit(&mut &**heap),
             Self::Mimalloc => f.visit(&mut Mi),
             Self::Floor(floor) => f.visit(&mut Lists::new(floor, thread)),
