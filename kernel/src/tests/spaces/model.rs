@@ -78,7 +78,8 @@ impl Cell {
 
 /// See the header; in the end the tables agree with themselves, and have as many pages as the model.
 ///
-/// Planted: `protect` of leaves invalidates nothing; `leaf` lets the CPU write what shall be copied first.
+/// Planted: `protect` of leaves invalidates nothing; `leaf` lets the CPU write what shall be copied first; `map`
+/// without `unmake`.
 pub(in crate::tests) fn agrees(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     let count = 2 * all.len() + 1;
