@@ -54,7 +54,7 @@ pub(super) fn wait(condition: impl Fn() -> bool) -> bool {
 ///
 /// All take part, the boot core included, which never leaves otherwise; one that returned early would keep the epoch from going on.
 ///
-/// Planted: only the boot core leaves; it leaves twice.
+/// Planted: only the boot core leaves.
 pub(super) fn settle(crew: &mut Crew) -> Result {
     let all = cores::all_online();
     let (done, blame) = (AtomicUsize::new(0), Blame::new());

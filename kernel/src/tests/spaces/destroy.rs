@@ -26,7 +26,7 @@ fn place(number: usize) -> usize {
 /// A large space is taken apart in steps, of which the first is made by hand while every core still has the space active; then it is
 /// destroyed. Frames, records and objects are back, and no core reaches anything of it any more.
 ///
-/// Planted: `Owned::destroy` does not ask other cores; `Records::destroy` not called; `retire` drops every tenth table.
+/// Planted: `Records::destroy` not called; `retire` drops every tenth table; only the boot core takes part in `settle`.
 pub(in crate::tests) fn large(bed: &mut Bed) -> Result {
     bed::settle(&mut bed.crew)?;
     memory::drain_all(&mut bed.crew);

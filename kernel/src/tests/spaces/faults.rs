@@ -20,8 +20,8 @@ const BASE: usize = 7 * UNIT + 3 * BLOCK;
 
 /// Every kind of fault, by loads and stores; see each part.
 ///
-/// Planted: `leaf` sets the CPU's write bit of a page that is shared until written; `fault_leaf` does not zero; `protect` writes the entry
-/// of level 2 without its new bits; `promote` enters the block's second frame; `place` of a record is forgotten (`policy` always local).
+/// Planted: `protect` or `unmap` of leaves invalidates nothing; `share` leaves pages writable, or does not invalidate; `leaf` lets the CPU
+/// write what shall be copied first.
 pub(in crate::tests) fn all(_: &mut Bed) -> Result {
     let parts = [lazy_zero, guard, protection, copies, promotion, objects, placement, pager];
     for part in parts {

@@ -78,8 +78,8 @@ impl Cell {
 
 /// See the header; in the end the tables agree with themselves, and have as many pages as the model.
 ///
-/// Planted: see the header of `hunt`, and: `fault_present` takes a shared frame over without a look at its count; `break_reservation` gives
-/// back what is shown; `Record::offset_of` one too high; `protect` makes a shared page writable for the CPU.
+/// Planted: `protect` of leaves invalidates nothing; `leaf` lets the CPU write what shall be copied first; `map`
+/// without `unmake`.
 pub(in crate::tests) fn agrees(bed: &mut Bed) -> Result {
     let all = cores::all_online();
     let count = 2 * all.len() + 1;

@@ -99,7 +99,7 @@ const CASES: &[Case] = &[
 /// See the header: the operation is refused, and the space is as it was: usage, regions, contents, and the number of frames that are out. A
 /// block of 2 MiB that cannot be had is no failure: the pages then lie singly.
 ///
-/// Planted: `prepare_ends` without `join`; `map` without `unmake`; `supply` keeps the frame that it refuses.
+/// Planted: `prepare_ends` without `join`; `map` without `unmake`.
 pub(in crate::tests) fn changes_nothing(_: &mut Bed) -> Result {
     let mut failures = 0;
     for case in CASES {
