@@ -418,8 +418,16 @@ fn range(start: usize, pages: usize) -> PageRange {
     PageRange::new(PageId::new(start), pages).unwrap()
 }
 
+/// Random histories, some sixty operations and two thousand accesses each; `SPACE_CASES` says how many.
 fn cases() -> u32 {
-    std::env::var("SPACE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(if cfg!(miri) { 1 } else { 600 })
+    let usual = if cfg!(miri) {
+        1
+    } else if cfg!(debug_assertions) {
+        40
+    } else {
+        600
+    };
+    std::env::var("SPACE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
 proptest! {

@@ -19,14 +19,25 @@ struct Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Plain,
+    /// Optimised, and so many more random histories.
+    Long,
     /// Built with `--cfg loom`, which replaces every atomic and leaves only the models; in a target folder of its own.
     Loom,
 }
 
 const GROUPS: &[Group] = &[
     Group { name: "crates", arguments: &["--workspace", "--exclude", "kernel"], kind: Kind::Plain },
+    Group {
+        name: "models",
+        arguments: &["--release", "-p", "mm", "--test", "space_model"],
+        kind: Kind::Long,
+    },
     Group { name: "loom", arguments: &["--release", "-p", "percpu", "-p", "mm", "--lib"], kind: Kind::Loom },
 ];
+
+/// Random histories of address spaces: 4 million operations and accesses, and 400 million.
+const CASES: &str = "2000";
+const SOAK_CASES: &str = "200000";
 
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 const LIMIT_SOAK: Duration = Duration::from_secs(4 * 60 * 60);
@@ -50,7 +61,7 @@ pub(super) fn run(filter: &str, effort: Effort) -> Result<Tally> {
         let progress = Progress::start(&format!("test: {}", group.name), None);
         let started = Instant::now();
         let limit = if effort == Effort::Soak { LIMIT_SOAK } else { LIMIT };
-        let output = process::collect_within(&mut command(group, filter), limit)?;
+        let output = process::collect_within(&mut command(group, filter, effort), limit)?;
         drop(progress);
         let tally = judge(group, &output)?;
         ui::line(&format!("test: {}: {tally}, in {} s", group.name, started.elapsed().as_secs()));
@@ -59,9 +70,13 @@ pub(super) fn run(filter: &str, effort: Effort) -> Result<Tally> {
     Ok(total)
 }
 
-fn command(group: &Group, filter: &str) -> Command {
+fn command(group: &Group, filter: &str, effort: Effort) -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--no-fail-fast"]).args(group.arguments);
+    if group.kind == Kind::Long {
+        let cases = if effort == Effort::Soak { SOAK_CASES } else { CASES };
+        command.env("SPACE_CASES", cases);
+    }
     if group.kind == Kind::Loom {
         command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace::target().join("loom"));
     }
