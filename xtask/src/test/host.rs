@@ -171,7 +171,7 @@ mod tests {
     fn filters_are_alternatives() {
         for group in GROUPS {
             let words = |filter: &str| {
-                let command = command(group, filter, Effort::Usual);
+                let command = command(group, filter, super::Effort::Usual);
                 let words: Vec<_> =
                     command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
                 words.split(|word| word == "--").nth(1).unwrap_or_default().to_vec()
