@@ -234,7 +234,7 @@ impl<'p> Bank<'p> {
     /// The bank's figures.
     #[must_use]
     pub fn stats(&self) -> BankStats {
-        let (word, limit) = (self.word(), self.limit());
+        let (word, limit) = self.both();
         // ORDER: Relaxed: figures.
         let (peak, refused) = (self.peak.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         let used = if word.is_destroyed() { 0 } else { limit.saturating_sub(word.free()) };
@@ -244,6 +244,19 @@ impl<'p> Bank<'p> {
             peak: Word::figure(peak).max(used),
             refused: Word::figure(refused),
             children: word.children(),
+        }
+    }
+
+    /// Word and limit of one moment, as far as figures need it: the word was the same before and after the limit was read, and nobody was
+    /// changing the limit.
+    fn both(&self) -> (Word, usize) {
+        loop {
+            let (word, limit) = (self.word(), self.limit());
+            // Nobody lets go of a bank that is destroyed.
+            if word.is_destroyed() || self.word() == word && !word.is_busy() {
+                return (word, limit);
+            }
+            hint::spin_loop();
         }
     }
 

@@ -182,6 +182,16 @@ fn charge_and_refund(bank: &Bank<'_>, bytes: usize) {
     }
 }
 
+/// One thread less works.
+struct Done<'w>(&'w AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        // ORDER: Release pairs with Acquire in the test.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
 /// Threads charge and refund, another resizes: no refund is ever refused.
 #[test]
 fn bank_refunds_are_never_refused() {
@@ -193,9 +203,9 @@ fn bank_refunds_are_never_refused() {
         for bytes in [1, 4_000, 4_096] {
             let (bank, working) = (&bank, &working);
             scope.spawn(move || {
+                // Also when the thread fails: the other one must not wait for ever.
+                let _done = Done(working);
                 (0..STEPS).for_each(|_| charge_and_refund(bank, bytes));
-                // ORDER: Release pairs with Acquire below.
-                working.fetch_sub(1, Ordering::Release);
             });
         }
         let mut limit = 10_000;

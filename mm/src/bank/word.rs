@@ -56,7 +56,7 @@ impl Word {
         self.0 & DESTROYED != 0
     }
 
-    const fn is_busy(self) -> bool {
+    pub(super) const fn is_busy(self) -> bool {
         self.0 & BUSY != 0
     }
 
