@@ -13,7 +13,7 @@ use crate::arch::walk;
 use crate::early;
 use crate::layout::{self, INFO};
 use crate::loader::{MAX_RANGES, Use};
-use crate::{cores, machine, start};
+use crate::{cores, machine, start, symbols};
 
 static FRAMES: Once<Frames<'static>> = Once::new();
 
@@ -38,6 +38,7 @@ impl NodeRanges {
         let mut ranges = Self { items: [none; MAX_RANGES], len: 0 };
         early::with(|early| early.ranges().iter().for_each(|&range| ranges.add(range)));
         start::handover().ranges.of(Use::Reclaimable).for_each(|range| ranges.add(range));
+        ranges.add(loaded_part());
         ranges
     }
 
@@ -112,9 +113,18 @@ pub(crate) fn init() -> Result<(), FrameError> {
     let taken = early::finish();
     let kept: u64 =
         start::handover().ranges.of(Use::Kept).map(|range| range.frames() as u64 * early::PAGE).sum();
+    let kept = kept - loaded_part().frames() as u64 * early::PAGE;
     // ORDER: Relaxed; read for reports only, after every core has been started by calls that order it.
     KEPT_BYTES.store(taken + kept, Ordering::Relaxed);
     Ok(())
+}
+
+/// The frames of the kernel's ELF file that hold nothing but what has been loaded elsewhere: headers and segments.
+fn loaded_part() -> PhysRange {
+    match (start::handover().file, symbols::first_byte()) {
+        (Some((file, _)), Some(first)) => PhysRange::inside(file.as_u64(), file.as_u64() + first as u64),
+        _ => PhysRange::new(FrameId::new(0), FrameId::new(0)),
+    }
 }
 
 /// Pages of [`INFO`] hold the words of so many frames.

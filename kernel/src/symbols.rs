@@ -3,22 +3,49 @@
 use core::fmt;
 
 use elf::ElfBytes;
-use elf::abi::STT_FUNC;
+use elf::abi::{SHT_STRTAB, SHT_SYMTAB, STT_FUNC};
 use elf::endian::LittleEndian;
+use elf::string_table::StringTable;
+use elf::symbol::SymbolTable;
 use spin::Once;
 
 use crate::{layout, log};
 
-/// The kernel's ELF file; empty until [`install`].
-static FILE: Once<&'static [u8]> = Once::new();
+/// What is kept of the kernel's ELF file; nothing until [`install`].
+static TABLES: Once<Tables> = Once::new();
+
+/// The symbols and their names, and where in the file the first byte of both is.
+struct Tables {
+    symbols: SymbolTable<'static, LittleEndian>,
+    names: StringTable<'static>,
+    first: usize,
+}
+
+/// The section types that are kept (System V ABI, chapter 4).
+const KEPT: [u32; 2] = [SHT_SYMTAB, SHT_STRTAB];
 
 /// Words of the stack that a backtrace looks at, and lines that it prints, at most.
 const STACK_WORDS: u64 = 1024;
 const BACKTRACE_LINES: usize = 16;
 
-/// Makes the ELF file known.
+/// Makes the ELF file known. Nothing of it is referred to afterwards but what lies behind [`first_byte`].
 pub(crate) fn install(file: &'static [u8]) {
-    FILE.call_once(|| file);
+    if let Some(tables) = read(file) {
+        TABLES.call_once(|| tables);
+    }
+}
+
+fn read(file: &'static [u8]) -> Option<Tables> {
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(file).ok()?;
+    let (symbols, names) = elf.symbol_table().ok()??;
+    let sections = elf.section_headers()?.iter().filter(|section| KEPT.contains(&section.sh_type));
+    let first = sections.map(|section| section.sh_offset as usize).min()?;
+    Some(Tables { symbols, names, first })
+}
+
+/// Where in the file the part begins that stays in use; the segments before it have been loaded elsewhere.
+pub(crate) fn first_byte() -> Option<usize> {
+    TABLES.get().map(|tables| tables.first)
 }
 
 /// Shows as `name+0xoffset`, or as nothing where no symbol covers the address.
@@ -34,9 +61,7 @@ impl fmt::Display for Symbol {
 }
 
 fn find(address: u64) -> Option<(&'static str, u64)> {
-    let file: &'static [u8] = FILE.get()?;
-    let elf = ElfBytes::<LittleEndian>::minimal_parse(file).ok()?;
-    let (symbols, names) = elf.symbol_table().ok()??;
+    let Tables { symbols, names, .. } = TABLES.get()?;
     let symbol = symbols
         .iter()
         .filter(|s| s.st_symtype() == STT_FUNC && s.st_value <= address)

@@ -16,6 +16,8 @@ use std::time::Duration;
 struct Suite {
     name: &'static str,
     cores: u32,
+    /// Enough that a core keeps what it has freed: 64 MiB for each.
+    mebibytes: u64,
     line: &'static str,
     budgets: &'static [Budget],
 }
@@ -24,6 +26,7 @@ const SUITES: [Suite; 2] = [
     Suite {
         name: "icount/repeat",
         cores: 1,
+        mebibytes: 512,
         line: "mode=bench lane=icount samples=200 filter=frame.pair,heap.pair,percpu.access,hist.record,vm.map,vm.unmap,vm.protect,vm.fault",
         budgets: BUDGETS,
     },
@@ -31,6 +34,7 @@ const SUITES: [Suite; 2] = [
     Suite {
         name: "icount/shootdown",
         cores: 8,
+        mebibytes: 2048,
         line: "mode=bench lane=icount samples=100 filter=tlb.shootdown",
         budgets: SHOOTDOWN,
     },
@@ -125,7 +129,8 @@ pub(super) fn run(filter: &str, qemu: &Qemu, image: &Image) -> Result<Tally> {
 
 /// What one boot measures, or why it did not.
 fn boot(suite: &Suite, qemu: &Qemu, image: &Image) -> Result<std::result::Result<Vec<Figures>, String>> {
-    let spec = QemuSpec::new(Topology::even(suite.cores, 1, Mebibytes::new(512))?, Accelerator::Icount);
+    let spec =
+        QemuSpec::new(Topology::even(suite.cores, 1, Mebibytes::new(suite.mebibytes))?, Accelerator::Icount);
     let mut session = Session::start(qemu, &spec, &image.payload, suite.line)?;
     let (mut cases, mut damage) = (Vec::new(), Vec::new());
     let end = session.listen(LIMITS, |event| {
