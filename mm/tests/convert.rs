@@ -1,6 +1,6 @@
 //! Splitting a block of 2 MiB and merging it again: what is refused, with which error, and that a refusal changes nothing.
 //!
-//! Planted bugs that this catches: `Frames::merge` without its first check; with a reserve instead of giving up the core's own slot.
+//! Planted bugs that this catches: `Frames::merge` with a reserve instead of giving up the core's own slot.
 #![cfg(not(loom))]
 
 use mm::frames::{Config, Plan};

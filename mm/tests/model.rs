@@ -4,8 +4,7 @@
 //! aligned and where the request said; a refusal is justified by the model; a wrong free gets the error that the model
 //! names. At the end everything is freed and the machine must be as new.
 //!
-//! Planted bugs that this catches: let `Word::take_block` forget to clear the taken bits, `Span::release` skip `publish`, `Chunk::allot`
-//! leave `free` as it was, `Frames::merge` keep the slot that has the chunk reserved.
+//! Planted bugs that this catches: let `Word::take_block` forget to clear the taken bits, `Span::release` skip `publish`.
 #![cfg(not(loom))]
 
 use mm::frames::{Config, Plan, Policy, Request};

@@ -14,7 +14,6 @@ use mm::space::{
 };
 use mm::{FrameId, Order, PageId, PageSize};
 
-/// Planted: `promote` not called; `enlarge` without the size bit; no `tables_freed`.
 #[test]
 #[cfg_attr(miri, ignore = "takes minutes")]
 fn a_block_that_is_touched_whole_becomes_one_large_page() {
@@ -69,7 +68,6 @@ fn large_regions_take_few_tables() {
     bed.close(space);
 }
 
-/// Planted: `with_protection` of a shared page sets the CPU's write bit; `is_sole` always true; always false.
 #[test]
 fn shared_pages_are_copied_when_written() {
     let bed = Bed::new();
@@ -283,8 +281,6 @@ fn done(fault: Fault) -> Result<(), SpaceError> {
 
 /// Memory runs out at the first, second, … allocation of every operation: it is refused, and the space is as it was. A block of 2 MiB that
 /// cannot be had is no failure: the pages then lie singly.
-///
-/// Planted: `prepare_ends` without `join`; `map` without `unmake`; `raise` without the table's lock word.
 #[test]
 #[cfg_attr(miri, ignore = "takes minutes")]
 fn out_of_memory_changes_nothing() {
@@ -338,8 +334,6 @@ fn out_of_memory_changes_nothing() {
 }
 
 /// An object of one block of 1 GiB: a giant page where it lies right, smaller ones where it does not.
-///
-/// Planted: `block_leaf` and `Map::block` without a look at the alignment.
 #[test]
 #[cfg_attr(miri, ignore = "takes minutes")]
 fn giant_blocks_of_objects_are_mapped_whole_where_they_fit() {

@@ -232,7 +232,7 @@ fn a_step_is_bounded_where_nothing_is_mapped() {
 
 /// Pages that become one, for the first time or again because what split them is refused, may be cached as small ones, each for itself.
 ///
-/// Planted: no invalidation in `promote`, in `join_leaves`, in `join_giant`.
+/// Planted: no invalidation in `promote`, in `join_leaves`.
 #[test]
 #[cfg_attr(miri, ignore = "takes minutes")]
 fn pages_that_are_joined_are_invalidated_one_by_one() {
