@@ -1,0 +1,222 @@
+//! Putting capabilities into a table and taking them out.
+
+use crate::memory::{LeafAt, Memory};
+use crate::slot::Slot;
+use crate::table::{self, Entry, Table};
+use crate::word::{Head, Meta};
+use crate::{LEAF_BITS, SLOTS};
+use abi::cap::{Handle, ObjectKind, Rights};
+use abi::error::Error;
+use core::ptr;
+use percpu::sync::atomic::Ordering;
+
+/// A capability to be put into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// What it is for.
+    pub kind: ObjectKind,
+    /// What it allows.
+    pub rights: Rights,
+    /// The word by which the kernel knows the object.
+    pub object: u64,
+    /// The word that is told to whoever asks for it.
+    pub badge: u64,
+}
+
+/// A reference to an object that a table no longer owns: the caller's to give up (C5).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the reference is the caller's to give up"]
+pub struct Gone {
+    /// What the capability was for.
+    pub kind: ObjectKind,
+    /// The word that the inserter gave for the object.
+    pub object: u64,
+}
+
+/// Why nothing was derived.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a reference may have to be given up"]
+pub struct Refusal {
+    /// What the caller of the system call is told.
+    pub error: Error,
+    /// The reference that was acquired for nothing.
+    pub reference: Option<Gone>,
+}
+
+impl Refusal {
+    /// The error, after `give_up` has dealt with the reference if there is one.
+    pub fn settle(self, give_up: impl FnOnce(Gone)) -> Error {
+        if let Some(gone) = self.reference {
+            give_up(gone);
+        }
+        self.error
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { error, reference: None }
+    }
+}
+
+impl<M: Memory> Table<M> {
+    /// Puts a capability in. The table takes over one reference to the object, which the caller has made; after an error it is still the
+    /// caller's. Rights that do not exist are left out.
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`] at the limit, or when the table is closed; [`Error::NoMemory`].
+    pub fn insert(&self, capability: Capability) -> Result<Handle, Error> {
+        let index = self.claim()?;
+        Ok(self.publish(index, capability))
+    }
+
+    /// Makes another capability of one that has `GRANT`, in this table or in another: for the same object, with those of its rights that
+    /// are in `rights`. `acquire` makes the reference that the new one owns; it returns false if the object has no reference any more
+    /// (it is readable, but being taken down), and it may be called for a capability that is just being deleted.
+    ///
+    /// The new capability becomes visible only if the source was still there after `acquire`, which must be an Acquire operation.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`], [`Error::MissingRight`], and those of [`insert`](Self::insert). The refusal holds the reference if it was made.
+    pub fn derive(
+        &self,
+        from: Handle,
+        into: &Self,
+        rights: Rights,
+        badge: u64,
+        acquire: impl FnOnce(&Entry) -> bool,
+    ) -> Result<Handle, Refusal> {
+        let (entry, meta) = self.entry_meta(from)?;
+        if !entry.rights.has(Rights::GRANT) {
+            return Err(Error::MissingRight.into());
+        }
+        let index = into.claim()?;
+        if !acquire(&entry) {
+            into.put(index);
+            return Err(Error::BadHandle.into());
+        }
+        let Entry { kind, object, .. } = entry;
+        if !self.slot(from).still(meta) {
+            into.put(index);
+            return Err(Refusal { error: Error::BadHandle, reference: Some(Gone { kind, object }) });
+        }
+        Ok(into.publish(index, Capability { kind, rights: entry.rights.and(rights), object, badge }))
+    }
+
+    /// Takes a capability out. Of several callers one succeeds, and has the reference.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub fn delete(&self, handle: Handle) -> Result<Gone, Error> {
+        let slot = self.slot(handle);
+        let meta = slot.meta();
+        if !meta.answers(handle) {
+            return Err(Error::BadHandle);
+        }
+        self.take(handle.index() as u16, slot, meta).ok_or(Error::BadHandle)
+    }
+
+    /// Takes what a slot holds out of it, if it is still `meta`.
+    pub(crate) fn take(&self, index: u16, slot: &Slot, meta: Meta) -> Option<Gone> {
+        let kind = meta.kind()?;
+        // Read before, because afterwards the slot is somebody else's; right if the capability was still there afterwards (C4).
+        let object = slot.object();
+        if !slot.take(meta) {
+            return None;
+        }
+        self.put(index);
+        Some(Gone { kind, object })
+    }
+
+    fn publish(&self, index: u16, capability: Capability) -> Handle {
+        let slot = self.slot_at(index);
+        // C3: a slot whose last generation was the largest is on no list.
+        let generation = slot.meta().generation() + 1;
+        let meta = Meta::live(generation, capability.kind, capability.rights);
+        slot.publish(meta, capability.object, capability.badge);
+        Handle::new(u32::from(index), generation)
+    }
+
+    /// Claims a slot: from the free list, or one that was never used.
+    fn claim(&self) -> Result<u16, Error> {
+        // ORDER: Acquire pairs with Release in `replace`: the first slot's link is seen.
+        let mut head = Head(self.counters.head.load(Ordering::Acquire));
+        loop {
+            let first = head.first();
+            // Another thread may have claimed it and filled it; then the head has changed.
+            let next = if first == 0 { 0 } else { self.slot_at(first).link() };
+            let claimed = head.claim(self.limit, next).ok_or(Error::NoSlot)?;
+            match self.replace(head, claimed) {
+                Ok(()) if first == 0 => return self.claim_fresh(),
+                Ok(()) => return Ok(first),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// A slot that was never used, for a caller whom the head already counts.
+    fn claim_fresh(&self) -> Result<u16, Error> {
+        let fresh = &self.counters.fresh;
+        // ORDER: Relaxed: a guess, which the exchange below verifies.
+        let mut index = fresh.load(Ordering::Relaxed);
+        loop {
+            if let Err(error) = self.place(index) {
+                self.update(Head::retire);
+                return Err(error);
+            }
+            // ORDER: Relaxed: only numbers are handed out; the leaf is ordered by its place in the root.
+            match fresh.compare_exchange_weak(index, index + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(index as u16),
+                Err(now) => index = now,
+            }
+        }
+    }
+
+    /// Sees to it that there is a leaf for a slot.
+    fn place(&self, index: usize) -> Result<(), Error> {
+        if index >= SLOTS {
+            return Err(Error::NoSlot);
+        }
+        let entry = self.root_entry(index >> LEAF_BITS);
+        let empty = table::empty();
+        // ORDER: Relaxed: whether a leaf is there; `slot_at` loads it again.
+        if !ptr::eq(entry.load(Ordering::Relaxed), empty) {
+            return Ok(());
+        }
+        let leaf = self.memory.take().ok_or(Error::NoMemory)?.as_ptr();
+        // ORDER: Release pairs with Acquire in `slot_at`. Relaxed on failure: another has been quicker, and this one was shown to nobody.
+        if entry.compare_exchange(empty, leaf, Ordering::Release, Ordering::Relaxed).is_err() {
+            self.memory.give_back(LeafAt::new(leaf));
+        }
+        Ok(())
+    }
+
+    /// Gives up a slot that the caller has claimed, and which is not live.
+    fn put(&self, index: u16) {
+        let slot = self.slot_at(index);
+        if slot.meta().generation() == u32::MAX {
+            return self.update(Head::retire);
+        }
+        self.update(|head| {
+            slot.set_link(head.first());
+            head.put(index)
+        });
+    }
+
+    fn update(&self, change: impl Fn(Head) -> Head) {
+        // ORDER: Relaxed: a guess, which the exchange verifies.
+        let mut head = Head(self.counters.head.load(Ordering::Relaxed));
+        while let Err(now) = self.replace(head, change(head)) {
+            head = now;
+        }
+    }
+
+    fn replace(&self, old: Head, new: Head) -> Result<(), Head> {
+        // ORDER: AcqRel: Release pairs with Acquire here, in `claim` and in `drain`: links are seen, and the deleter is done with its slot.
+        // Later exchanges continue the release sequence, so each slot's own putting is seen by whoever claims it. Acquire on failure:
+        // `claim` goes on with what it gets.
+        let exchanged =
+            self.counters.head.compare_exchange_weak(old.0, new.0, Ordering::AcqRel, Ordering::Acquire);
+        exchanged.map(drop).map_err(Head)
+    }
+}

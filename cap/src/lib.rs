@@ -1,0 +1,39 @@
+//! Capabilities: what a process may do, and to what.
+//!
+//! A [`Table`] turns the handles of one process into objects. Threads on any cores look up, insert, derive and delete at the same time;
+//! nobody waits for anybody, and a lookup writes nothing. What an object is, and where memory comes from, is the kernel's ([`Memory`]).
+//!
+//! * C1: a slot is changed only by who took it off the free list, until its capability is published; then by who deletes it.
+//! * C2: only a slot with a live capability has a kind other than 0, and then the bits between generation and kind are 0. A handle
+//!   whose index is out of range, or whose slot is not live, can therefore not be forged into one that matches.
+//! * C3: a generation of a slot is live once, and generation 0 never; a slot whose generations are used up is never used again.
+//! * C4: the words of a live slot do not change. Readers look at `meta` before and after the others, so all are of one capability.
+//! * C5: a live slot owns one reference to its object: the inserter's, and after its deletion the deleter's.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, loom))]
+extern crate std;
+
+mod change;
+mod drain;
+mod memory;
+mod slot;
+mod table;
+mod word;
+
+pub use change::{Capability, Gone, Refusal};
+pub use drain::Drained;
+pub use memory::{LeafAt, Memory};
+pub use slot::Leaf;
+pub use table::{Entry, Found, Table};
+
+/// Slots of a table. Slot 0 is never used: its number ends the free list.
+pub const SLOTS: usize = ROOT_ENTRIES * LEAF_SLOTS;
+
+/// Slots of a leaf; models have room for few.
+const LEAF_BITS: u32 = if cfg!(loom) { 1 } else { 7 };
+const LEAF_SLOTS: usize = 1 << LEAF_BITS;
+/// Leaves of a table.
+const ROOT_BITS: u32 = if cfg!(loom) { 1 } else { 9 };
+const ROOT_ENTRIES: usize = 1 << ROOT_BITS;

@@ -1,0 +1,125 @@
+//! Slots and leaves: the memory of a table.
+
+use crate::word::Meta;
+use crate::{LEAF_SLOTS, SLOTS};
+use percpu::const_fn;
+use percpu::sync::atomic::{AtomicU64, Ordering};
+
+/// Room for one capability.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `meta` | the inserter publishes, one deleter takes | all | Release / Acquire |
+/// | `object` | the inserter before it publishes; whoever puts it on the free list: the next free slot | all, between two looks at `meta` | Release / Acquire |
+/// | `badge` | the inserter before it publishes | as `object` | Release / Acquire |
+/// | `revoker` | nobody: the place of the derivation tree's links, 0 | nobody | – |
+#[derive(Debug)]
+#[repr(C, align(32))]
+pub(crate) struct Slot {
+    meta: AtomicU64,
+    object: AtomicU64,
+    badge: AtomicU64,
+    revoker: AtomicU64,
+}
+
+/// A frame of slots. Zeroed memory is an empty leaf.
+#[derive(Debug)]
+#[cfg_attr(not(loom), repr(C, align(4096)))]
+pub struct Leaf {
+    slots: [Slot; LEAF_SLOTS],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Leaf>() == 4096 && SLOTS == 1 << 16);
+const _: () = assert!(SLOTS <= 1 << 16, "a slot's number fits into the head of the free list");
+
+impl Slot {
+    const_fn! {
+        const fn new() -> Self {
+            Self {
+                meta: AtomicU64::new(0),
+                object: AtomicU64::new(0),
+                badge: AtomicU64::new(0),
+                revoker: AtomicU64::new(0),
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn meta(&self) -> Meta {
+        // ORDER: Acquire pairs with Release in `publish`: what is loaded after this is of this capability or of a later one.
+        Meta(self.meta.load(Ordering::Acquire))
+    }
+
+    /// The object's word. Whose it is, [`still`](Self::still) tells afterwards.
+    #[inline(always)]
+    pub(crate) fn object(&self) -> u64 {
+        // ORDER: Acquire pairs with Release in `publish` and `set_link`: who sees a later word also sees that the capability has gone.
+        self.object.load(Ordering::Acquire)
+    }
+
+    /// The badge, as [`object`](Self::object).
+    #[inline(always)]
+    pub(crate) fn badge(&self) -> u64 {
+        // ORDER: Acquire pairs with Release in `publish`, as for `object`.
+        self.badge.load(Ordering::Acquire)
+    }
+
+    /// Whether the slot has held this capability until now.
+    #[inline(always)]
+    pub(crate) fn still(&self, meta: Meta) -> bool {
+        // ORDER: Relaxed: the Acquire loads of `object` and `badge`, or the caller's own, keep it behind them.
+        self.meta.load(Ordering::Relaxed) == meta.0
+    }
+
+    /// Fills the slot, which the caller has claimed (C1), and opens it to lookups.
+    pub(crate) fn publish(&self, meta: Meta, object: u64, badge: u64) {
+        // ORDER: Release pairs with Acquire in `object`: a reader that meets this word then sees that the last capability has gone, which
+        // happened before the slot was claimed.
+        self.object.store(object, Ordering::Release);
+        // ORDER: Release pairs with Acquire in `badge`: likewise.
+        self.badge.store(badge, Ordering::Release);
+        // ORDER: Release pairs with Acquire in `meta`.
+        self.meta.store(meta.0, Ordering::Release);
+    }
+
+    /// Takes the capability out: true for exactly one caller (C5).
+    pub(crate) fn take(&self, meta: Meta) -> bool {
+        // ORDER: AcqRel: Acquire pairs with Release in `publish`; Release with Acquire in `meta`: who sees it gone sees what the deleter
+        // did before. Relaxed on failure: somebody else has taken it, and nothing is read.
+        self.meta.compare_exchange(meta.0, meta.dead().0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The free slot after this one.
+    pub(crate) fn link(&self) -> u16 {
+        // ORDER: Relaxed: the free list's head, loaded with Acquire, orders it.
+        self.object.load(Ordering::Relaxed) as u16
+    }
+
+    /// Says which free slot comes after this one, which the caller owns (C1).
+    pub(crate) fn set_link(&self, next: u16) {
+        // ORDER: Release pairs with Acquire in `object`, as in `publish`.
+        self.object.store(u64::from(next), Ordering::Release);
+    }
+}
+
+impl Leaf {
+    const_fn! {
+        /// An empty leaf.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self { slots: [const { Slot::new() }; LEAF_SLOTS] }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(&self, index: usize) -> &Slot {
+        &self.slots[index % LEAF_SLOTS]
+    }
+}
+
+impl Default for Leaf {
+    fn default() -> Self {
+        Self::new()
+    }
+}
