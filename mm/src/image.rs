@@ -4,11 +4,15 @@
 //! in a way that matters to a kernel:
 //!
 //! * I1: segments are in ascending order and have no page in common; all lie inside [`Plan::pages`], which is at most [`MAX_PAGES`] long.
-//!   An image of fixed address stays off page 0 and inside the user half.
+//!   An image of fixed address stays off page 0 and inside the user half; one that can be moved ends at most [`MAX_PAGES`] from 0.
 //! * I2: the bytes that a segment's page takes from the file lie inside the file, whose length the caller has given.
 //! * I3: nothing is writable and executable; the entry lies in an executable segment.
 //!
 //! Relocations are the program's own business. Sources: System V ABI, chapters 4 and 5; its AMD64 supplement.
+
+mod place;
+
+pub use place::{Layout, MAX_STACK};
 
 use crate::space::Protection;
 use crate::virt::{PAGE_BYTES, PageId, PageSize, USER_PAGES};
@@ -99,11 +103,7 @@ impl Segment {
         let end = self.lead + self.bytes;
         let start = (index * PAGE_BYTES).max(self.lead);
         let stop = ((index + 1) * PAGE_BYTES).min(end);
-        Some(Piece {
-            at: start % PAGE_BYTES,
-            offset: self.offset + (start - self.lead),
-            bytes: stop - start,
-        })
+        Some(Piece { at: start % PAGE_BYTES, offset: self.offset + (start - self.lead), bytes: stop - start })
     }
 }
 
@@ -194,7 +194,11 @@ impl Plan {
         if self.placing == Placing::Fixed && first.first == 0 {
             return Err(Flaw::Range);
         }
-        if self.pages() > MAX_PAGES {
+        let extent = match self.placing {
+            Placing::Fixed => self.pages(),
+            Placing::Movable => first.first + self.pages(),
+        };
+        if extent > MAX_PAGES {
             return Err(Flaw::TooLarge);
         }
         let entry = self.entry / PAGE_BYTES;
