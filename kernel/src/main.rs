@@ -23,6 +23,7 @@ mod acpi;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
 mod bench;
+mod chance;
 mod cores;
 mod early;
 mod fault;
@@ -35,6 +36,7 @@ mod log;
 mod machine;
 mod memory;
 mod panic;
+mod programs;
 mod report;
 mod skew;
 mod slabs;

@@ -24,7 +24,7 @@ use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, bench, cores, heap, log, machine, memory, report, skew, stacks, symbols, tests};
+use crate::{acpi, bench, cores, heap, log, machine, memory, programs, report, skew, stacks, symbols, tests};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -216,6 +216,7 @@ extern "C" fn boot_core(_: u64) -> ! {
     if !heap::start() {
         give_up(Exit::NoMemory, format_args!("not enough memory for the heap"));
     }
+    programs::install();
     report::banner();
     let Some(mut crew) = cores::Crew::new() else {
         give_up(Exit::NoMemory, format_args!("not enough memory to call every core at once"));
