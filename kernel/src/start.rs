@@ -205,7 +205,7 @@ extern "C" fn boot_core(_: u64) -> ! {
         );
     };
     machine::set_clock(hertz, source);
-    if !percpu::IrqOff::with(|irq| timer::calibrate(irq)) {
+    if !percpu::IrqOff::with(|irq| timer::calibrate(irq, params().lane)) {
         give_up(Exit::Unsupported, format_args!("the timer of the interrupt controller stands still"));
     }
     if let Err(missing) = cores::wait_for_all() {

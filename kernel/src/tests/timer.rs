@@ -23,6 +23,8 @@ const CORES: usize = 4;
 const FOR_EVER: u64 = 1 << 48;
 /// How long a timer that must not interrupt is watched.
 const QUIET_MS: u64 = 3;
+/// How long an interrupt may take that nobody holds back.
+const PATIENCE_MS: u64 = 5_000;
 
 fn ticks(nanoseconds: u64) -> u64 {
     machine::clock().0 / 1_000 * nanoseconds / 1_000_000
@@ -122,13 +124,10 @@ fn answers(held: &mut Held<'_, 0>, latest: u64) -> Result {
     Ok(())
 }
 
-/// Takes what is pending: interrupts are on for a moment.
+/// Takes what is pending: interrupts are on until it is gone, which under a hypervisor can be a while.
 fn take_pending(held: &mut Held<'_, 0>) -> Result {
-    let mut turns = 0;
-    let turn = || {
-        turns += 1;
-        turns < 3
-    };
+    let end = Deadline::after_ms(PATIENCE_MS);
+    let turn = || timer::is_requested() && !end.is_over();
     // SAFETY: neither this test nor the call that runs it refers to core-local data here.
     unsafe { cores::expose(held, turn) };
     ensure!(!timer::is_requested(), "{}: an interrupt is pending though it could be taken", held.core());
