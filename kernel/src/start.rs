@@ -19,7 +19,7 @@ use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
-use crate::arch::{cpu, tsc, usercopy};
+use crate::arch::{cpu, timer, tsc, usercopy};
 use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
@@ -205,6 +205,9 @@ extern "C" fn boot_core(_: u64) -> ! {
         );
     };
     machine::set_clock(hertz, source);
+    if !percpu::IrqOff::with(|irq| timer::calibrate(irq, params().lane)) {
+        give_up(Exit::Unsupported, format_args!("the timer of the interrupt controller stands still"));
+    }
     if let Err(missing) = cores::wait_for_all() {
         give_up(Exit::Unsupported, format_args!("{missing:?} did not come online"));
     }

@@ -38,6 +38,7 @@ mod protection;
 mod record;
 mod slabs;
 mod spaces;
+mod timer;
 mod tlb;
 mod usercopy;
 
@@ -111,6 +112,7 @@ const TESTS: &[Test] = &[
     test("apic.multicast", apic::multicast),
     test("clock.frequency", clock::frequency),
     test("clock.monotonic", clock::monotonic),
+    test("timer.fires", timer::fires),
     test("protection.switches", protection::switches),
     test("protection.image", protection::image),
     test("protection.guard_pages", protection::guard_pages),

@@ -10,6 +10,7 @@ pub(crate) mod paging;
 pub(crate) mod random;
 pub(crate) mod string;
 pub(crate) mod tables;
+pub(crate) mod timer;
 pub(crate) mod tlb;
 pub(crate) mod trap;
 pub(crate) mod tsc;
