@@ -8,7 +8,7 @@
 //! * [`epoch`]: objects are given back when no core can be looking at them any more.
 //! * [`race`]: delays that widen races, for builds that hunt them.
 //! * [`topology`]: cores, nodes, caches and distances, from ACPI and CPUID; [`frozen`] holds it.
-//! * [`sync`]: the only place of the workspace that names the raw atomics; loom can swap them.
+//! * [`sync`]: the only place of the kernel that names the raw atomics; loom can swap them.
 //!
 //! The crate builds for the bare machine and for the host. On the host a *core* is a thread (see [`host`]).
 #![cfg_attr(not(test), no_std)]

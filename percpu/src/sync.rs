@@ -1,6 +1,6 @@
 //! The atomics and cells of the workspace; `--cfg loom` swaps them for the model checker's.
 //!
-//! Everything outside this module names `percpu::sync::atomic::…`, so that every lock-free protocol can be
+//! Everything of the kernel outside this module names `percpu::sync::atomic::…` (programs have `perf::sync`), so that every lock-free protocol can be
 //! model-checked without a second version of its code. The names are type aliases on purpose: clippy's
 //! `disallowed-types` then stops the raw types everywhere else and lets these through.
 //!

@@ -23,3 +23,4 @@ pub mod prng;
 pub mod record;
 pub mod runner;
 pub mod stats;
+pub mod sync;

@@ -1,0 +1,8 @@
+//! x86-64.
+
+#[cfg(target_os = "none")]
+pub(crate) mod call;
+#[cfg(target_os = "none")]
+pub(crate) mod clock;
+#[cfg(target_os = "none")]
+mod entry;

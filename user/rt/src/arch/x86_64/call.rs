@@ -1,0 +1,57 @@
+//! The `syscall` instruction, once for each number of arguments, so that no register is loaded in vain.
+
+use core::arch::asm;
+
+macro_rules! calls {
+    ($( $name:ident ( $($argument:ident),* ) $value:ident { $($operand:tt)* } )*) => { $(
+        /// Enters the kernel; gives status and value.
+        ///
+        /// # Safety
+        /// 1. What the call does to this process's memory is nothing that its code does not expect.
+        #[inline(always)]
+        pub(crate) unsafe fn $name(number: u64 $(, $argument: u64)*) -> (u64, u64) {
+            let status: u64;
+            let $value: u64;
+            // SAFETY: the registers are those of `abi::syscall`; the effect on memory is the caller's promise (1).
+            unsafe {
+                asm!(
+                    "syscall",
+                    inlateout("rax") number => status,
+                    $($operand)*
+                    lateout("rcx") _,
+                    lateout("r11") _,
+                    options(nostack),
+                );
+            }
+            (status, $value)
+        }
+    )* };
+}
+
+calls! {
+    call0() value {
+        lateout("rdi") _, lateout("rsi") _, lateout("rdx") value, lateout("r10") _, lateout("r8") _, lateout("r9") _,
+    }
+    call1(a) value {
+        inlateout("rdi") a => _, lateout("rsi") _, lateout("rdx") value, lateout("r10") _, lateout("r8") _, lateout("r9") _,
+    }
+    call2(a, b) value {
+        inlateout("rdi") a => _, inlateout("rsi") b => _, lateout("rdx") value, lateout("r10") _, lateout("r8") _, lateout("r9") _,
+    }
+    call3(a, b, c) value {
+        inlateout("rdi") a => _, inlateout("rsi") b => _, inlateout("rdx") c => value, lateout("r10") _, lateout("r8") _,
+        lateout("r9") _,
+    }
+    call4(a, b, c, d) value {
+        inlateout("rdi") a => _, inlateout("rsi") b => _, inlateout("rdx") c => value, inlateout("r10") d => _, lateout("r8") _,
+        lateout("r9") _,
+    }
+    call5(a, b, c, d, e) value {
+        inlateout("rdi") a => _, inlateout("rsi") b => _, inlateout("rdx") c => value, inlateout("r10") d => _,
+        inlateout("r8") e => _, lateout("r9") _,
+    }
+    call6(a, b, c, d, e, f) value {
+        inlateout("rdi") a => _, inlateout("rsi") b => _, inlateout("rdx") c => value, inlateout("r10") d => _,
+        inlateout("r8") e => _, inlateout("r9") f => _,
+    }
+}
