@@ -23,3 +23,5 @@ pub mod prng;
 pub mod record;
 pub mod runner;
 pub mod stats;
+pub mod tally;
+pub mod trace;
