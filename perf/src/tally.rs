@@ -47,30 +47,19 @@ const fn doubling(bucket: usize) -> u32 {
     ((bucket >> SUB_BITS) as u32).saturating_sub(1)
 }
 
-/// Decides which events are timed: one in [`Sampler::MEAN`] on average, at distances that no loop can keep in step with.
-///
-/// The distances come from an additive sequence with a step coprime to their number, so all of them occur equally often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sampler(u32);
+/// Events for each one that is timed, on average, where not every one is.
+pub const SAMPLE_MEAN: u32 = 64;
 
-impl Sampler {
-    /// Events for each one that is timed, on average.
-    pub const MEAN: u32 = 64;
-    /// Distances are `MEAN / 2 + 1` to `MEAN / 2 + SPREAD`.
-    const SPREAD: u32 = Self::MEAN - 1;
-    const STEP: u32 = 29;
+/// Distances that occur: from this one on, one less than the mean of them.
+const LEAST_DISTANCE: u32 = SAMPLE_MEAN / 2 + 1;
+const DISTANCES: u32 = SAMPLE_MEAN - 1;
+/// Coprime to the number of distances, so that all of them come before one comes again.
+const STEP: u32 = 29;
 
-    /// A sampler; those of different cores start at different distances.
-    #[must_use]
-    pub const fn new(seed: u32) -> Self {
-        Self(seed % Self::SPREAD)
-    }
-
-    /// Events from the one that was just timed to the next to be timed.
-    pub const fn distance(&mut self) -> u32 {
-        self.0 = (self.0 + Self::STEP) % Self::SPREAD;
-        Self::MEAN / 2 + 1 + self.0
-    }
+/// From one event that is timed to the next, given the distance before: [`SAMPLE_MEAN`] on average, and no loop can keep in step with it.
+#[must_use]
+pub const fn next_distance(previous: u32) -> u32 {
+    LEAST_DISTANCE + (previous.wrapping_sub(LEAST_DISTANCE) % DISTANCES + STEP) % DISTANCES
 }
 
 /// What a histogram says. Every value is the highest of its bucket: right or too high by at most a quarter, never too low, except

@@ -1,7 +1,7 @@
 //! The cheap histogram: buckets cover every value once, and summaries keep the stated error.
 
 use abi::debug::{BUCKETS, Latencies};
-use perf::tally::{self, HIGHEST, Sampler, Summary};
+use perf::tally::{self, HIGHEST, SAMPLE_MEAN, Summary};
 use proptest::prelude::{any, prop};
 use proptest::proptest;
 
@@ -50,13 +50,15 @@ fn an_empty_histogram_says_nothing() {
 ///
 /// Planted: a step of 27, which shares a factor with the number of distances.
 #[test]
-fn a_sampler_keeps_its_mean_and_has_no_beat() {
-    for seed in [0, 1, 62, 63, u32::MAX] {
-        let mut sampler = Sampler::new(seed);
-        let mut distances: Vec<u32> = (0..Sampler::MEAN - 1).map(|_| sampler.distance()).collect();
-        assert_eq!(distances.iter().sum::<u32>(), (Sampler::MEAN - 1) * Sampler::MEAN);
+fn timed_events_keep_their_mean_distance_and_have_no_beat() {
+    for first in [0, 33, 64, 95, u32::MAX] {
+        let mut distances = vec![tally::next_distance(first)];
+        for _ in 2..SAMPLE_MEAN {
+            distances.push(tally::next_distance(distances[distances.len() - 1]));
+        }
+        assert_eq!(distances.iter().sum::<u32>(), (SAMPLE_MEAN - 1) * SAMPLE_MEAN);
         distances.sort_unstable();
         distances.dedup();
-        assert_eq!(distances.len() as u32, Sampler::MEAN - 1);
+        assert_eq!(distances.len() as u32, SAMPLE_MEAN - 1);
     }
 }
