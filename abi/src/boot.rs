@@ -13,8 +13,11 @@
 //! | `apic` | `auto` `xapic` | use x2APIC where present, or never |
 //! | `plant` | name | switch on one planted bug, so that the test that should find it can be seen to fail |
 //! | `records` | `on` `off` | send binary records beside the text log; off for a person at the terminal |
+//! | `trace` | words joined by `,` | record these kinds of trace events and send them at the end of the run; see [`TraceEvents`] |
 //!
 //! An unknown word is an error: a misspelt option must not silently run something else.
+
+use crate::debug::TraceEvents;
 
 /// What the kernel does once it is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +122,8 @@ pub struct Params<'a> {
     pub plant: &'a str,
     /// Whether binary records are sent.
     pub records: bool,
+    /// Trace events that are switched on from the start.
+    pub trace: TraceEvents,
 }
 
 impl Default for Params<'_> {
@@ -135,6 +140,7 @@ impl Default for Params<'_> {
             apic: ApicMode::Auto,
             plant: "",
             records: true,
+            trace: TraceEvents::NONE,
         }
     }
 }
@@ -165,6 +171,7 @@ impl<'a> Params<'a> {
             "soak" => self.soak = value.parse().ok()?,
             "apic" => self.apic = ApicMode::parse(value)?,
             "plant" => self.plant = value,
+            "trace" => self.trace = TraceEvents::parse(value)?,
             "records" => {
                 self.records = match value {
                     "on" => true,
@@ -192,21 +199,31 @@ pub fn selects(filter: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApicMode, BadWord, Lane, Mode, Params, selects};
+    use super::{ApicMode, BadWord, Lane, Mode, Params, TraceEvents, selects};
 
     #[test]
     fn reads_every_key() {
         let line = "mode=bench filter=frame,ipi after=3 profile=ci samples=9 lane=icount seed=7 soak=600 apic=xapic \
-                    plant=x records=off";
+                    plant=x records=off trace=switch,mark";
         let params = Params::parse(line).unwrap();
         assert_eq!((params.mode, params.lane, params.apic), (Mode::Bench, Lane::Icount, ApicMode::Xapic));
         assert_eq!((params.after, params.samples, params.seed), (3, Some(9), 7));
         assert_eq!((params.plant, params.records, params.soak), ("x", false, 600));
+        assert_eq!(params.trace, TraceEvents::SWITCH.with(TraceEvents::MARK));
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
-        for bad in ["mode=fast", "soak=long", "turbo=1", "samples=-1", "mode", "records=maybe", "seed=0x10"] {
+        for bad in [
+            "mode=fast",
+            "soak=long",
+            "turbo=1",
+            "samples=-1",
+            "mode",
+            "records=maybe",
+            "trace=",
+            "seed=0x10",
+        ] {
             assert_eq!(Params::parse(bad), Err(BadWord(bad)), "{bad}");
         }
     }

@@ -5,6 +5,7 @@ mod crew;
 mod frames;
 mod heap;
 mod latency;
+mod observe;
 mod place;
 mod signals;
 mod tlb;
@@ -64,6 +65,8 @@ const TABLE: &[Bench<Lab>] = &[
     basics::CLOCK_SKEW,
     basics::PERCPU_ACCESS,
     basics::HIST_RECORD,
+    observe::METRICS_RECORD,
+    observe::TRACE_EVENT,
     frames::ALLOC,
     frames::FREE,
     frames::PAIR,

@@ -32,6 +32,7 @@ mod epoch;
 mod footprint;
 mod frames;
 mod heap;
+mod metrics;
 mod nodes;
 mod pressure;
 mod protection;
@@ -40,6 +41,7 @@ mod slabs;
 mod spaces;
 mod timer;
 mod tlb;
+mod trace;
 mod usercopy;
 
 /// Bytes of a message: two sets of figures to compare.
@@ -133,6 +135,9 @@ const TESTS: &[Test] = &[
     test("usercopy.unmapped", usercopy::unmapped),
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
+    test("metrics.counts", metrics::counts),
+    test("metrics.dumps", metrics::dumps),
+    test("trace.ring", trace::ring),
     test("heap.vectors", heap::vectors),
     test("tlb.targeted", tlb::targeted),
     test("tlb.switched_away", tlb::switched_away),

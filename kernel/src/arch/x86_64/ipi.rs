@@ -2,9 +2,10 @@
 
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use percpu::{CoreId, CoreSet, IrqOff, core_local, mailbox};
+use perf::trace::Event;
 
 use super::apic;
-use crate::machine;
+use crate::{machine, trace};
 
 core_local! {
     /// Inter-processor interrupts that this core has taken. Written by its own handler only; other cores may read it.
@@ -46,6 +47,7 @@ pub(super) extern "C" fn on_ipi() {
     let before = count.load(Ordering::Relaxed);
     // ORDER: Release pairs with Acquire in `taken`.
     count.store(before + 1, Ordering::Release);
+    trace::event(&irq, Event::Ipi, 0, 0, 0);
     apic::end_of_interrupt();
     mailbox::serve_unless_armed(&mut irq);
 }
