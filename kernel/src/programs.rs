@@ -7,7 +7,7 @@
 //! order. Others come from a process's memory and live as long as somebody shows them. [`load`](load::load) maps one.
 
 pub(crate) mod load;
-mod startup;
+pub(crate) mod startup;
 mod supply;
 
 use alloc::vec::Vec;
@@ -25,8 +25,6 @@ use crate::loader::Module;
 use crate::spaces::{Object, Physical};
 use crate::{layout, log, start};
 
-pub(crate) use load::{LoadError, Loaded, load};
-pub(crate) use startup::{Part, Startup};
 pub(crate) use supply::{Machine, Supply};
 
 /// The programs of the bundle.

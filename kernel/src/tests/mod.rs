@@ -153,6 +153,10 @@ const TESTS: &[Test] = &[
     test("spaces.oom", spaces::oom::changes_nothing),
     test("spaces.model", spaces::model::agrees),
     test("spaces.destroy", spaces::destroy::large),
+    test("image.load", spaces::image::load),
+    test("image.bundled", spaces::image::bundled),
+    test("image.malformed", spaces::image::malformed),
+    test("image.out_of_memory", spaces::image::out_of_memory),
     test("spaces.stale_hunt", spaces::hunt::finds_nothing),
 ];
 
