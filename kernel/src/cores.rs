@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, paging, timer, tlb, tsc};
+use crate::arch::{apic, entry, fpu, paging, timer, tlb, tsc};
 use crate::{early, layout, machine, memory, slabs, stacks};
 
 /// Cores that have finished their set-up.
@@ -117,7 +117,10 @@ pub(crate) fn enter(core: CoreId) {
     // SAFETY: this is `core`, registered by `prepare`, and nothing core-local has been referred to before.
     unsafe { percpu::local::activate(core) };
     apic::enable();
-    IrqOff::with(|irq| timer::enter(irq));
+    IrqOff::with(|irq| {
+        timer::enter(irq);
+        fpu::enter(irq);
+    });
     tlb::enter();
     memory::enter(core);
     slabs::enter();

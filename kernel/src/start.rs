@@ -19,7 +19,7 @@ use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
-use crate::arch::{cpu, timer, tsc, usercopy};
+use crate::arch::{cpu, fpu, timer, tsc, usercopy};
 use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
@@ -69,6 +69,7 @@ pub(crate) extern "C" fn boot_main() -> ! {
     machine::set_features(cpu::Features::read());
     cpu::protect(machine::features());
     usercopy::choose(machine::features());
+    fpu::choose();
     match loader::processors() {
         Ok((boot, list)) => machine::set_processors(boot, list, handover.direct_map),
         Err(missing) => {
