@@ -1,10 +1,9 @@
 //! Putting capabilities into a table and taking them out.
 
 use crate::memory::{LeafAt, Memory};
-use crate::slot::Slot;
 use crate::table::{self, Entry, Table};
-use crate::word::{Head, Meta};
-use crate::{LEAF_BITS, SLOTS};
+use crate::word::{Head, Meta, SlotId};
+use crate::{LEAF_SLOTS, SLOTS};
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use core::ptr;
@@ -66,8 +65,8 @@ impl<M: Memory> Table<M> {
     /// # Errors
     /// [`Error::NoSlot`] at the limit, or when the table is closed; [`Error::NoMemory`].
     pub fn insert(&self, capability: Capability) -> Result<Handle, Error> {
-        let index = self.claim()?;
-        Ok(self.publish(index, capability))
+        let slot = self.claim()?;
+        Ok(self.publish(slot, capability))
     }
 
     /// Makes another capability of one that has `GRANT`, in this table or in another: for the same object, with those of its rights that
@@ -90,17 +89,17 @@ impl<M: Memory> Table<M> {
         if !entry.rights.has(Rights::GRANT) {
             return Err(Error::MissingRight.into());
         }
-        let index = into.claim()?;
+        let slot = into.claim()?;
         if !acquire(&entry) {
-            into.put(index);
+            into.put(slot);
             return Err(Error::BadHandle.into());
         }
         let Entry { kind, object, .. } = entry;
         if !self.slot(from).still(meta) {
-            into.put(index);
+            into.put(slot);
             return Err(Refusal { error: Error::BadHandle, reference: Some(Gone { kind, object }) });
         }
-        Ok(into.publish(index, Capability { kind, rights: entry.rights.and(rights), object, badge }))
+        Ok(into.publish(slot, Capability { kind, rights: entry.rights.and(rights), object, badge }))
     }
 
     /// Takes a capability out. Of several callers one succeeds, and has the reference.
@@ -110,44 +109,37 @@ impl<M: Memory> Table<M> {
     pub fn delete(&self, handle: Handle) -> Result<Gone, Error> {
         let slot = self.slot(handle);
         let meta = slot.meta();
-        if !meta.answers(handle) {
+        let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
+        // Read before, because afterwards the slot is somebody else's; right if the capability is still there then (C4).
+        let object = slot.object();
+        let id = SlotId::of(handle);
+        if !slot.take(meta, Meta::dead(id, meta.generation())) {
             return Err(Error::BadHandle);
         }
-        self.take(handle.index() as u16, slot, meta).ok_or(Error::BadHandle)
+        self.put(id);
+        Ok(Gone { kind, object })
     }
 
-    /// Takes what a slot holds out of it, if it is still `meta`.
-    pub(crate) fn take(&self, index: u16, slot: &Slot, meta: Meta) -> Option<Gone> {
-        let kind = meta.kind()?;
-        // Read before, because afterwards the slot is somebody else's; right if the capability was still there afterwards (C4).
-        let object = slot.object();
-        if !slot.take(meta) {
-            return None;
-        }
-        self.put(index);
-        Some(Gone { kind, object })
-    }
-
-    fn publish(&self, index: u16, capability: Capability) -> Handle {
-        let slot = self.slot_at(index);
+    fn publish(&self, id: SlotId, capability: Capability) -> Handle {
+        let slot = self.slot_at(id);
         // C3: a slot whose last generation was the largest is on no list.
         let generation = slot.meta().generation() + 1;
-        let meta = Meta::live(generation, capability.kind, capability.rights);
+        let meta = Meta::live(id, generation, capability.kind, capability.rights);
         slot.publish(meta, capability.object, capability.badge);
-        Handle::new(u32::from(index), generation)
+        id.handle(generation)
     }
 
     /// Claims a slot: from the free list, or one that was never used.
-    fn claim(&self) -> Result<u16, Error> {
+    fn claim(&self) -> Result<SlotId, Error> {
         // ORDER: Acquire pairs with Release in `replace`: the first slot's link is seen.
         let mut head = Head(self.counters.head.load(Ordering::Acquire));
         loop {
             let first = head.first();
             // Another thread may have claimed it and filled it; then the head has changed.
-            let next = if first == 0 { 0 } else { self.slot_at(first).link() };
+            let next = if first == SlotId::NONE { first } else { self.slot_at(first).link() };
             let claimed = head.claim(self.limit, next).ok_or(Error::NoSlot)?;
             match self.replace(head, claimed) {
-                Ok(()) if first == 0 => return self.claim_fresh(),
+                Ok(()) if first == SlotId::NONE => return self.claim_fresh(),
                 Ok(()) => return Ok(first),
                 Err(now) => head = now,
             }
@@ -155,35 +147,36 @@ impl<M: Memory> Table<M> {
     }
 
     /// A slot that was never used, for a caller whom the head already counts.
-    fn claim_fresh(&self) -> Result<u16, Error> {
+    fn claim_fresh(&self) -> Result<SlotId, Error> {
         let fresh = &self.counters.fresh;
         // ORDER: Relaxed: a guess, which the exchange below verifies.
-        let mut index = fresh.load(Ordering::Relaxed);
+        let mut number = fresh.load(Ordering::Relaxed);
         loop {
-            if let Err(error) = self.place(index) {
+            if let Err(error) = self.place(number) {
                 self.update(Head::retire);
                 return Err(error);
             }
             // ORDER: Relaxed: only numbers are handed out; the leaf is ordered by its place in the root.
-            match fresh.compare_exchange_weak(index, index + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(index as u16),
-                Err(now) => index = now,
+            match fresh.compare_exchange_weak(number, number + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(SlotId::new(number)),
+                Err(now) => number = now,
             }
         }
     }
 
     /// Sees to it that there is a leaf for a slot.
-    fn place(&self, index: usize) -> Result<(), Error> {
-        if index >= SLOTS {
+    fn place(&self, number: usize) -> Result<(), Error> {
+        if number >= SLOTS {
             return Err(Error::NoSlot);
         }
-        let entry = self.root_entry(index >> LEAF_BITS);
+        let entry = self.root_entry(SlotId::new(number).leaf());
         let empty = table::empty();
         // ORDER: Relaxed: whether a leaf is there; `slot_at` loads it again.
         if !ptr::eq(entry.load(Ordering::Relaxed), empty) {
             return Ok(());
         }
         let leaf = self.memory.take().ok_or(Error::NoMemory)?.as_ptr();
+        self.memory.leaf(LeafAt::new(leaf)).clear(number / LEAF_SLOTS * LEAF_SLOTS);
         // ORDER: Release pairs with Acquire in `slot_at`. Relaxed on failure: another has been quicker, and this one was shown to nobody.
         if entry.compare_exchange(empty, leaf, Ordering::Release, Ordering::Relaxed).is_err() {
             self.memory.give_back(LeafAt::new(leaf));
@@ -192,14 +185,14 @@ impl<M: Memory> Table<M> {
     }
 
     /// Gives up a slot that the caller has claimed, and which is not live.
-    fn put(&self, index: u16) {
-        let slot = self.slot_at(index);
+    fn put(&self, id: SlotId) {
+        let slot = self.slot_at(id);
         if slot.meta().generation() == u32::MAX {
             return self.update(Head::retire);
         }
         self.update(|head| {
             slot.set_link(head.first());
-            head.put(index)
+            head.put(id)
         });
     }
 

@@ -1,10 +1,10 @@
 //! Emptying the table of a process that ends.
 
+use crate::LEAF_SLOTS;
 use crate::change::Gone;
 use crate::memory::{LeafAt, Memory};
 use crate::table::{self, Table};
-use crate::word::Head;
-use crate::{LEAF_BITS, LEAF_SLOTS};
+use crate::word::{Head, SlotId};
 use core::ptr;
 use percpu::sync::atomic::Ordering;
 
@@ -46,9 +46,8 @@ impl<M: Memory> Table<M> {
         let fresh = self.counters.fresh.load(Ordering::Relaxed);
         // ORDER: Relaxed: as above.
         let at = self.counters.cursor.fetch_add(1, Ordering::Relaxed);
-        let index = (at % fresh) as u16;
-        let slot = self.slot_at(index);
-        self.take(index, slot, slot.meta())
+        let id = SlotId::new(at % fresh);
+        self.delete(id.handle(self.slot_at(id).meta().generation())).ok()
     }
 
     /// Gives back the last leaf; false if there is none. Nobody changes slots any more.
@@ -58,7 +57,7 @@ impl<M: Memory> Table<M> {
         if fresh <= 1 {
             return false;
         }
-        let number = (fresh - 1) >> LEAF_BITS;
+        let number = (fresh - 1) / LEAF_SLOTS;
         let rest = (number * LEAF_SLOTS).max(1);
         // ORDER: Relaxed: decides who gives this leaf back; nothing is read by it.
         if self.counters.fresh.compare_exchange(fresh, rest, Ordering::Relaxed, Ordering::Relaxed).is_ok() {

@@ -25,7 +25,7 @@ impl LeafAt {
 
 /// Memory for leaves. A table has one of these, which may carry the quota that pays.
 pub trait Memory {
-    /// A leaf for the table alone: memory of a [`Leaf`]'s size and alignment, all zero. `None` if memory or the quota is exhausted.
+    /// A leaf for the table alone: memory of a [`Leaf`]'s size and alignment, whatever it holds. `None` if memory or the quota is exhausted.
     fn take(&self) -> Option<NonNull<Leaf>>;
 
     /// The leaf itself. It is valid from [`take`](Self::take) until [`give_back`](Self::give_back), and longer: see there.

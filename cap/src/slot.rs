@@ -1,7 +1,7 @@
 //! Slots and leaves: the memory of a table.
 
-use crate::word::Meta;
-use crate::{LEAF_SLOTS, SLOTS};
+use crate::LEAF_SLOTS;
+use crate::word::{Meta, SlotId};
 use percpu::const_fn;
 use percpu::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ pub(crate) struct Slot {
     revoker: AtomicU64,
 }
 
-/// A frame of slots. Zeroed memory is an empty leaf.
+/// A frame of slots. A table fills it before it uses it.
 #[derive(Debug)]
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 pub struct Leaf {
@@ -30,14 +30,13 @@ pub struct Leaf {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Leaf>() == 4096 && SLOTS == 1 << 16);
-const _: () = assert!(SLOTS <= 1 << 16, "a slot's number fits into the head of the free list");
+const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Leaf>() == 4096);
 
 impl Slot {
     const_fn! {
-        const fn new() -> Self {
+        const fn new(number: usize) -> Self {
             Self {
-                meta: AtomicU64::new(0),
+                meta: AtomicU64::new(Meta::dead(SlotId::new(number), 0).0),
                 object: AtomicU64::new(0),
                 badge: AtomicU64::new(0),
                 revoker: AtomicU64::new(0),
@@ -73,6 +72,7 @@ impl Slot {
     }
 
     /// Fills the slot, which the caller has claimed (C1), and opens it to lookups.
+    #[inline]
     pub(crate) fn publish(&self, meta: Meta, object: u64, badge: u64) {
         // ORDER: Release pairs with Acquire in `object`: a reader that meets this word then sees that the last capability has gone, which
         // happened before the slot was claimed.
@@ -84,42 +84,54 @@ impl Slot {
     }
 
     /// Takes the capability out: true for exactly one caller (C5).
-    pub(crate) fn take(&self, meta: Meta) -> bool {
+    #[inline]
+    pub(crate) fn take(&self, meta: Meta, dead: Meta) -> bool {
         // ORDER: AcqRel: Acquire pairs with Release in `publish`; Release with Acquire in `meta`: who sees it gone sees what the deleter
         // did before. Relaxed on failure: somebody else has taken it, and nothing is read.
-        self.meta.compare_exchange(meta.0, meta.dead().0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.meta.compare_exchange(meta.0, dead.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// The free slot after this one.
-    pub(crate) fn link(&self) -> u16 {
+    #[inline]
+    pub(crate) fn link(&self) -> SlotId {
         // ORDER: Relaxed: the free list's head, loaded with Acquire, orders it.
-        self.object.load(Ordering::Relaxed) as u16
+        SlotId(self.object.load(Ordering::Relaxed) as u16)
     }
 
     /// Says which free slot comes after this one, which the caller owns (C1).
-    pub(crate) fn set_link(&self, next: u16) {
+    #[inline]
+    pub(crate) fn set_link(&self, next: SlotId) {
         // ORDER: Release pairs with Acquire in `object`, as in `publish`.
-        self.object.store(u64::from(next), Ordering::Release);
+        self.object.store(u64::from(next.0), Ordering::Release);
     }
 }
 
 impl Leaf {
     const_fn! {
-        /// An empty leaf.
-        #[must_use]
-        pub const fn new() -> Self {
-            Self { slots: [const { Slot::new() }; LEAF_SLOTS] }
+        /// The first leaf, empty: what the empty leaf of all tables holds.
+        pub(crate) const fn new() -> Self {
+            let mut slots = [const { Slot::new(0) }; LEAF_SLOTS];
+            let mut i = 0;
+            while i < LEAF_SLOTS {
+                slots[i] = Slot::new(i);
+                i += 1;
+            }
+            Self { slots }
+        }
+    }
+
+    /// Makes it the empty leaf that begins with slot `first`, whatever it held. It is the caller's alone.
+    pub(crate) fn clear(&self, first: usize) {
+        for (slot, number) in self.slots.iter().zip(first..) {
+            // ORDER: Relaxed: shown to nobody before it is published in the root.
+            slot.meta.store(Meta::dead(SlotId::new(number), 0).0, Ordering::Relaxed);
+            // ORDER: Relaxed: as above.
+            slot.revoker.store(0, Ordering::Relaxed);
         }
     }
 
     #[inline(always)]
-    pub(crate) fn slot(&self, index: usize) -> &Slot {
-        &self.slots[index % LEAF_SLOTS]
-    }
-}
-
-impl Default for Leaf {
-    fn default() -> Self {
-        Self::new()
+    pub(crate) fn slot(&self, slot: SlotId) -> &Slot {
+        &self.slots[slot.in_leaf()]
     }
 }

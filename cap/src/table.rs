@@ -2,8 +2,8 @@
 
 use crate::memory::{LeafAt, Memory};
 use crate::slot::{Leaf, Slot};
-use crate::word::{Head, Meta};
-use crate::{LEAF_BITS, ROOT_ENTRIES, SLOTS};
+use crate::word::{Head, Meta, SlotId};
+use crate::{ROOT_ENTRIES, SLOTS};
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use core::ptr;
@@ -50,7 +50,7 @@ pub struct Entry {
 /// The capabilities of a process.
 ///
 /// The root lies in the table itself: 512 words, in which places without a leaf name one that stays empty. A leaf of 128 slots comes
-/// when its first slot is needed, so a small process has one. Build a table where it is to stay ([`Table::new_in`]).
+/// when its first slot is needed, so a small process has one.
 ///
 /// | field | writer | readers | ordering | line |
 /// |---|---|---|---|---|
@@ -72,6 +72,25 @@ pub struct Table<M: Memory> {
 #[repr(C, align(64))]
 struct Root([AtomicPtr<Leaf>; ROOT_ENTRIES]);
 
+#[cfg(not(loom))]
+impl Root {
+    /// A constant, not a loop: a loop would build the root on the stack and copy it from there.
+    const EMPTY: [AtomicPtr<Leaf>; ROOT_ENTRIES] =
+        [const { AtomicPtr::new((&raw const EMPTY).cast_mut()) }; ROOT_ENTRIES];
+
+    #[inline(always)]
+    fn empty() -> Self {
+        Self(Self::EMPTY)
+    }
+}
+
+#[cfg(loom)]
+impl Root {
+    fn empty() -> Self {
+        Self([(); ROOT_ENTRIES].map(|()| AtomicPtr::new(empty())))
+    }
+}
+
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Counters {
@@ -83,13 +102,13 @@ pub(crate) struct Counters {
 }
 
 impl<M: Memory> Table<M> {
-    /// An empty table for up to `limit` capabilities, at most [`SLOTS`]` - 1`.
+    /// An empty table for up to `limit` capabilities, at most [`SLOTS`]` - 1`. Written where it is to stay at once, it is one copy of
+    /// a constant root.
     #[must_use]
     #[inline(always)]
     pub fn new(memory: M, limit: usize) -> Self {
-        let empty = empty();
         Self {
-            root: Root([(); ROOT_ENTRIES].map(|()| AtomicPtr::new(empty))),
+            root: Root::empty(),
             counters: Counters {
                 head: AtomicU64::new(Head::EMPTY.0),
                 fresh: AtomicUsize::new(1),
@@ -110,7 +129,7 @@ impl<M: Memory> Table<M> {
         let meta = slot.meta();
         let object = slot.object();
         if slot.still(meta) && meta.matches(handle, kind, rights) {
-            return Ok(Found { object, rights: meta.rights() });
+            return Ok(Found { object, rights: meta.rights(handle) });
         }
         Err(self.objection(handle, kind, rights))
     }
@@ -131,7 +150,7 @@ impl<M: Memory> Table<M> {
         let object = slot.object();
         let badge = slot.badge();
         if slot.still(meta) && meta.matches(handle, kind, rights) {
-            return Ok((Found { object, rights: meta.rights() }, badge));
+            return Ok((Found { object, rights: meta.rights(handle) }, badge));
         }
         Err(self.objection(handle, kind, rights))
     }
@@ -166,31 +185,26 @@ impl<M: Memory> Table<M> {
         let slot = self.slot(handle);
         let meta = slot.meta();
         let (object, badge) = (slot.object(), slot.badge());
-        match meta.kind() {
-            Some(kind) if meta.answers(handle) && slot.still(meta) => {
-                Ok((Entry { kind, rights: meta.rights(), object, badge }, meta))
-            }
-            _ => Err(Error::BadHandle),
-        }
+        let kind = meta.kind(handle).filter(|_| slot.still(meta)).ok_or(Error::BadHandle)?;
+        Ok((Entry { kind, rights: meta.rights(handle), object, badge }, meta))
     }
 
     /// The slot that a handle names by the low bits of its index; the rest is for [`Meta::matches`] to compare.
     #[inline(always)]
     pub(crate) fn slot(&self, handle: Handle) -> &Slot {
-        self.slot_at(handle.index() as u16)
+        self.slot_at(SlotId::of(handle))
     }
 
     #[inline(always)]
-    pub(crate) fn slot_at(&self, index: u16) -> &Slot {
-        let index = usize::from(index);
-        // ORDER: Acquire pairs with Release in `place`: the leaf is zeroed before it is seen.
-        let leaf = self.root_entry(index >> LEAF_BITS).load(Ordering::Acquire);
-        self.memory.leaf(LeafAt::new(leaf)).slot(index)
+    pub(crate) fn slot_at(&self, slot: SlotId) -> &Slot {
+        // ORDER: Acquire pairs with Release in `place`: the leaf is cleared before it is seen.
+        let leaf = self.root_entry(slot.leaf()).load(Ordering::Acquire);
+        self.memory.leaf(LeafAt::new(leaf)).slot(slot)
     }
 
     #[inline(always)]
-    pub(crate) fn root_entry(&self, number: usize) -> &AtomicPtr<Leaf> {
-        &self.root.0[number % ROOT_ENTRIES]
+    pub(crate) fn root_entry(&self, leaf: usize) -> &AtomicPtr<Leaf> {
+        &self.root.0[leaf]
     }
 
     #[cold]

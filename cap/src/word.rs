@@ -1,91 +1,151 @@
 //! The words that change at once, as values: what a slot holds, and the head of a table's free list.
 
-use crate::{LEAF_BITS, ROOT_BITS};
+use crate::{LEAF_BITS, LEAF_SLOTS, ROOT_BITS, ROOT_ENTRIES};
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 
-/// Bits of a slot's number, the lowest of a handle.
-const INDEX_BITS: u32 = LEAF_BITS + ROOT_BITS;
-const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+/// Lowest bit of a slot's number in a handle: the low half of a handle is the slot's distance from slot 0 in bytes, which saves lookups a
+/// shift.
+const PLACE_SHIFT: u32 = 5;
 
-const RIGHTS_BITS: u32 = 10;
-const RIGHTS_MASK: u64 = (1 << RIGHTS_BITS) - 1;
-const KIND_MASK: u64 = 0x3f << RIGHTS_BITS;
-const GENERATION_SHIFT: u32 = 32;
+/// The number of a slot in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct SlotId(pub(crate) u16);
+
+const _: () = assert!(LEAF_BITS + ROOT_BITS <= u16::BITS, "a slot's number fits");
+
+impl SlotId {
+    /// No slot: the end of the free list. Slot 0 is never used.
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) const fn new(number: usize) -> Self {
+        Self(number as u16)
+    }
+
+    /// The slot that a handle names with those of its bits that can.
+    #[inline(always)]
+    pub(crate) const fn of(handle: Handle) -> Self {
+        Self((handle.index() >> PLACE_SHIFT) as u16)
+    }
+
+    pub(crate) const fn handle(self, generation: u32) -> Handle {
+        Handle::new((self.0 as u32) << PLACE_SHIFT, generation)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn leaf(self) -> usize {
+        (self.0 as usize >> LEAF_BITS) % ROOT_ENTRIES
+    }
+
+    #[inline(always)]
+    pub(crate) const fn in_leaf(self) -> usize {
+        self.0 as usize % LEAF_SLOTS
+    }
+}
+
+/// Bits of a kind's code, and how many of them are 0.
+const KIND_BITS: u32 = 7;
+const KIND_ZEROS: u32 = 3;
+const KIND_SHIFT: u32 = PLACE_SHIFT;
+/// The code of no kind.
+const NO_KIND: u64 = ((1 << KIND_BITS) - 1) << KIND_SHIFT;
+
+const RIGHTS_SHIFT: u32 = KIND_SHIFT + KIND_BITS;
+const RIGHTS_BITS: u32 = 9;
+const RIGHTS: u64 = ((1 << RIGHTS_BITS) - 1) << RIGHTS_SHIFT;
 
 const _: () = {
-    assert!(Rights::ALL.0 as u64 <= RIGHTS_MASK, "every right has a bit");
-    let mut i = 0;
-    while i < ObjectKind::ALL.len() {
-        assert!((ObjectKind::ALL[i] as u64) << RIGHTS_BITS <= KIND_MASK, "every kind has a number");
-        i += 1;
-    }
+    // So that a handle for a leaf that is not there meets the right bits of the kind in the empty leaf.
+    assert!(LEAF_BITS <= KIND_BITS);
+    assert!((Rights::ALL.0 as u64) << RIGHTS_SHIFT <= RIGHTS, "every right has a bit");
+    assert!(
+        (KIND_SHIFT + KIND_BITS + RIGHTS_BITS) - PLACE_SHIFT == u16::BITS,
+        "all that a slot's number covers"
+    );
 };
 
-/// The word `meta` of a slot.
+/// Codes by number of the kind, and numbers by code; 0 where there is none. All codes have as many zeros, so none has zeros wherever
+/// another has them, and looking at one's zeros tells it from all others and from [`NO_KIND`].
+const CODES: ([u8; 36], [u8; 1 << KIND_BITS]) = {
+    let (mut codes, mut numbers) = ([0; 36], [0; 1 << KIND_BITS]);
+    let (mut code, mut number) = (0_u8, 1);
+    while code < 1 << KIND_BITS {
+        if code.count_ones() == KIND_BITS - KIND_ZEROS {
+            codes[number] = code;
+            numbers[code as usize] = number as u8;
+            number += 1;
+        }
+        code += 1;
+    }
+    assert!(number == codes.len());
+    (codes, numbers)
+};
+
+const _: () = assert!(ObjectKind::ALL.len() < CODES.0.len(), "every kind has a code");
+
+const fn code(kind: ObjectKind) -> u64 {
+    (CODES.0[kind as usize] as u64) << KIND_SHIFT
+}
+
+/// What a slot says of its capability. In memory it is combined with the slot's own handle of generation 0 by exclusive or, so that
+/// combining it with the handle that a program gives leaves zeros in all that has to agree, and the slot's own bits take no room.
 ///
 /// | bits | live | otherwise |
 /// |---|---|---|
-/// | 0..10 | [`Rights`] | 0 |
-/// | 10..16 | [`ObjectKind`] | 0 |
-/// | 16..32 | 0 (C2) | 0; free for marks |
+/// | 0..5 | 0 | 0 |
+/// | 5..12 | code of the [`ObjectKind`] | all 1 (C2) |
+/// | 12..21 | [`Rights`], 0 for each that it has | all 0 |
+/// | 21..32 | 0 (C2) | 0; room for marks |
 /// | 32..64 | generation | the last one that was live; 0 at first |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Meta(pub(crate) u64);
 
 impl Meta {
-    pub(crate) const fn live(generation: u32, kind: ObjectKind, rights: Rights) -> Self {
-        let rights = rights.and(Rights::ALL).0 as u64;
-        Self((generation as u64) << GENERATION_SHIFT | (kind as u64) << RIGHTS_BITS | rights)
+    pub(crate) const fn live(slot: SlotId, generation: u32, kind: ObjectKind, rights: Rights) -> Self {
+        let lacking = !((rights.and(Rights::ALL).0 as u64) << RIGHTS_SHIFT) & RIGHTS;
+        Self(slot.handle(generation).0 ^ (code(kind) | lacking))
     }
 
-    /// The word after the capability has gone.
-    pub(crate) const fn dead(self) -> Self {
-        Self((self.generation() as u64) << GENERATION_SHIFT)
+    /// A slot without a capability.
+    pub(crate) const fn dead(slot: SlotId, generation: u32) -> Self {
+        Self(slot.handle(generation).0 ^ NO_KIND)
     }
 
     pub(crate) const fn generation(self) -> u32 {
-        (self.0 >> GENERATION_SHIFT) as u32
+        (self.0 >> u32::BITS) as u32
     }
 
-    pub(crate) const fn rights(self) -> Rights {
-        Rights((self.0 & RIGHTS_MASK) as u16)
+    /// The rights of a slot that answers to the handle.
+    #[inline(always)]
+    pub(crate) const fn rights(self, handle: Handle) -> Rights {
+        Rights(((!(self.0 ^ handle.0) & RIGHTS) >> RIGHTS_SHIFT) as u16).and(Rights::ALL)
     }
 
-    /// The kind of a live slot.
-    pub(crate) const fn kind(self) -> Option<ObjectKind> {
-        ObjectKind::decode(((self.0 & KIND_MASK) >> RIGHTS_BITS) as u8)
+    /// The kind, if a capability is live under this handle, which names the slot.
+    pub(crate) const fn kind(self, handle: Handle) -> Option<ObjectKind> {
+        let differing = self.0 ^ handle.0;
+        if differing & !(NO_KIND | RIGHTS) != 0 {
+            return None;
+        }
+        ObjectKind::decode(CODES.1[(differing >> KIND_SHIFT) as usize % CODES.1.len()])
     }
 
-    /// Whether a live slot has a capability of `kind` with `rights` under `handle`, which names the slot: one comparison. Bits of the
-    /// handle's index above those that name a slot meet zeros (C2), so they must be zeros too.
+    /// Whether a capability of `kind` with `rights` is live under this handle, which names the slot: two operations if both are constants.
     #[inline(always)]
     pub(crate) const fn matches(self, handle: Handle, kind: ObjectKind, rights: Rights) -> bool {
-        let wanted = (kind as u64) << RIGHTS_BITS | rights.0 as u64;
-        let looked_at = !(INDEX_MASK | RIGHTS_MASK | KIND_MASK) | KIND_MASK | rights.0 as u64;
-        rights.0 as u64 & !RIGHTS_MASK == 0 && self.0 & looked_at == (handle.0 & !INDEX_MASK) | wanted
-    }
-
-    /// Whether a live slot has any capability under `handle`, which names the slot.
-    #[inline(always)]
-    pub(crate) const fn answers(self, handle: Handle) -> bool {
-        self.0 & KIND_MASK != 0 && (self.0 ^ handle.0) & !(INDEX_MASK | RIGHTS_MASK | KIND_MASK) == 0
+        let zeros = !(NO_KIND | RIGHTS) | (code(kind) ^ NO_KIND) | ((rights.0 as u64) << RIGHTS_SHIFT);
+        // Nothing has a right that does not exist.
+        Rights::ALL.has(rights) && (self.0 ^ handle.0) & zeros == 0
     }
 
     /// Why it does not match.
     pub(crate) const fn objection(self, handle: Handle, kind: ObjectKind, rights: Rights) -> Error {
-        match self.kind() {
-            Some(own) if self.answers(handle) => {
-                if own as u8 != kind as u8 {
-                    Error::WrongType
-                } else if !self.rights().has(rights) {
-                    Error::MissingRight
-                } else {
-                    // It was not there yet when it was first looked at, or is another one now.
-                    Error::BadHandle
-                }
-            }
+        match self.kind(handle) {
+            Some(own) if own as u8 != kind as u8 => Error::WrongType,
+            Some(_) if !self.rights(handle).has(rights) => Error::MissingRight,
+            // If it matches, it was not there yet when it was first looked at.
             _ => Error::BadHandle,
         }
     }
@@ -103,7 +163,7 @@ impl Meta {
 #[repr(transparent)]
 pub(crate) struct Head(pub(crate) u64);
 
-const FIRST_MASK: u64 = 0xffff;
+const FIRST: u64 = 0xffff;
 const ONE_LIVE: u64 = 1 << 16;
 const ONE_CHANGE: u64 = 1 << 32;
 
@@ -111,8 +171,8 @@ impl Head {
     pub(crate) const EMPTY: Self = Self(0);
     pub(crate) const CLOSED: u64 = 1 << 63;
 
-    pub(crate) const fn first(self) -> u16 {
-        (self.0 & FIRST_MASK) as u16
+    pub(crate) const fn first(self) -> SlotId {
+        SlotId((self.0 & FIRST) as u16)
     }
 
     pub(crate) const fn live(self) -> u16 {
@@ -123,18 +183,17 @@ impl Head {
         self.0 & Self::CLOSED != 0
     }
 
-    /// One more claimed, the first of the list if there is one; `next` follows it there.
-    pub(crate) const fn claim(self, limit: u16, next: u16) -> Option<Self> {
+    /// One more claimed, the first of the list if there is one; `next` follows it there, or is none.
+    pub(crate) const fn claim(self, limit: u16, next: SlotId) -> Option<Self> {
         if self.is_closed() || self.live() >= limit {
             return None;
         }
-        let next = if self.first() == 0 { 0 } else { next };
-        Some(Self((self.0 & !FIRST_MASK | next as u64) + ONE_LIVE).changed())
+        Some(Self((self.0 & !FIRST | next.0 as u64) + ONE_LIVE).changed())
     }
 
     /// One less; its slot becomes the first of the list.
-    pub(crate) const fn put(self, slot: u16) -> Self {
-        Self((self.0 & !FIRST_MASK | slot as u64) - ONE_LIVE).changed()
+    pub(crate) const fn put(self, slot: SlotId) -> Self {
+        Self((self.0 & !FIRST | slot.0 as u64) - ONE_LIVE).changed()
     }
 
     /// One less, whose slot is not to be used again.
