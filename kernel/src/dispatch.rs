@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use abi::error::Error;
 use abi::task::NEVER;
 use percpu::mailbox;
-use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{Held, IrqOff, core_local, epoch};
 use sched::{Decision, Ready, Stop, Tunables};
 
@@ -30,7 +30,7 @@ const RIPE_HZ: u64 = 1000;
 
 core_local! {
     /// Who runs on this core, and who could.
-    pub(crate) static SCHED: sched::Core<ThreadRef> = const { sched::Core::new(Tunables::at(1_000_000_000)) };
+    pub(crate) static SCHED: sched::Core<ThreadRef> = const { sched::Core::new(Tunables::at(1_000_000)) };
     /// The rest of what this core keeps for its threads.
     static HERE: Here = const { Here {
         state: Cell::new(None),
@@ -39,7 +39,7 @@ core_local! {
         balance: Cell::new(0),
     } };
     /// What this core shows of its load.
-    pub(crate) static SHOWN: Shown = Shown { load: AtomicU32::new(0), reserved: AtomicBool::new(false), ticks: AtomicU64::new(0) };
+    pub(crate) static SHOWN: Shown = Shown { load: AtomicU32::new(0), promised: AtomicU64::new(0) };
 }
 
 /// When a core that serves may stop; see [`serve_until`].
@@ -60,21 +60,19 @@ struct Here {
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
 /// | `load` | its core | whoever spreads threads | Relaxed: a hint |
-/// | `reserved` | its core | whoever spreads threads | Relaxed: checked again where a thread arrives |
-/// | `ticks` | its core | reports | Relaxed: a figure |
+/// | `promised` | its core | reports | Relaxed: a figure |
 #[repr(align(64))]
 pub(crate) struct Shown {
     /// Threads that could run there, the current one included.
     pub(crate) load: AtomicU32,
-    pub(crate) reserved: AtomicBool,
-    /// Ticks spent in ring 3 and in the kernel for it.
-    pub(crate) ticks: AtomicU64,
+    /// Parts per million of its time that deadlines have been promised.
+    pub(crate) promised: AtomicU64,
 }
 
 /// Sets up what this core needs, once the clock is known.
 pub(crate) fn enter(irq: &IrqOff) {
     let (hertz, _) = machine::clock();
-    SCHED.owned(irq).set_tunables(Tunables::at(hertz));
+    SCHED.owned(irq).set_tunables(Tunables::at(hertz / 1000));
 }
 
 /// The thread that is current on this core.
@@ -140,7 +138,9 @@ fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     let before = before.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
     // SAFETY: as above.
     let next = next.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
-    fpu::switch(irq, before, next);
+    // SAFETY: the registers are those of the thread whose state was loaded last on this core, or blocked; its home is this core, as is the
+    // next one's, so no other core uses their areas (Y1).
+    unsafe { fpu::switch(irq, before, next) };
 }
 
 /// Takes a thread's extended state out of the registers, before another core runs it or it ends.
@@ -153,7 +153,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 /// When this core has to be interrupted at the latest.
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
-    let mut at = SCHED.owned(irq).next_event(now);
+    let mut at = SCHED.owned(irq).next_event();
     at = at.min(here.retry.get());
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
@@ -223,7 +223,11 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         announce(&mut irq);
         own_inbox(&irq).serve(&mut irq);
         let now = tsc::now();
-        expire(&mut irq, now);
+        if SCHED.owned(&irq).next_event() <= now {
+            // Nobody is current: what it decides is who can be picked.
+            let _decision = SCHED.owned(&irq).tick(now);
+            expire(&mut irq, now);
+        }
         if jobs::step(&mut irq) {
             continue;
         }
@@ -271,7 +275,7 @@ fn expire(irq: &mut IrqOff, now: u64) {
 
 fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
     if thread.state.get() == State::Asleep {
-        thread.answer(0, 0);
+        thread.answer(0, thread.take_value());
     } else if wait::delist(held, thread) {
         thread.answer(Error::TimedOut as u64, 0);
     } else {
@@ -322,12 +326,50 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
 fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
     let asleep = thread.state.get() == State::Asleep;
     if asleep || wait::delist(held, thread) {
-        thread.answer(if asleep { 0 } else { Error::TimedOut as u64 }, 0);
+        let status = if asleep { 0 } else { Error::TimedOut as u64 };
+        thread.answer(status, thread.take_value());
         thread.woken.set(true);
     }
 }
 
-/// Ends or stops the current thread, as somebody has asked.
+/// The current thread has enlisted and need not wait after all. If somebody has woken it meanwhile, the message is delivered first.
+pub(crate) fn do_not_block(irq: &mut IrqOff, thread: ThreadRef) -> Waited {
+    let listed = irq.locks(|held| wait::delist(held, thread));
+    while !listed && !thread.woken.get() {
+        serve_inbox(irq);
+        core::hint::spin_loop();
+    }
+    thread.woken.set(false);
+    thread.state.set(State::Runnable);
+    if listed { Waited::Not } else { Waited::Woken }
+}
+
+/// Whether somebody has woken a thread that did not have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// Nobody.
+    Not,
+    /// Somebody, who counts on it.
+    Woken,
+}
+
+/// Delivers this core's messages.
+pub(crate) fn serve_inbox(irq: &mut IrqOff) {
+    own_inbox(irq).serve(irq);
+}
+
+/// This core was interrupted in ring 3, for which something may wait: it has been in the kernel, and leaves.
+pub(crate) fn passed_through(irq: &mut IrqOff) {
+    announce(irq);
+}
+
+/// Shows what this core has promised to deadlines.
+pub(crate) fn show_promised(irq: &IrqOff) {
+    // ORDER: Relaxed: a figure.
+    SHOWN.local(irq).promised.store(SCHED.owned(irq).promised(), Ordering::Relaxed);
+}
+
+/// Ends or stops the current thread, as somebody has asked, or sends it where it may run.
 fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
     if thread.doomed.get() {
         end_current(irq, thread);
@@ -336,6 +378,15 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
+        dispatch(irq);
+    }
+    if !spread::may_run_here(irq, thread) {
+        SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        HEAD.owned(irq).clear_current();
+        irq.locks(|held| {
+            let to = spread::target(held, thread);
+            homes::depart(held, thread, to);
+        });
         dispatch(irq);
     }
 }
@@ -350,7 +401,8 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.
 pub(crate) fn on_timer(irq: &mut IrqOff) {
-    timer::on_interrupt(irq);
+    // Early or not, what is due is looked at.
+    let _rang = timer::on_interrupt(irq);
     let now = tsc::now();
     let head = HEAD.owned(irq);
     head.raise(pending::TIMER);

@@ -5,10 +5,14 @@
 use core::fmt::{Result, Write};
 
 use abi::debug::{Counter, Latencies, Metrics};
+use percpu::IrqOff;
+use percpu::sync::atomic::Ordering;
 use perf::clock::{Frequency, Ticks, Timebase};
 use perf::tally::Summary;
 
-use crate::{cores, early, heap, machine, memory, metrics, slabs};
+use crate::dispatch::SHOWN;
+use crate::process::Process;
+use crate::{cores, early, heap, machine, memory, metrics, slabs, spread};
 
 /// Nodes, heap and slabs.
 ///
@@ -80,4 +84,40 @@ fn latencies(out: &mut impl Write, base: Option<Timebase>, what: &str, latencies
         }
     }
     writeln!(out, " (each at most a quarter too high)")
+}
+
+/// A process: how it stands, and its threads.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn process(irq: &mut IrqOff, process: &Process, out: &mut impl Write) -> Result {
+    let name = process.name().utf8_chunks().next().map_or("", |chunk| chunk.valid()).trim_end_matches('\0');
+    writeln!(out, "process {} {name:?} of {}: {:?}", process.id(), process.parent(), process.state())?;
+    let mut written = Ok(());
+    let count = irq.locks(|held| {
+        process.each_thread(held, |thread| {
+            let line = writeln!(out, "  thread {} on {:?}", thread.id(), thread.place().core);
+            written = written.and(line);
+        })
+    });
+    written?;
+    writeln!(out, "  {count} threads")
+}
+
+/// The scheduler: the load of each core, and what it has promised.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn scheduler(irq: &IrqOff, out: &mut impl Write) -> Result {
+    writeln!(out, "seen from {:?}", irq.core())?;
+    for core in machine::topology().cores() {
+        let Some(shown) = SHOWN.of(core) else { continue };
+        // ORDER: Relaxed, both: figures.
+        let load = shown.load.load(Ordering::Relaxed);
+        // ORDER: Relaxed; as above.
+        let promised = shown.promised.load(Ordering::Relaxed);
+        let reserved = if spread::RESERVED.contains(core) { ", reserved" } else { "" };
+        writeln!(out, "{core:?}: {load} runnable, {promised} ppm promised to deadlines{reserved}")?;
+    }
+    Ok(())
 }

@@ -4,14 +4,15 @@ use abi::cap::{Handle, Rights};
 use abi::error::Error;
 use abi::task::{ExitStatus, ProcessState};
 use percpu::mailbox::{self, Kick, Signal, Urgency};
-use percpu::{Held, Ipi, IrqOff};
+use percpu::{Ipi, IrqOff};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::tsc;
 use crate::machine_object::{Core, Debug};
 use crate::object::Ref;
 use crate::process::{Maker, Process};
-use crate::programs::{self, Part};
+use crate::programs;
+use crate::programs::startup::Part;
 use crate::region::Region;
 use crate::tables::Capabilities;
 use crate::{dispatch, machine};
@@ -64,7 +65,7 @@ impl Run<'_> {
             }
             true
         };
-        Process::new(irq, &maker, &mut |_, table, handles| self.give(table, handles), text)
+        Process::new(irq, &maker, &mut |_: &mut IrqOff, table: &Capabilities, handles: &mut [Handle]| self.give(table, handles), text)
     }
 
     fn give(&self, table: &Capabilities, handles: &mut [Handle]) -> Result<usize, Error> {

@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 
 use abi::error::Error;
+use abi::task::SchedSpec;
 use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use percpu::{CoreId, Held, Ipi, IrqOff};
@@ -13,6 +14,7 @@ use crate::arch::tsc;
 use crate::arch::user::{HEAD, pending};
 use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
+use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
 use crate::{cores, spread, upcall, wait};
 
@@ -48,6 +50,8 @@ unsafe fn deliver_arrival(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     // SAFETY: obligation 1.
     let thread = unsafe { ThreadRef::of_node(node) };
     thread.settle(held.core());
+    let arrived = SCHED.owned(held).arrive(thread, tsc::now());
+    arrived.expect("Y1: a thread with a deadline stays on the core that promised it");
     thread.migrations.set(thread.migrations.get() + 1);
     ready(held, thread, Ready::Arrived);
 }
@@ -131,6 +135,31 @@ pub(crate) fn at_home(
         dispatch::serve_inbox(irq);
         core::hint::spin_loop();
     }
+}
+
+/// A thread may not run on this core any more. At its home, which this core is.
+pub(crate) fn leave_core(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    if dispatch::running(held) == Some(thread) {
+        HEAD.owned(held).raise(pending::STOP);
+    } else if thread.state.get() == State::Runnable {
+        SCHED.owned(held).remove(thread);
+        let to = spread::target(held, thread);
+        depart(held, thread, to);
+    }
+}
+
+/// Says how a thread is scheduled. At its home.
+///
+/// # Errors
+/// [`Error::BadArgument`], [`Error::NotAdmitted`]; [`Error::WrongState`] if it has ended.
+pub(crate) fn configure(held: &mut Held<'_, 0>, thread: ThreadRef, spec: &SchedSpec) -> Result<(), Error> {
+    if thread.state.get() == State::Ended {
+        return Err(Error::WrongState);
+    }
+    let decision = SCHED.owned(held).configure(thread, spec, tsc::now())?;
+    act_on(held, decision);
+    dispatch::show_promised(held);
+    Ok(())
 }
 
 /// Starts a thread that has not started. At its home, which is this core.
@@ -242,7 +271,8 @@ pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
     upcall::ended(held, thread);
     let code = thread.exit_code().unwrap_or(0);
     wait::wake(held, wait::Key::object(thread.as_ptr()), u64::MAX, 0, code);
-    thread.process().clone().thread_ended(held, thread);
+    let ticks = sched::Entity::task(&thread).ticks();
+    Process::thread_ended(thread.process().clone(), held, thread, ticks);
     // SAFETY: the count that it took when it started, given up once: here.
     drop(unsafe { Ref::adopt(thread.as_ptr()) });
 }

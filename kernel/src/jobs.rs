@@ -67,11 +67,6 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
     HEAD.owned(irq).raise(pending::WORK);
 }
 
-/// Whether there is something to do.
-pub(crate) fn pending(irq: &IrqOff) -> bool {
-    JOBS.owned(irq).first.get().is_some()
-}
-
 /// Does a bounded step, unless somebody urgent can run; `false` if it did nothing.
 pub(crate) fn step(irq: &mut IrqOff) -> bool {
     let jobs = JOBS.owned(irq);
@@ -82,6 +77,8 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
     // SAFETY: in the list, so kept by the list's reference.
     let process = unsafe { first.as_ref() };
     let next = match jobs.stage.get() {
+        // A few thousand instructions at most, on another core.
+        Stage::Forget if process.has_guests() => Stage::Forget,
         Stage::Forget => {
             spaces::forget(irq, process.space());
             Stage::Unmap(PageId::new(0))

@@ -36,6 +36,12 @@ impl Header {
         Self { retired: Retired::new(), refs: AtomicU32::new(1), kind }
     }
 
+    /// Gives an object that has been given up one reference again, for a last piece of work.
+    pub(crate) fn revive(&self) {
+        // ORDER: Relaxed: nobody else has the object (`Object::destroy`).
+        self.refs.store(1, Ordering::Relaxed);
+    }
+
     /// References there are, for dumps and checks.
     pub(crate) fn refs(&self) -> u32 {
         // ORDER: Relaxed: a figure.
@@ -128,11 +134,12 @@ pub(crate) fn acquire(header: &Header) {
 
 /// Counts one more reference of an object that may be about to end; `false` if it is.
 pub(crate) fn try_acquire(header: &Header) -> bool {
-    // ORDER: Relaxed, all three: as in `acquire`; the caller checks the place again where it found the object.
+    // ORDER: Relaxed: a guess, which the exchange verifies.
     let mut seen = header.refs.load(Ordering::Relaxed);
     while seen != 0 {
-        // ORDER: Relaxed; as above.
-        match header.refs.compare_exchange_weak(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed) {
+        // ORDER: Acquire: the place where the object was found is looked at again afterwards (`cap::Table::derive`). Relaxed on failure:
+        // another guess.
+        match header.refs.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => return true,
             Err(now) => seen = now,
         }

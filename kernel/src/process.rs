@@ -13,17 +13,21 @@ use core::ptr::NonNull;
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Block, ThreadSpec};
-use cap::Capability;
 use mm::virt::PageId;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreSet, Held, IrqOff, Lock};
 
 use crate::object::{Header, Object, Ref, try_acquire};
-use crate::programs::{self, LoadError, Machine, Part, Program, Startup};
+use crate::programs::load::{self, LoadError, Randomness};
+use crate::programs::startup::{Part, Startup};
+use crate::programs::{Machine, Program};
 use crate::spaces::{self, Space};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
 use crate::{homes, jobs, machine, slabs};
+
+/// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
+const ROOM: u64 = 1 << 24;
 
 /// Pages of a main thread's stack.
 const STACK_PAGES: usize = 64;
@@ -33,11 +37,12 @@ const STACK_PAGES: usize = 64;
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
 /// | `header` | see [`Header`] | any core | its own |
-/// | `state` | under the lock of `threads`; the job | any core | Release / Acquire |
+/// | `state` | under the lock of `threads`; the job | any core | SeqCst / Acquire |
 /// | `status` | who ends the process (V1) | who has seen it end | by `state` |
 /// | `threads` | any core | any core | its lock |
 /// | `space`, `capabilities` | see there; the job ends them (V3) | threads of the process | their own |
 /// | `ticks`, `faults` | any core | any core | Relaxed: figures |
+/// | `guests` | any core | the job | SeqCst, with `state` |
 /// | `job` | the job's core | the same | – |
 #[repr(C, align(64))]
 pub(crate) struct Process {
@@ -49,6 +54,10 @@ pub(crate) struct Process {
     status: UnsafeCell<ExitStatus>,
     ticks: AtomicU64,
     faults: AtomicU64,
+    /// Cores that are at work on the space for a thread of another process.
+    guests: AtomicU32,
+    /// The page where the kernel looks next when it may choose.
+    place: AtomicU64,
     id: u64,
     parent: u64,
     entry: u64,
@@ -118,7 +127,7 @@ pub(crate) struct Maker<'a> {
 }
 
 /// Gives a new process its capabilities: fills the handles, or says why not.
-pub(crate) type Giver<'a> = &'a mut dyn FnMut(&IrqOff, &Capabilities, &mut [Handle]) -> Result<usize, Error>;
+pub(crate) type Giver<'a> = &'a mut dyn FnMut(&mut IrqOff, &Capabilities, &mut [Handle]) -> Result<usize, Error>;
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
@@ -158,15 +167,17 @@ impl Process {
             id: process.id,
         };
         let fixed = maker.flags & ProcessSpec::FIXED != 0;
-        let randomness = if fixed { programs::Randomness::Fixed } else { programs::Randomness::Drawn };
+        let randomness = if fixed { Randomness::Fixed } else { Randomness::Drawn };
         let place = (STACK_PAGES, randomness);
         let loaded =
-            programs::load(irq, &Machine, process.space(), maker.program, place, &startup, text)?;
+            load::load(irq, &Machine, process.space(), maker.program, place, &startup, text)?;
         let at = process.as_ptr().as_ptr();
         // SAFETY: in bounds; nobody else has the process yet.
         unsafe { (&raw mut (*at).entry).write(loaded.entry as u64) };
         // SAFETY: as above.
         unsafe { (&raw mut (*at).startup).write(loaded.startup as u64) };
+        // ORDER: Relaxed: a hint.
+        process.place.store(loaded.layout.heap.number() as u64 + ROOM, Ordering::Relaxed);
         Ok(process)
     }
 
@@ -193,6 +204,8 @@ impl Process {
             status: UnsafeCell::new(ExitStatus::default()),
             ticks: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            guests: AtomicU32::new(0),
+            place: AtomicU64::new(0),
             id: thread::next_id(),
             parent: maker.parent,
             entry: 0,
@@ -263,8 +276,8 @@ impl Process {
     }
 
     pub(crate) fn set_state(&self, state: ProcessState) {
-        // ORDER: Release pairs with Acquire in `state`.
-        self.state.store(state as u32, Ordering::Release);
+        // ORDER: SeqCst: as a Release it pairs with Acquire in `state`; it comes before the look at `guests` in the total order (`visit`).
+        self.state.store(state as u32, Ordering::SeqCst);
     }
 
     /// How it ended, once it has begun to.
@@ -282,6 +295,32 @@ impl Process {
         let ticks = self.ticks.load(Ordering::Relaxed);
         // ORDER: Relaxed; as above.
         (ticks, self.faults.load(Ordering::Relaxed))
+    }
+
+    /// Works on the space or the table for a thread of whatever process; `None` if the process does not live any more. It is not taken down
+    /// meanwhile (V3).
+    pub(crate) fn visit<R>(&self, irq: &mut IrqOff, f: impl FnOnce(&mut IrqOff) -> R) -> Option<R> {
+        // ORDER: SeqCst, before the look at `state` in the total order; partner: `has_guests`, which is called after `state` has changed.
+        self.guests.fetch_add(1, Ordering::SeqCst);
+        // ORDER: SeqCst; as above.
+        let lives = self.state.load(Ordering::SeqCst) <= ProcessState::Running as u32;
+        let result = lives.then(|| f(irq));
+        // ORDER: Release pairs with the load in `has_guests`: the work is done.
+        self.guests.fetch_sub(1, Ordering::Release);
+        result
+    }
+
+    /// Whether somebody is at work on it who may not have seen that it ends.
+    pub(crate) fn has_guests(&self) -> bool {
+        // ORDER: SeqCst; partner: `visit`. Whoever comes later finds that the process ends.
+        self.guests.load(Ordering::SeqCst) != 0
+    }
+
+    /// The next page, less one, at which to look for room for so many pages: each is named once, so neighbours in time are neighbours in
+    /// space, and share page tables.
+    pub(crate) fn next_place(&self, pages: u64) -> u64 {
+        // ORDER: Relaxed: a hint, which the space checks.
+        self.place.fetch_add(pages, Ordering::Relaxed)
     }
 
     /// Counts a page fault served.

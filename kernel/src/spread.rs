@@ -5,15 +5,17 @@
 
 use core::ptr::NonNull;
 
+use abi::error::Error;
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::{AtomicCoreSet, CoreId, Held, Ipi, IrqOff, core_local};
 
 use crate::arch::apic;
 use crate::arch::ipi::Interrupts;
-use crate::dispatch::{SCHED, SHOWN};
+use crate::arch::user::{HEAD, pending};
+use crate::dispatch::{self, SCHED, SHOWN};
 use crate::thread::ThreadRef;
-use crate::{homes, machine};
+use crate::{cores, homes, machine};
 
 /// An idle core's request for a thread; the node is first.
 ///
@@ -78,6 +80,36 @@ fn victim(own: CoreId) -> Option<CoreId> {
     let loaded = |&core: &CoreId| core != own && load_of(core) > 1 && !RESERVED.contains(core);
     let key = |core: &CoreId| (u8::MAX - topology.distance(node, topology.node_of(*core)), load_of(*core));
     topology.cores().filter(loaded).max_by_key(key)
+}
+
+/// Reserves a core: threads that are not bound to it alone leave it, and none come.
+///
+/// # Errors
+/// [`Error::WrongState`] if it is the last that is not reserved.
+pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId) -> Result<(), Error> {
+    if RESERVED.snapshot().len() + 1 >= machine::topology().core_count() {
+        return Err(Error::WrongState);
+    }
+    RESERVED.insert(core);
+    cores::call_from(irq, core, |held| clear_out(held));
+    Ok(())
+}
+
+/// Gives a reserved core back.
+pub(crate) fn release(_: &IrqOff, core: CoreId) {
+    RESERVED.remove(core);
+}
+
+/// Sends away the normal threads that may not run on this core any more; others leave it when they next block.
+fn clear_out(held: &mut Held<'_, 0>) {
+    let here = held.core();
+    while let Some(thread) = SCHED.owned(held).steal(|thread| !may_run_on(thread, here)) {
+        let to = target(held, thread);
+        homes::depart(held, thread, to);
+    }
+    if dispatch::running(held).is_some_and(|thread| !may_run_on(thread, here)) {
+        HEAD.owned(held).raise(pending::STOP);
+    }
 }
 
 /// This core has nothing to run: asks another for a thread.

@@ -24,7 +24,7 @@ use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, bench, cores, heap, log, machine, memory, programs, report, skew, stacks, symbols, tests};
+use crate::{acpi, bench, cores, dispatch, heap, log, machine, memory, programs, report, skew, stacks, symbols, tests};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -228,6 +228,7 @@ extern "C" fn boot_core(_: u64) -> ! {
     if !cores::equip(&mut crew) {
         give_up(Exit::NoMemory, format_args!("not enough memory for the cores' shootdown requests"));
     }
+    crew.run(&cores::all_online(), |held| dispatch::enter(held));
     percpu::race::seed(params().seed);
     skew::check(&mut crew);
     run(crew)

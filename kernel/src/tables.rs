@@ -21,10 +21,7 @@ pub(crate) struct Leaves;
 
 impl Memory for Leaves {
     fn take(&self) -> Option<NonNull<Leaf>> {
-        let leaf = IrqOff::with(|irq| slabs::take::<Leaf>(irq))?;
-        // SAFETY: fresh memory for one leaf.
-        unsafe { leaf.write(Leaf::new()) };
-        Some(leaf)
+        IrqOff::with(|irq| slabs::take::<Leaf>(irq))
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ use sched::Task;
 
 use crate::arch::fpu;
 use crate::arch::user::Frame;
-use crate::object::{Header, Object, Ref};
+use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::spaces::Space;
 use crate::{slabs, wait};
@@ -62,6 +62,8 @@ pub(crate) struct Thread {
     /// Woken while it was still current (see `wait`).
     pub(crate) woken: Cell<bool>,
     pub(crate) migrations: Cell<u64>,
+    /// What a call that sleeps returns.
+    value: Cell<u64>,
     affinity: Cell<CoreSet>,
     pub(crate) waiter: wait::Waiter,
     code: AtomicU64,
@@ -69,6 +71,10 @@ pub(crate) struct Thread {
     process: Ref<Process>,
     /// Its neighbours in the process's list, under that list's lock.
     pub(crate) siblings: Cell<(Option<ThreadRef>, Option<ThreadRef>)>,
+    /// Somebody who ends the process has seen it, under the same lock.
+    pub(crate) condemned: Cell<bool>,
+    /// It never came into the list.
+    unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
 }
 
@@ -178,12 +184,15 @@ impl Thread {
             doomed: Cell::new(false),
             woken: Cell::new(false),
             migrations: Cell::new(0),
+            value: Cell::new(0),
             affinity: Cell::new(affinity),
             waiter: wait::Waiter::new(),
             code: AtomicU64::new(0),
             id: next_id(),
             process,
             siblings: Cell::new((None, None)),
+            condemned: Cell::new(false),
+            unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
         };
         // SAFETY: memory for one thread, the caller's alone.
@@ -280,6 +289,33 @@ impl Thread {
         self.ended.store(1, Ordering::Release);
     }
 
+    /// A counted reference, for a caller that knows it to live.
+    pub(crate) fn counted(&self) -> Ref<Self> {
+        self.keep();
+        // SAFETY: the count that was just taken.
+        unsafe { Ref::adopt(NonNull::from_ref(self)) }
+    }
+
+    /// Counts one more reference, which is given up with [`Ref::adopt`].
+    pub(crate) fn keep(&self) {
+        object::acquire(&self.header);
+    }
+
+    /// Says that its process did not take it.
+    pub(crate) fn never_listed(&self) {
+        self.unlisted.set(true);
+    }
+
+    /// Says what a call that sleeps is to return.
+    pub(crate) fn note_value(&self, value: u64) {
+        self.value.set(value);
+    }
+
+    /// What was noted, and nothing from now on.
+    pub(crate) fn take_value(&self) -> u64 {
+        self.value.take()
+    }
+
     /// Writes what its system call returns. By whoever decides how its wait ends (Y3), or its home.
     #[inline(always)]
     pub(crate) fn answer(&self, status: u64, value: u64) {
@@ -310,8 +346,8 @@ unsafe impl Object for Thread {
     unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
         // SAFETY: obligation 1: nobody uses it any more.
         let thread = unsafe { object.read() };
-        if thread.state.get() == State::New {
-            thread.process.forget_thread(held, ThreadRef(object));
+        if thread.state.get() == State::New && !thread.unlisted.get() {
+            Process::forget_thread(thread.process.clone(), held, ThreadRef(object));
         }
         drop(thread.fpu.take());
         drop(thread);

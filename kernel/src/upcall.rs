@@ -128,7 +128,8 @@ pub(crate) fn wait(irq: &mut IrqOff, deadline: u64) -> Result<u64, Error> {
     wait::enlist(irq, thread, key(&thread));
     match irq.locks(|held| take(held, &thread)) {
         Some(upcall) => {
-            dispatch::do_not_block(irq, thread);
+            // Whoever has woken it meanwhile has left news, which the next look finds.
+            let _waited = dispatch::do_not_block(irq, thread);
             Ok(upcall.0)
         }
         None => dispatch::block(irq, deadline),

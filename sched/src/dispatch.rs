@@ -14,6 +14,7 @@ use crate::heap::{Heap, Run, Timeout};
 use crate::queue::Queue;
 use crate::task::{Class, Entity, Place, Task};
 use crate::{NEVER, Tunables};
+use abi::task::SchedSpec;
 use core::cell::Cell;
 
 /// Urgency of a deadline: above all priorities.
@@ -127,6 +128,12 @@ impl<E: Entity> Core<E> {
     pub fn weight(&self) -> usize {
         let current = self.current.get().is_some_and(|e| e.task().class.get() == Class::Normal);
         self.queue.normal() as usize + usize::from(current)
+    }
+
+    /// Whether a thread that must not wait could run: one with a deadline, or a real-time one.
+    #[inline]
+    pub fn has_urgent(&self) -> bool {
+        self.deadlines_len.get() > 0 || self.queue.top().is_some_and(|top| u64::from(top) >= SchedSpec::REAL_TIME_LOWEST)
     }
 
     /// Parts per million of the core's time that deadlines have been promised, rounded up.

@@ -3,11 +3,13 @@
 use abi::cap::Rights;
 use abi::error::Error;
 use abi::task::Protection as Asked;
+use mm::PageSize;
 use mm::space::{Backing, Mapping, Protection, SpaceError};
 use mm::virt::{PAGE_BYTES, PageId, PageRange, USER_PAGES};
 use percpu::IrqOff;
 
 use super::{Result, find, get, table};
+use crate::dispatch;
 use crate::process::Process;
 use crate::region::Region;
 use crate::spaces::{self, Physical, Space};
@@ -16,8 +18,6 @@ use crate::spaces::{self, Physical, Space};
 const FIRST_PAGE: usize = 16;
 /// The page after the last that may be mapped: behind it a return address after SYSCALL would not be canonical.
 const LAST_PAGE: usize = USER_PAGES - 1;
-/// Where the kernel looks for room when it may choose: above what the loader uses.
-const CHOICE_FROM: usize = 0x1000_0000_0000 / PAGE_BYTES;
 
 fn protection(word: u64) -> Result<Protection> {
     match Asked::decode(word) {
@@ -49,6 +49,13 @@ fn refusal(error: SpaceError) -> Error {
     }
 }
 
+/// Works on a process's space: the caller's own, which cannot end before its thread does, or another's.
+fn visit(irq: &mut IrqOff, process: &Process, f: impl FnOnce(&mut IrqOff, &Space) -> Result) -> Result {
+    let own = core::ptr::eq(dispatch::current(irq).space(), process.space());
+    let work = |irq: &mut IrqOff| f(irq, process.space());
+    if own { work(irq) } else { process.visit(irq, work).unwrap_or(Err(Error::WrongState)) }
+}
+
 /// Maps pages where the caller says, or where there is room.
 fn map_into(
     irq: &mut IrqOff,
@@ -62,11 +69,14 @@ fn map_into(
         spaces::with(irq, space, |cx| space.map(cx, range, mapping)).map_err(refusal)?;
         return Ok(address);
     }
-    if pages == 0 || pages as usize > LAST_PAGE - CHOICE_FROM {
+    if pages == 0 || pages as usize > LAST_PAGE {
         return Err(Error::BadArgument);
     }
-    let place = spaces::with(irq, space, |cx| space.place(cx, PageId::new(CHOICE_FROM), pages as usize));
-    let place = place.filter(|range| range.end().number() <= LAST_PAGE).ok_or(Error::NoMemory)?;
+    let process = dispatch::current(irq).process().clone();
+    let next = || process.next_place(pages);
+    let place = spaces::with(irq, space, |cx| space.place(cx, pages as usize, PageSize::Small, next));
+    drop(process);
+    let place = place.filter(|range| range.start().number() >= FIRST_PAGE && range.end().number() <= LAST_PAGE).ok_or(Error::NoMemory)?;
     spaces::with(irq, space, |cx| space.map(cx, place, mapping)).map_err(refusal)?;
     Ok(place.start().address() as u64)
 }
@@ -74,32 +84,26 @@ fn map_into(
 pub(super) fn map(irq: &mut IrqOff, process: u64, address: u64, pages: u64, protection_word: u64) -> Result {
     let process = find::<Process>(irq, process, Rights::MAP)?;
     let protection = protection(protection_word)?;
-    if !process.is_running() {
-        return Err(Error::WrongState);
-    }
-    map_into(irq, process.space(), address, pages, &Mapping::new(Backing::Anonymous, protection))
+    let mapping = Mapping::new(Backing::Anonymous, protection);
+    visit(irq, &process, |irq, space| map_into(irq, space, address, pages, &mapping))
 }
 
 pub(super) fn unmap(irq: &mut IrqOff, process: u64, address: u64, pages: u64) -> Result {
     let process = find::<Process>(irq, process, Rights::MAP)?;
     let range = range(address, pages)?;
-    if !process.is_running() {
-        return Err(Error::WrongState);
-    }
-    let space = process.space();
-    spaces::all(irq, space, range, |cx, range| space.unmap(cx, range)).map_err(refusal)?;
-    Ok(0)
+    visit(irq, &process, |irq, space| {
+        let unmapped = spaces::all(irq, space, range, |cx, range| space.unmap(cx, range));
+        unmapped.map(|()| 0).map_err(refusal)
+    })
 }
 
 pub(super) fn protect(irq: &mut IrqOff, process: u64, address: u64, pages: u64, protection_word: u64) -> Result {
     let process = find::<Process>(irq, process, Rights::MAP)?;
     let (range, protection) = (range(address, pages)?, protection(protection_word)?);
-    if !process.is_running() {
-        return Err(Error::WrongState);
-    }
-    let space = process.space();
-    spaces::all(irq, space, range, |cx, range| space.protect(cx, range, protection)).map_err(refusal)?;
-    Ok(0)
+    visit(irq, &process, |irq, space| {
+        let changed = spaces::all(irq, space, range, |cx, range| space.protect(cx, range, protection));
+        changed.map(|()| 0).map_err(refusal)
+    })
 }
 
 pub(super) fn region_create(irq: &mut IrqOff, pages: u64) -> Result {
@@ -124,9 +128,6 @@ pub(super) fn region_map(
     };
     // Counted: the mapping that is being made relies on the object.
     let region = get::<Region>(irq, region, rights)?;
-    if !process.is_running() {
-        return Err(Error::WrongState);
-    }
     let mapping = Mapping::new(Backing::Shared(region.object(), first as usize), protection);
-    map_into(irq, process.space(), address, pages, &mapping)
+    visit(irq, &process, |irq, space| map_into(irq, space, address, pages, &mapping))
 }

@@ -6,7 +6,8 @@ use percpu::IrqOff;
 
 use super::Result;
 use crate::arch::usercopy::Word;
-use crate::thread::State;
+use crate::dispatch::Waited;
+use crate::thread::{State, ThreadRef};
 use crate::wait::{self, Key};
 use crate::{dispatch, upcall};
 
@@ -27,8 +28,16 @@ pub(super) fn futex_wait(irq: &mut IrqOff, address: u64, expected: u64, deadline
     let found = u32::load(irq, word);
     match found {
         Ok(value) if u64::from(value) == expected => dispatch::block(irq, deadline),
-        Ok(_) => dispatch::second_thoughts(irq, thread, Error::Mismatch),
-        Err(_) => dispatch::second_thoughts(irq, thread, Error::BadAddress),
+        Ok(_) => second_thoughts(irq, thread, Error::Mismatch),
+        Err(_) => second_thoughts(irq, thread, Error::BadAddress),
+    }
+}
+
+/// There is no reason to wait, unless somebody has woken the thread already: a wake is never lost.
+fn second_thoughts(irq: &mut IrqOff, thread: ThreadRef, error: Error) -> Result {
+    match dispatch::do_not_block(irq, thread) {
+        Waited::Not => Err(error),
+        Waited::Woken => Ok(0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Structures and bytes in the caller's memory.
 
 use abi::cap::CapInfo;
+use abi::debug::{BUCKETS, COUNTERS, Metrics};
 use abi::error::Error;
 use abi::task::{CoreInfo, CoreMask, Grant, ProcessInfo, ProcessSpec, SchedSpec, ThreadInfo, ThreadSpec};
 use mm::user::{CheckedSlice, UserSlice};
@@ -15,8 +16,11 @@ use crate::arch::usercopy;
 /// 1. Made of integers without padding, so that all its bytes are values and any bytes are one.
 pub(super) unsafe trait Plain: Copy + Default {}
 
+/// Words of a [`Metrics`].
+const METRICS_WORDS: usize = 4 + COUNTERS + 3 * BUCKETS;
+
 macro_rules! plain {
-    ($($name:ident $words:literal;)*) => {$(
+    ($($name:ident $words:expr;)*) => {$(
         const _: () = assert!(size_of::<$name>() == $words * size_of::<u64>());
         // SAFETY: integers, whose sizes add up to the structure's, as `abi` asserts and the line above repeats.
         unsafe impl Plain for $name {}
@@ -32,6 +36,7 @@ plain! {
     Grant 3;
     CapInfo 2;
     CoreInfo 5;
+    Metrics METRICS_WORDS;
 }
 
 /// A claim on the caller's memory.

@@ -42,6 +42,7 @@ mod spaces;
 mod timer;
 mod tlb;
 mod trace;
+mod user;
 mod usercopy;
 
 /// Bytes of a message: two sets of figures to compare.
@@ -149,6 +150,8 @@ const TESTS: &[Test] = &[
     test("slabs.cross_core", slabs::cross_core),
     test("slabs.exhaust", slabs::exhaust),
     test("slabs.banks", slabs::banks),
+    test("user.hello", user::hello),
+    test("user.hostile", user::hostile),
     test("spaces.faults", spaces::faults::all),
     test("spaces.oom", spaces::oom::changes_nothing),
     test("spaces.model", spaces::model::agrees),

@@ -15,5 +15,6 @@ pub(crate) mod timer;
 pub(crate) mod tlb;
 pub(crate) mod trap;
 pub(crate) mod tsc;
+pub(crate) mod user;
 pub(crate) mod usercopy;
 pub(crate) mod walk;

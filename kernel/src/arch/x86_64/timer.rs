@@ -21,7 +21,7 @@ use crate::machine;
 
 /// The vector of the timer: below the inter-processor interrupt, which a shootdown waits for, and above all devices (SDM volume 3,
 /// §12.8.3.1: priority is the vector's high digit).
-pub(super) const VECTOR: u8 = 0xef;
+pub(crate) const VECTOR: u8 = 0xef;
 
 /// No deadline.
 pub(crate) const NEVER: u64 = u64::MAX;

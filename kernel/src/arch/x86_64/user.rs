@@ -174,10 +174,12 @@ impl Head {
         self.pending.replace(0)
     }
 
-    /// Whether the core is between `serve_begin` and `serve_end`.
-    pub(crate) fn serves(&self) -> bool {
-        self.kernel_sp.get() != 0
+    /// Whether nothing is pending.
+    #[inline(always)]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.pending.get() == 0
     }
+
 }
 
 global_asm!(
@@ -214,7 +216,7 @@ global_asm!(
 
 unsafe extern "C" {
     fn syscall_entry();
-    fn user_resume(thread: *const Thread) -> !;
+    fn user_resume(thread: *const ()) -> !;
     fn serve_begin(function: extern "C" fn() -> !);
     fn serve_end() -> !;
     fn serve_again(function: extern "C" fn() -> !) -> !;
@@ -228,7 +230,7 @@ unsafe extern "C" {
 #[inline(always)]
 pub(crate) unsafe fn resume(thread: *const Thread) -> ! {
     // SAFETY: obligations 1 and 2.
-    unsafe { user_resume(thread) }
+    unsafe { user_resume(thread.cast()) }
 }
 
 /// Gives this core to `function`, on this stack, until it calls [`stop_serving`].
