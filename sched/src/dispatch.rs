@@ -207,11 +207,12 @@ impl<E: Entity> Core<E> {
         self.current.set(None);
         self.urgency.set(0);
         task.place.set(Place::Nowhere);
-        task.stopped.set(now);
-        if why == Stop::Preempted {
-            self.roll(task, now, ran);
-            self.requeue(e);
+        if why != Stop::Preempted {
+            task.stopped.set(now);
+            return;
         }
+        self.roll(task, now, ran);
+        self.requeue(e);
     }
 
     /// Queues a thread that ran and could run on.
