@@ -229,7 +229,6 @@ impl<E: Entity> Core<E> {
     }
 
     /// `ready` for a thread with a budget.
-    #[inline(never)]
     pub(crate) fn ready_budgeted(&self, e: E, now: u64) -> Decision {
         let task = e.task();
         if now >= task.renewal.get() {

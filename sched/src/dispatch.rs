@@ -77,7 +77,7 @@ pub struct Core<E> {
     /// Boosts so far.
     pub(crate) generation: Cell<u32>,
     pub(crate) deadlines: Heap<E, Run>,
-    pub(crate) deadlines_len: Cell<u32>,
+    pub(crate) deadlines_len: Cell<u64>,
     pub(crate) queue: Queue<E>,
     pub(crate) throttled: Heap<E, Run>,
     pub(crate) timeouts: Heap<E, Timeout>,
@@ -85,12 +85,16 @@ pub struct Core<E> {
     pub(crate) boost: Cell<u64>,
     pub(crate) promises: Promises,
     pub(crate) tunables: Cell<Tunables>,
+    /// The quanta, by themselves for the sake of `ready`; with room for any level that three bits can name.
+    pub(crate) quanta: [Cell<u64>; 8],
 }
 
 impl<E: Entity> Core<E> {
     /// A core with nothing to run.
     #[must_use]
     pub const fn new(tunables: Tunables) -> Self {
+        let tunables = tunables.mended();
+        let [q0, q1, q2, q3, q4] = tunables.quanta;
         Self {
             current: Cell::new(None),
             since: Cell::new(0),
@@ -103,13 +107,27 @@ impl<E: Entity> Core<E> {
             timeouts: Heap::new(),
             boost: Cell::new(0),
             promises: Promises::new(),
-            tunables: Cell::new(tunables.mended()),
+            tunables: Cell::new(tunables),
+            quanta: [
+                Cell::new(q0),
+                Cell::new(q1),
+                Cell::new(q2),
+                Cell::new(q3),
+                Cell::new(q4),
+                Cell::new(q4),
+                Cell::new(q4),
+                Cell::new(q4),
+            ],
         }
     }
 
     /// Sets the tunables, once the clock's frequency is known. Quanta that threads have already begun keep their length.
     pub fn set_tunables(&self, tunables: Tunables) {
-        self.tunables.set(tunables.mended());
+        let tunables = tunables.mended();
+        self.tunables.set(tunables);
+        for (cell, quantum) in self.quanta.iter().zip(tunables.quanta) {
+            cell.set(quantum);
+        }
     }
 
     /// The thread that has the core.
@@ -120,7 +138,7 @@ impl<E: Entity> Core<E> {
 
     /// Threads that could run, the current one included.
     pub fn load(&self) -> usize {
-        let waiting = self.queue.len() + self.deadlines_len.get();
+        let waiting = u64::from(self.queue.len()) + self.deadlines_len.get();
         waiting as usize + usize::from(self.current.get().is_some())
     }
 
@@ -145,14 +163,35 @@ impl<E: Entity> Core<E> {
     #[inline]
     pub fn ready(&self, e: E, now: u64, why: Ready) -> Decision {
         let task = e.task();
-        match task.class.get() {
-            Class::Normal if why == Ready::Woken => self.earn(task, now),
-            Class::Normal | Class::RealTime => self.refresh(task),
-            Class::Limited | Class::Deadline => return self.ready_budgeted(e, now),
+        let class = task.class.get();
+        let simple = if class == Class::Normal {
+            let boosted = task.generation.get() != self.generation.get();
+            !boosted && (why != Ready::Woken || self.earn(task, now))
+        } else {
+            class == Class::RealTime
+        };
+        if !simple {
+            return self.ready_slowly(e, now, why);
         }
         let priority = task.priority.get();
         self.enqueue_last(e, priority);
         self.against(u32::from(priority))
+    }
+
+    /// `ready` for a thread with a budget, or one whose level changes.
+    #[inline(never)]
+    fn ready_slowly(&self, e: E, now: u64, why: Ready) -> Decision {
+        let task = e.task();
+        if task.class.get() != Class::Normal {
+            return self.ready_budgeted(e, now);
+        }
+        if self.is_stale(task) {
+            self.lift(task);
+        } else if why == Ready::Woken {
+            self.rise(task, now);
+        }
+        self.enqueue_last(e, task.priority.get());
+        self.against(task.priority())
     }
 
     /// Puts `e` behind its equals.
@@ -183,25 +222,42 @@ impl<E: Entity> Core<E> {
         let next = self.queue.first(priority)?;
         let e = self.current.get()?;
         let task = e.task();
-        if task.class.get() == Class::Limited {
-            return self.yield_spent(e, now);
+        let ran = now.saturating_sub(self.since.get());
+        let left = task.left.get();
+        if left <= ran || task.class.get() == Class::Limited || self.is_stale(next.task()) {
+            return self.yield_slowly(e, next, now);
         }
-        self.account(task, now);
-        if task.left.get() == 0 {
-            return self.yield_spent(e, now);
-        }
-        self.queue.rotate(next, e, priority);
+        // As `account` and `run` do, but for what a yield leaves as it is.
+        task.left.set(left - ran);
+        task.ticks.set(task.ticks.get().wrapping_add(ran));
         task.turn.set(0);
         task.place.set(Place::Queued);
-        self.run(next, u32::from(priority), now);
+        self.queue.rotate(next, e, priority);
+        let task = next.task();
+        task.place.set(Place::Current);
+        task.switches.set(task.switches.get().wrapping_add(1));
+        self.current.set(Some(next));
+        self.since.set(now);
         Some(next)
     }
 
-    /// A yield at the end of a quantum or of a budget.
+    /// A yield at the end of a quantum, with a budget, or after a boost.
     #[cold]
     #[inline(never)]
-    fn yield_spent(&self, e: E, now: u64) -> Option<E> {
-        e.task().turn.set(OVER);
+    fn yield_slowly(&self, e: E, next: E, now: u64) -> Option<E> {
+        let task = e.task();
+        task.turn.set(OVER);
+        if task.class.get() != Class::Limited {
+            self.account(task, now);
+            if task.left.get() > 0 {
+                let urgency = self.urgency.get();
+                self.remove(next);
+                self.refresh(next.task());
+                self.enqueue_last(e, task.priority.get());
+                self.run(next, urgency, now);
+                return Some(next);
+            }
+        }
         self.stop(now, Stop::Preempted);
         self.pick(now)
     }
@@ -214,11 +270,12 @@ impl<E: Entity> Core<E> {
         self.current.set(None);
         self.urgency.set(0);
         task.place.set(Place::Nowhere);
-        task.stopped.set(now);
-        if why == Stop::Preempted {
-            self.roll(task, now, ran);
-            self.requeue(e);
+        if why != Stop::Preempted {
+            task.stopped.set(now);
+            return;
         }
+        self.roll(task, now, ran);
+        self.requeue(e);
     }
 
     /// Queues a thread that ran and could run on.
@@ -248,8 +305,34 @@ impl<E: Entity> Core<E> {
     #[inline]
     pub fn pick(&self, now: u64) -> Option<E> {
         debug_assert!(self.current.get().is_none(), "S1: the current thread was stopped");
-        if self.deadlines.first().is_some() {
-            return self.pick_due(now);
+        if self.queue.high() | self.deadlines_len.get() != 0 {
+            return self.pick_urgent(now);
+        }
+        let priority = self.queue.low().checked_ilog2()? as u8 % 64;
+        let e = self.queue.pop(priority)?;
+        if e.task().generation.get() != self.generation.get() {
+            return self.run_lifted(e, now);
+        }
+        self.run(e, u32::from(priority), now);
+        Some(e)
+    }
+
+    /// The end of a `pick` of a thread that was boosted while it waited.
+    #[cold]
+    #[inline(never)]
+    fn run_lifted(&self, e: E, now: u64) -> Option<E> {
+        self.lift(e.task());
+        self.run(e, e.task().priority(), now);
+        Some(e)
+    }
+
+    /// `pick` from the upper bands.
+    #[inline(never)]
+    fn pick_urgent(&self, now: u64) -> Option<E> {
+        if let Some(e) = self.deadlines.pop() {
+            self.deadlines_len.set(self.deadlines_len.get().wrapping_sub(1));
+            self.run(e, DEADLINE, now);
+            return Some(e);
         }
         let priority = self.queue.top()?;
         let e = self.queue.pop(priority)?;
@@ -257,20 +340,10 @@ impl<E: Entity> Core<E> {
         Some(e)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn pick_due(&self, now: u64) -> Option<E> {
-        let e = self.deadlines.pop()?;
-        self.deadlines_len.set(self.deadlines_len.get().wrapping_sub(1));
-        self.run(e, DEADLINE, now);
-        Some(e)
-    }
-
     /// Makes `e`, which was just taken off its queue, current.
     #[inline]
     fn run(&self, e: E, urgency: u32, now: u64) {
         let task = e.task();
-        self.refresh(task);
         task.place.set(Place::Current);
         task.switches.set(task.switches.get().wrapping_add(1));
         self.current.set(Some(e));

@@ -24,20 +24,26 @@ const fn priority_of(level: u8) -> u8 {
 
 impl<E: Entity> Core<E> {
     fn quantum(&self, level: u8) -> u64 {
-        self.tunables.get().quanta[usize::from(level).min(LEVELS - 1)]
+        self.quanta[usize::from(level) & 7].get()
+    }
+
+    /// Whether `task` is a normal thread, and there was a boost since it was last looked at.
+    #[inline]
+    pub(crate) fn is_stale(&self, task: &Task<E>) -> bool {
+        task.generation.get() != self.generation.get() && task.class.get() == Class::Normal
     }
 
     /// Lifts a normal thread to the first level if there was a boost since it was last looked at.
     #[inline]
     pub(crate) fn refresh(&self, task: &Task<E>) {
-        if task.generation.get() != self.generation.get() && task.class.get() == Class::Normal {
+        if self.is_stale(task) {
             self.lift(task);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn lift(&self, task: &Task<E>) {
+    pub(crate) fn lift(&self, task: &Task<E>) {
         task.generation.set(self.generation.get());
         self.place_at(task, 0, self.quantum(0));
     }
@@ -50,28 +56,31 @@ impl<E: Entity> Core<E> {
 
     /// The queue that a queued thread is in (S3).
     pub(crate) fn queue_of(&self, task: &Task<E>) -> u8 {
-        let boosted = task.class.get() == Class::Normal && task.generation.get() != self.generation.get();
-        if boosted { TOP } else { task.priority.get() }
+        if self.is_stale(task) { TOP } else { task.priority.get() }
     }
 
-    /// Gives a normal thread back a part of the time that it has waited.
+    /// What a normal thread has left after it has waited.
     #[inline]
-    pub(crate) fn earn(&self, task: &Task<E>, now: u64) {
-        if task.generation.get() != self.generation.get() {
-            return self.lift(task);
-        }
-        let earned = now.saturating_sub(task.stopped.get()) >> EARN_SHIFT;
-        let left = task.left.get().saturating_add(earned);
-        if left > self.quantum(task.level.get()) {
-            return self.rise(task, left);
-        }
-        task.left.set(left);
+    fn after_wait(&self, task: &Task<E>, now: u64) -> u64 {
+        // Cannot overflow: a quantum is at most 2^60 (`Tunables::mended`), and what is earned less than 2^61.
+        task.left.get().wrapping_add(now.saturating_sub(task.stopped.get()) >> EARN_SHIFT)
     }
 
-    /// Carries what is left beyond the level's quantum over to the levels above.
-    #[inline(never)]
-    fn rise(&self, task: &Task<E>, mut left: u64) {
-        let mut level = task.level.get();
+    /// Gives a normal thread back a part of the time that it has waited; `false`, and nothing is done, if that would lift it (`rise`).
+    #[inline]
+    pub(crate) fn earn(&self, task: &Task<E>, now: u64) -> bool {
+        let (level, left) = (task.level.get(), self.after_wait(task, now));
+        let quantum = self.quantum(level);
+        if left > quantum && level > 0 {
+            return false;
+        }
+        task.left.set(left.min(quantum));
+        true
+    }
+
+    /// Carries what a normal thread has left beyond its level's quantum over to the levels above.
+    pub(crate) fn rise(&self, task: &Task<E>, now: u64) {
+        let (mut level, mut left) = (task.level.get(), self.after_wait(task, now));
         while level > 0 && left > self.quantum(level) {
             left -= self.quantum(level);
             level -= 1;
@@ -93,10 +102,9 @@ impl<E: Entity> Core<E> {
             // First in, first out; only a yield ends a turn.
             return OVER;
         }
-        let tunables = self.tunables.get();
         let others = self.queue.normal().max(1);
         let shift = u32::BITS - (others - 1).leading_zeros();
-        (tunables.rotation.checked_shr(shift).unwrap_or(0)).max(tunables.quanta[0])
+        self.tunables.get().rotation.checked_shr(shift).unwrap_or(0).max(self.quantum(0))
     }
 
     /// When the current thread, a normal one, has to be looked at. Without others that could run in its place, never.

@@ -77,8 +77,19 @@ impl<E: Entity> Queue<E> {
         self.counts.iter().map(Cell::get).sum()
     }
 
-    /// The highest priority that has a member.
+    /// The bitmap of the priorities below 64.
     #[inline]
+    pub(crate) fn low(&self) -> u64 {
+        self.words[0].get()
+    }
+
+    /// Not zero if a priority from 64 on has a member.
+    #[inline]
+    pub(crate) fn high(&self) -> u64 {
+        self.words[1].get() | self.words[2].get() | self.words[3].get()
+    }
+
+    /// The highest priority that has a member.
     pub(crate) fn top(&self) -> Option<u8> {
         for (base, word) in [192, 128, 64, 0].into_iter().zip(self.words.iter().rev()) {
             if let Some(bit) = word.get().checked_ilog2() {
@@ -152,17 +163,16 @@ impl<E: Entity> Queue<E> {
         let next = links(&first).next.get();
         links(&e).next.set(None);
         fifo.last.set(Some(e));
-        match (next, last) {
-            (Some(next), Some(last)) => {
-                fifo.first.set(Some(next));
-                links(&next).prev.set(None);
-                links(&last).next.set(Some(e));
-                links(&e).prev.set(Some(last));
-            }
-            _ => {
-                fifo.first.set(Some(e));
-                links(&e).prev.set(None);
-            }
+        let Some(next) = next else {
+            fifo.first.set(Some(e));
+            links(&e).prev.set(None);
+            return;
+        };
+        fifo.first.set(Some(next));
+        links(&next).prev.set(None);
+        links(&e).prev.set(last);
+        if let Some(last) = last {
+            links(&last).next.set(Some(e));
         }
     }
 

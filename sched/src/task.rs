@@ -93,7 +93,7 @@ pub struct Task<E> {
     pub(crate) turn: Cell<u64>,
     pub(crate) ticks: Cell<u64>,
     pub(crate) switches: Cell<u64>,
-    /// When it last stopped running.
+    /// When it last gave the core up to wait.
     pub(crate) stopped: Cell<u64>,
     /// The core's count of boosts that `level` and `left` date from.
     pub(crate) generation: Cell<u32>,

@@ -2,6 +2,9 @@
 
 use crate::LEVELS;
 
+/// Longest quantum, so that sums of a few do not overflow.
+const MAX_QUANTUM: u64 = 1 << 60;
+
 /// What can be tuned, for one core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunables {
@@ -40,12 +43,13 @@ impl Tunables {
         .mended()
     }
 
-    /// The nearest values that make sense: nothing is zero, and no more than everything is promised.
+    /// The nearest values that make sense: nothing is zero or overflows, and no more than everything is promised.
     #[must_use]
     pub(crate) const fn mended(mut self) -> Self {
         let mut level = 0;
         while level < LEVELS {
-            self.quanta[level] = at_least_one(self.quanta[level]);
+            self.quanta[level] =
+                if self.quanta[level] > MAX_QUANTUM { MAX_QUANTUM } else { at_least_one(self.quanta[level]) };
             level += 1;
         }
         self.boost = at_least_one(self.boost);
