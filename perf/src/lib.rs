@@ -1,7 +1,8 @@
 //! The laboratory: how Nearfield measures itself, the same in the kernel, in a user program and on the host.
 //!
 //! [`mod@bench`] is the type of a benchmark row, [`runner`] runs a table of rows with a [`clock`] and records into a
-//! [`hist`]ogram, [`record`] carries everything over a serial line, and [`prng`] makes runs repeatable.
+//! [`hist`]ogram, [`record`] carries everything over a serial line, [`channel`] from a program to the kernel, and [`prng`] makes runs
+//! repeatable.
 //! Nothing here allocates, panics on data or knows an architecture; the decoding side of [`record`] alone needs
 //! an allocator and sits behind the feature `std`.
 //!
@@ -17,6 +18,7 @@ extern crate std;
 mod words;
 
 pub mod bench;
+pub mod channel;
 pub mod clock;
 pub mod hist;
 pub mod prng;

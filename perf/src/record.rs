@@ -91,6 +91,21 @@ pub enum Record<'a> {
     Done(Done),
 }
 
+impl Record<'_> {
+    /// The record with the index of its case, if it is about one, raised: for tables that follow another one in the same run.
+    #[must_use]
+    pub const fn shifted(mut self, by: u32) -> Self {
+        match &mut self {
+            Self::CaseStart(CaseStart { index, .. }) | Self::Case(CaseRow { index, .. }) => *index += by,
+            Self::Hist(HistChunk { case, .. })
+            | Self::Matrix(MatrixChunk { case, .. })
+            | Self::Metric(Metric { case, .. }) => *case += by,
+            _ => {}
+        }
+        self
+    }
+}
+
 /// First record of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello<'a> {

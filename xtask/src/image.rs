@@ -2,6 +2,7 @@
 
 use crate::error::{Class, Error, Result};
 use crate::process;
+use crate::programs::{self, Program};
 use crate::qemu::Payload;
 use crate::workspace::{self, GUEST_TARGET};
 use std::fs::{self, File};
@@ -82,7 +83,7 @@ pub struct Image {
     pub payload: Payload,
 }
 
-/// Builds the kernel and the loader and packs the bundle.
+/// Builds the kernel, the loader and the programs, and packs the bundle.
 ///
 /// # Errors
 /// [`Class::BuildFailed`] with the output of the build.
@@ -104,18 +105,20 @@ pub fn build(flavour: Flavour) -> Result<Image> {
     let (kernel, loader) = (built.join("kernel"), built.join("boot"));
     let bundle = workspace::output(flavour.bundle())?.join("bundle.tar");
     let content = fs::read(&kernel).map_err(|error| Error::io(&error, "read", &kernel))?;
-    write_bundle(&bundle, &content)?;
+    write_bundle(&bundle, &content, &programs::build()?)?;
     Ok(Image { kernel, payload: Payload { loader, bundle: Some(bundle) } })
 }
 
-/// Writes a bundle whose kernel is `kernel`.
+/// Writes a bundle of a kernel and programs.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_bundle(path: &Path, kernel: &[u8]) -> Result<()> {
+pub fn write_bundle(path: &Path, kernel: &[u8], programs: &[Program]) -> Result<()> {
     let fail = |error: io::Error| Error::io(&error, "write", path);
     let mut file = BufWriter::new(File::create(path).map_err(fail)?);
-    pack(&mut file, &[(KERNEL_MEMBER, kernel)]).and_then(|()| file.flush()).map_err(fail)
+    let programs = programs.iter().map(|program| (program.member.as_str(), program.content.as_slice()));
+    let members: Vec<_> = [(KERNEL_MEMBER, kernel)].into_iter().chain(programs).collect();
+    pack(&mut file, &members).and_then(|()| file.flush()).map_err(fail)
 }
 
 /// An uncompressed ustar archive whose bytes depend on nothing but the members.

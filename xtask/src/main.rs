@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod lane;
 pub mod native;
 pub mod process;
+pub mod programs;
 pub mod qemu;
 pub mod report;
 pub mod results;

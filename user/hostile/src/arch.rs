@@ -286,12 +286,8 @@ pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// The instruction `ret`.
 pub(crate) const RETURN: u8 = 0xc3;
 
-const OTHERS: &[(&str, Try)] = &[
-    ("registers", registers),
-    ("gs-base", gs_base),
-    ("stack-overflow", stack_overflow),
-    ("spin", spin),
-];
+const OTHERS: &[(&str, Try)] =
+    &[("registers", registers), ("gs-base", gs_base), ("stack-overflow", stack_overflow), ("spin", spin)];
 
 /// The probes of this module.
 pub(crate) const PROBES: [&[(&str, Try)]; 3] = [INSTRUCTIONS, SURVIVORS, OTHERS];

@@ -11,8 +11,14 @@ use rt::sys;
 use crate::Try;
 
 /// Addresses that no program can have memory at, or that a range starting there leaves.
-const BAD: [u64; 6] =
-    [0xffff_8000_0000_0000, 0xffff_ffff_8000_0000, 0x8000_0000_0000_0000, 0x7fff_ffff_fff9, u64::MAX, u64::MAX - 7];
+const BAD: [u64; 6] = [
+    0xffff_8000_0000_0000,
+    0xffff_ffff_8000_0000,
+    0x8000_0000_0000_0000,
+    0x7fff_ffff_fff9,
+    u64::MAX,
+    u64::MAX - 7,
+];
 
 /// Calls that end or stop the caller whatever their arguments are.
 const fn is_final(call: Syscall) -> bool {
@@ -44,7 +50,10 @@ fn handles(_: u64) -> u64 {
         for handle in forged {
             // SAFETY: the first argument names nothing, so nothing is done; the others are 0 besides.
             let (status, _) = unsafe { sys::raw(row.number, [handle.0, 0, 0, 0, 0, 0]) };
-            let refused = matches!(Error::decode(status), Some(Error::BadHandle | Error::BadArgument | Error::BadAddress));
+            let refused = matches!(
+                Error::decode(status),
+                Some(Error::BadHandle | Error::BadArgument | Error::BadAddress)
+            );
             if !refused {
                 return row.number + 1;
             }
@@ -60,10 +69,13 @@ fn pointers(_: u64) -> u64 {
     let debug = Start::get().given(abi::cap::ObjectKind::Debug).next().unwrap_or(Handle::NONE);
     let core = Start::get().cores().next().map_or(Handle::NONE, Typed::handle);
     for row in TABLE {
-        let pointer = row.arguments.iter().position(|argument| {
-            matches!(argument.kind, Kind::In | Kind::Out | Kind::Bytes | Kind::Buffer)
-        });
-        let Some(pointer) = pointer.filter(|_| !Syscall::decode(row.number).is_none_or(is_final)) else { continue };
+        let pointer = row
+            .arguments
+            .iter()
+            .position(|argument| matches!(argument.kind, Kind::In | Kind::Out | Kind::Bytes | Kind::Buffer));
+        let Some(pointer) = pointer.filter(|_| !Syscall::decode(row.number).is_none_or(is_final)) else {
+            continue;
+        };
         for bad in BAD {
             let mut arguments = [0; 6];
             for (slot, argument) in arguments.iter_mut().zip(row.arguments) {

@@ -54,7 +54,8 @@ impl<'a> Builder<'a> {
     /// Its environment: strings that each end with a zero byte.
     #[must_use]
     pub fn environment(mut self, strings: &'a str) -> Self {
-        (self.spec.environment, self.spec.environment_bytes) = (strings.as_ptr() as u64, strings.len() as u64);
+        (self.spec.environment, self.spec.environment_bytes) =
+            (strings.as_ptr() as u64, strings.len() as u64);
         self
     }
 

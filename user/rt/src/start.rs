@@ -180,7 +180,8 @@ fn strings(bytes: &'static [u8]) -> impl Iterator<Item = &'static str> {
 }
 
 fn value(words: impl Iterator<Item = &'static str>, name: &str) -> Option<&'static str> {
-    let named = |word: &'static str| word.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value);
+    let named =
+        |word: &'static str| word.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value);
     words.filter_map(named).next()
 }
 

@@ -20,23 +20,45 @@ fn failure(status: u64) -> Error {
 }
 
 macro_rules! argument_type {
-    (Handle) => { Handle };
-    ($other:ident) => { u64 };
+    (Handle) => {
+        Handle
+    };
+    ($other:ident) => {
+        u64
+    };
 }
 
 macro_rules! argument_word {
-    (Handle $argument:ident) => { $argument.0 };
-    ($other:ident $argument:ident) => { $argument };
+    (Handle $argument:ident) => {
+        $argument.0
+    };
+    ($other:ident $argument:ident) => {
+        $argument
+    };
 }
 
 macro_rules! enter {
-    ($n:literal) => { arch::call0($n) };
-    ($n:literal, $a:expr) => { arch::call1($n, $a) };
-    ($n:literal, $a:expr, $b:expr) => { arch::call2($n, $a, $b) };
-    ($n:literal, $a:expr, $b:expr, $c:expr) => { arch::call3($n, $a, $b, $c) };
-    ($n:literal, $a:expr, $b:expr, $c:expr, $d:expr) => { arch::call4($n, $a, $b, $c, $d) };
-    ($n:literal, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => { arch::call5($n, $a, $b, $c, $d, $e) };
-    ($n:literal, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => { arch::call6($n, $a, $b, $c, $d, $e, $f) };
+    ($n:literal) => {
+        arch::call0($n)
+    };
+    ($n:literal, $a:expr) => {
+        arch::call1($n, $a)
+    };
+    ($n:literal, $a:expr, $b:expr) => {
+        arch::call2($n, $a, $b)
+    };
+    ($n:literal, $a:expr, $b:expr, $c:expr) => {
+        arch::call3($n, $a, $b, $c)
+    };
+    ($n:literal, $a:expr, $b:expr, $c:expr, $d:expr) => {
+        arch::call4($n, $a, $b, $c, $d)
+    };
+    ($n:literal, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {
+        arch::call5($n, $a, $b, $c, $d, $e)
+    };
+    ($n:literal, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
+        arch::call6($n, $a, $b, $c, $d, $e, $f)
+    };
 }
 
 macro_rules! stubs {

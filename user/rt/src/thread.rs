@@ -143,7 +143,13 @@ impl Builder {
         argument: u64,
         stack: &Stack,
     ) -> Result<Owned<Thread>> {
-        let spec = ThreadSpec { entry: entry as usize as u64, stack: stack.top(), argument, tls: 0, flags: self.flags };
+        let spec = ThreadSpec {
+            entry: entry as usize as u64,
+            stack: stack.top(),
+            argument,
+            tls: 0,
+            flags: self.flags,
+        };
         let own = Start::get().process().handle();
         // SAFETY: the structure is only read; what the thread does is the caller's promise (1, 2).
         let thread = Owned::new(Thread(Handle(unsafe { sys::thread_create(own, address(&spec)) }?)));

@@ -9,6 +9,8 @@ const LAYERS: &[&[&str]] =
 const OUTSIDE: &[(&str, &[&str])] =
     &[("boot", &["abi"]), ("xtask", &["abi", "perf", "percpu", "mm", "cap", "sched", "ipc"])];
 const USER: &[&str] = &["abi", "perf"];
+/// What programs are written with, itself under `user/`.
+const RUNTIME: &str = "rt";
 
 /// What a member of the workspace may see of the workspace; `None` for a crate that has no layer.
 fn visible(member: &str, folder: &str) -> Option<Vec<&'static str>> {
@@ -18,7 +20,8 @@ fn visible(member: &str, folder: &str) -> Option<Vec<&'static str>> {
     if let Some((_, seen)) = OUTSIDE.iter().find(|(name, _)| *name == member) {
         return Some(seen.to_vec());
     }
-    folder.contains("/user/").then(|| USER.to_vec())
+    let runtime = (member != RUNTIME).then_some(RUNTIME);
+    folder.contains("/user/").then(|| USER.iter().copied().chain(runtime).collect())
 }
 
 /// Every dependency that points the wrong way.
@@ -55,10 +58,13 @@ mod tests {
     use super::find;
     use serde_json::{Value, json};
 
+    /// Those under `user/`.
+    const USERS: &[&str] = &["rt", "shell"];
+
     fn workspace(members: &[(&str, &[&str])]) -> Value {
         let package = |(name, dependencies): &(&str, &[&str])| {
             let dependencies: Vec<Value> = dependencies.iter().map(|name| json!({ "name": name })).collect();
-            json!({ "id": name, "name": name, "manifest_path": format!("/r/{name}/Cargo.toml"), "dependencies": dependencies })
+            json!({ "id": name, "name": name, "manifest_path": format!("/r/{}{name}/Cargo.toml", if USERS.contains(name) { "user/" } else { "" }), "dependencies": dependencies })
         };
         let ids: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
         json!({ "workspace_members": ids, "packages": members.iter().map(package).collect::<Vec<_>>() })
@@ -71,6 +77,8 @@ mod tests {
             ("perf", &["abi", "perf", "serde"]),
             ("mm", &["perf"]),
             ("kernel", &["mm", "abi"]),
+            ("rt", &["abi", "perf"]),
+            ("shell", &["rt", "abi"]),
         ];
         assert_eq!(find(&workspace(members)), Vec::<String>::new());
     }
@@ -85,9 +93,11 @@ mod tests {
             ("boot", &["mm"]),
             ("mm", &[]),
             ("fs", &[]),
+            ("rt", &["shell"]),
+            ("shell", &["mm"]),
         ];
         let findings = find(&workspace(members));
-        assert_eq!(findings.len(), 4, "{findings:?}");
+        assert_eq!(findings.len(), 6, "{findings:?}");
         assert!(!find(&json!({})).is_empty());
     }
 }

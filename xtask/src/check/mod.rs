@@ -8,6 +8,7 @@ mod source;
 use crate::cli::CheckArgs;
 use crate::error::{Class, Error, Result};
 use crate::process;
+use crate::programs;
 use crate::setup::{self, Need};
 use crate::ui::{self, Progress};
 use crate::workspace::{self, GUEST_TARGET};
@@ -65,17 +66,9 @@ fn format() -> Result<Vec<String>> {
 
 fn lints() -> Result<Vec<String>> {
     let mut host = workspace::cargo();
-    host.args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--exclude",
-        "kernel",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    host.args(["clippy", "--quiet", "--workspace", "--exclude", "kernel", "--all-targets"]);
+    programs::exclude(&mut host);
+    host.args(["--", "-D", "warnings"]);
     let mut guest = workspace::cargo();
     guest.args([
         "clippy",
@@ -91,7 +84,9 @@ fn lints() -> Result<Vec<String>> {
         "warnings",
     ]);
     guest.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    Ok([findings(&mut host)?, findings(&mut guest)?].concat())
+    let mut user = programs::cargo("clippy");
+    user.args(["--quiet", "--", "-D", "warnings"]);
+    Ok([findings(&mut host)?, findings(&mut guest)?, findings(&mut user)?].concat())
 }
 
 /// The output of a command that failed; nothing if it succeeded.

@@ -182,8 +182,8 @@ fn prepare(bundle: Bundle, image: &Image) -> Result<Option<PathBuf>> {
             let good = image.payload.bundle.as_deref().unwrap_or(Path::new(""));
             write(&path, start(&read(good)?, length))?;
         }
-        Bundle::CutKernel(length) => image::write_bundle(&path, start(&read(&image.kernel)?, length))?,
-        Bundle::Kernel(bytes) => image::write_bundle(&path, bytes)?,
+        Bundle::CutKernel(length) => image::write_bundle(&path, start(&read(&image.kernel)?, length), &[])?,
+        Bundle::Kernel(bytes) => image::write_bundle(&path, bytes, &[])?,
     }
     Ok(Some(path))
 }

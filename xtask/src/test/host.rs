@@ -3,6 +3,7 @@
 use super::tally::Tally;
 use crate::error::{Class, Error, Result};
 use crate::process;
+use crate::programs;
 use crate::ui::{self, Progress};
 use crate::workspace;
 use std::collections::BTreeSet;
@@ -32,7 +33,11 @@ const GROUPS: &[Group] = &[
         arguments: &["--release", "-p", "mm", "--test", "space_model"],
         kind: Kind::Long,
     },
-    Group { name: "loom", arguments: &["--release", "-p", "percpu", "-p", "mm", "--lib"], kind: Kind::Loom },
+    Group {
+        name: "loom",
+        arguments: &["--release", "-p", "percpu", "-p", "mm", "-p", "perf", "-p", "rt", "--lib"],
+        kind: Kind::Loom,
+    },
 ];
 
 /// Random histories of address spaces: 4 million operations and accesses, and 400 million.
@@ -73,6 +78,9 @@ pub(super) fn run(filter: &str, effort: Effort) -> Result<Tally> {
 fn command(group: &Group, filter: &str, effort: Effort) -> Command {
     let mut command = workspace::cargo();
     command.args(["test", "--no-fail-fast"]).args(group.arguments);
+    if group.arguments.contains(&"--workspace") {
+        programs::exclude(&mut command);
+    }
     if group.kind == Kind::Long {
         let cases = if effort == Effort::Soak { SOAK_CASES } else { CASES };
         command.env("SPACE_CASES", cases);

@@ -42,7 +42,11 @@ impl<F: Futex> Condvar<F> {
     }
 
     /// As [`wait`](Self::wait), but not beyond a time in ticks of the clock.
-    pub fn wait_until<'m, T, G: Futex>(&self, guard: Guard<'m, T, G>, deadline: u64) -> (Guard<'m, T, G>, Waited) {
+    pub fn wait_until<'m, T, G: Futex>(
+        &self,
+        guard: Guard<'m, T, G>,
+        deadline: u64,
+    ) -> (Guard<'m, T, G>, Waited) {
         let mutex = guard.mutex();
         // ORDER: Relaxed; written under the mutex, and read by one who has held it since, or whom it does not concern.
         self.mutex.store(core::ptr::from_ref(mutex.word()).cast_mut(), Ordering::Relaxed);

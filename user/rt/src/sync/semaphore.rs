@@ -90,9 +90,9 @@ impl<F: Futex> Semaphore<F> {
     #[inline]
     fn change(&self, step: impl Fn(Word) -> Option<Word>) -> Option<Word> {
         // ORDER: AcqRel: giving a permit publishes, taking one sees what was written before it was given. Relaxed where nothing is changed.
-        let changed = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-            step(Word(word)).map(|word| word.0)
-        });
+        let changed = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| step(Word(word)).map(|word| word.0));
         changed.ok().map(Word)
     }
 

@@ -1,0 +1,254 @@
+//! Records from a program to the kernel's harness, through memory that both have mapped: a ring of bytes with one writer and one reader.
+//!
+//! The program owns a [`Sender`], which is a [`Sink`]. The kernel owns a [`Receiver`] and looks whenever the program [waits](Channel::full)
+//! or has ended. A message is its length (4 bytes, little-endian) and a record in postcard form; there is no checksum, since memory does not
+//! lose bytes. The reader trusts nothing that it reads: a damaged ring gives [`Damaged`], never an access outside.
+//!
+//! The kernel numbers and frames the records anew for the serial line, so that a program cannot damage that; the indices of its cases
+//! follow those of the kernel's own table, see [`Record::shifted`].
+//!
+//! A writer that finds no room raises `full` and sleeps on `tail`; a writer that is done raises `closed`.
+
+use crate::record::{MAX_PAYLOAD, Record, Sink};
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// Bytes of the ring: a power of two, so that positions can run around.
+const DATA: usize = if cfg!(loom) { 8 } else { 32 << 10 };
+/// Bytes of a message's length.
+const LENGTH: usize = size_of::<u32>();
+
+const _: () = assert!(DATA.is_power_of_two() && (cfg!(loom) || LENGTH + MAX_PAYLOAD <= DATA));
+
+/// The shared memory. All zeroes is an empty channel.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `head`, `full`, `closed` | the program | the kernel | Release and Acquire |
+/// | `tail` | the kernel | the program | Release and Acquire |
+/// | `data` | the program | the kernel | between `tail` and `head` the kernel's, elsewhere the program's |
+#[derive(Debug)]
+#[repr(C)]
+pub struct Channel {
+    head: Line,
+    tail: Line,
+    full: Line,
+    closed: Line,
+    data: [AtomicU8; DATA],
+}
+
+/// A word on a cache line of its own.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Line(AtomicU32);
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Channel>() == 4 * 64 + DATA && align_of::<Channel>() == 64);
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Channel {
+    /// Pages of 4 KiB that it needs.
+    pub const PAGES: usize = size_of::<Self>().div_ceil(4096);
+
+    /// An empty channel.
+    #[must_use]
+    pub fn new() -> Self {
+        let line = || Line(AtomicU32::new(0));
+        let data = core::array::from_fn(|_| AtomicU8::new(0));
+        Self { head: line(), tail: line(), full: line(), closed: line(), data }
+    }
+
+    /// Whether the writer waits for room.
+    #[must_use]
+    pub fn full(&self) -> bool {
+        // ORDER: Acquire pairs with Release in `Sender::send_bytes`: all that it wrote before is seen.
+        self.full.0.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether the writer is done.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        // ORDER: Acquire pairs with Release in `Sender::close`: all that it wrote is seen.
+        self.closed.0.load(Ordering::Acquire) != 0
+    }
+
+    fn put(&self, at: u32, bytes: &[u8]) {
+        for (place, &byte) in (0..).map(|offset| index(at, offset)).zip(bytes) {
+            if let Some(slot) = self.data.get(place) {
+                // ORDER: Relaxed; published by `head`, and `tail` was read with Acquire before.
+                slot.store(byte, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn get(&self, at: u32, bytes: &mut [u8]) {
+        for (place, byte) in (0..).map(|offset| index(at, offset)).zip(bytes) {
+            if let Some(slot) = self.data.get(place) {
+                // ORDER: Relaxed; `head` was read with Acquire before.
+                *byte = slot.load(Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Where in `data` a position is.
+const fn index(at: u32, offset: u32) -> usize {
+    at.wrapping_add(offset) as usize % DATA
+}
+
+/// A record that a channel cannot carry, or a message longer than the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+/// The program's end.
+pub struct Sender<'c, W: FnMut(&AtomicU32, u32)> {
+    channel: &'c Channel,
+    head: u32,
+    /// Sleeps while the word holds the value; may return for no reason.
+    wait: W,
+}
+
+impl<'c, W: FnMut(&AtomicU32, u32)> Sender<'c, W> {
+    /// The one writer of a channel that is empty. `wait` sleeps while a word holds a value; it may return for no reason, and must in time.
+    pub fn new(channel: &'c Channel, wait: W) -> Self {
+        Self { channel, head: 0, wait }
+    }
+
+    /// Sends a message; waits for room.
+    ///
+    /// # Errors
+    /// [`TooLong`] if it could never have room.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        let needed = LENGTH + bytes.len();
+        let length = u32::try_from(bytes.len()).ok().filter(|_| needed <= DATA).ok_or(TooLong)?;
+        loop {
+            // ORDER: Acquire pairs with Release in `Receiver::next_bytes`: the bytes before it have been read.
+            let tail = self.channel.tail.0.load(Ordering::Acquire);
+            let used = self.head.wrapping_sub(tail) as usize;
+            if DATA.checked_sub(used).is_some_and(|room| room >= needed) {
+                break;
+            }
+            // ORDER: Release pairs with Acquire in `Channel::full`: who sees the flag sees the messages.
+            self.channel.full.0.store(1, Ordering::Release);
+            (self.wait)(&self.channel.tail.0, tail);
+            // ORDER: Relaxed; only who reads may be late.
+            self.channel.full.0.store(0, Ordering::Relaxed);
+        }
+        self.channel.put(self.head, &length.to_le_bytes());
+        self.channel.put(self.head.wrapping_add(LENGTH as u32), bytes);
+        self.head = self.head.wrapping_add(LENGTH as u32).wrapping_add(length);
+        // ORDER: Release pairs with Acquire in `Receiver::next_bytes`: the message is there.
+        self.channel.head.0.store(self.head, Ordering::Release);
+        Ok(())
+    }
+
+    /// Says that nothing more comes.
+    pub fn close(self) {
+        // ORDER: Release pairs with Acquire in `Channel::closed`.
+        self.channel.closed.0.store(1, Ordering::Release);
+    }
+}
+
+impl<W: FnMut(&AtomicU32, u32)> Sink for Sender<'_, W> {
+    fn send(&mut self, record: &Record<'_>) {
+        let mut message = [0; MAX_PAYLOAD];
+        // What does not fit a frame could not be sent on either; every record that the runner makes does.
+        if let Ok(bytes) = postcard::to_slice(record, &mut message) {
+            let _ = self.send_bytes(bytes);
+        }
+    }
+}
+
+/// What is in the ring was not written by a [`Sender`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged;
+
+/// The kernel's end.
+#[derive(Debug)]
+pub struct Receiver<'c> {
+    channel: &'c Channel,
+    tail: u32,
+}
+
+impl<'c> Receiver<'c> {
+    /// The one reader of a channel that nobody has read from.
+    #[must_use]
+    pub const fn new(channel: &'c Channel) -> Self {
+        Self { channel, tail: 0 }
+    }
+
+    /// The word that the writer sleeps on: to be woken after messages were taken.
+    #[must_use]
+    pub const fn word(&self) -> &'c AtomicU32 {
+        &self.channel.tail.0
+    }
+
+    /// Takes a message, as much of it as `buffer` holds; `None` if there is none now.
+    ///
+    /// # Errors
+    /// [`Damaged`]; nothing more can be had then.
+    pub fn next_bytes<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, Damaged> {
+        // ORDER: Acquire pairs with Release in `Sender::send_bytes`.
+        let head = self.channel.head.0.load(Ordering::Acquire);
+        let there = head.wrapping_sub(self.tail) as usize;
+        if there == 0 {
+            return Ok(None);
+        }
+        let mut length = [0; LENGTH];
+        self.channel.get(self.tail, &mut length);
+        let length = u32::from_le_bytes(length);
+        let fits = (length as usize).checked_add(LENGTH).is_some_and(|all| all <= there && there <= DATA);
+        let bytes = buffer.get_mut(..length as usize).filter(|_| fits).ok_or(Damaged)?;
+        self.channel.get(self.tail.wrapping_add(LENGTH as u32), bytes);
+        self.tail = self.tail.wrapping_add(LENGTH as u32).wrapping_add(length);
+        // ORDER: Release pairs with Acquire in `Sender::send_bytes`: the bytes have been read.
+        self.channel.tail.0.store(self.tail, Ordering::Release);
+        Ok(Some(bytes))
+    }
+
+    /// Takes a record; `None` if there is none now.
+    ///
+    /// # Errors
+    /// [`Damaged`], also for a message that is no record.
+    pub fn next<'b>(&mut self, buffer: &'b mut [u8; MAX_PAYLOAD]) -> Result<Option<Record<'b>>, Damaged> {
+        let bytes = self.next_bytes(buffer)?;
+        bytes.map(|bytes| postcard::from_bytes(bytes).map_err(|_| Damaged)).transpose()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::{Channel, Receiver, Sender};
+    use loom::sync::Arc;
+
+    /// Three messages through a ring that holds one: none is lost, torn or seen early. Planted: `Relaxed` for `head`'s Release.
+    #[test]
+    fn loom_messages_arrive_whole_and_in_order() {
+        loom::model(|| {
+            let channel = Arc::new(Channel::new());
+            let writer = Arc::clone(&channel);
+            let thread = loom::thread::spawn(move || {
+                let mut sender = Sender::new(&writer, |_, _| loom::thread::yield_now());
+                for message in [[1, 2], [3, 4], [5, 6]] {
+                    sender.send_bytes(&message).unwrap();
+                }
+                sender.close();
+            });
+            let mut receiver = Receiver::new(&channel);
+            let mut expected = [[1, 2], [3, 4], [5, 6]].iter();
+            let mut buffer = [0; 4];
+            while expected.len() > 0 {
+                match receiver.next_bytes(&mut buffer).unwrap() {
+                    Some(message) => assert_eq!(message, expected.next().unwrap()),
+                    None => loom::thread::yield_now(),
+                }
+            }
+            thread.join().unwrap();
+            assert!(channel.closed() && receiver.next_bytes(&mut buffer) == Ok(None));
+        });
+    }
+}
