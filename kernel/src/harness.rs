@@ -65,7 +65,12 @@ impl Run<'_> {
             }
             true
         };
-        Process::new(irq, &maker, &mut |_: &mut IrqOff, table: &Capabilities, handles: &mut [Handle]| self.give(table, handles), text)
+        Process::new(
+            irq,
+            &maker,
+            &mut |_: &mut IrqOff, table: &Capabilities, handles: &mut [Handle]| self.give(table, handles),
+            text,
+        )
     }
 
     fn give(&self, table: &Capabilities, handles: &mut [Handle]) -> Result<usize, Error> {
@@ -98,7 +103,11 @@ const GIVEN_CORES: usize = 60;
 ///
 /// # Errors
 /// Those of [`Process::start`].
-pub(crate) fn run(irq: &mut IrqOff, process: &Ref<Process>, deadline: u64) -> Result<Option<ExitStatus>, Error> {
+pub(crate) fn run(
+    irq: &mut IrqOff,
+    process: &Ref<Process>,
+    deadline: u64,
+) -> Result<Option<ExitStatus>, Error> {
     Process::start(process, irq)?;
     let ended = || process.state() == ProcessState::Ended;
     // SAFETY: the callers hold nothing core-local: tests and benchmarks run with nothing but their own data.

@@ -97,7 +97,8 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
 }
 
 fn unmap(irq: &mut IrqOff, process: &Process, from: PageId) -> Progress<PageId> {
-    let rest = PageRange::new(from, USER_PAGES - from.number()).expect("a step that is not done has something left");
+    let rest =
+        PageRange::new(from, USER_PAGES - from.number()).expect("a step that is not done has something left");
     let step = spaces::with(irq, process.space(), |cx| process.space().unmap(cx, rest));
     step.expect("the ends of the user half cut no region")
 }

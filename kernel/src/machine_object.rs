@@ -20,7 +20,8 @@ pub(crate) struct Debug {
     header: Header,
 }
 
-const _: () = assert!(offset_of!(Core, header) == 0 && offset_of!(Debug, header) == 0, "N2: the header comes first");
+const _: () =
+    assert!(offset_of!(Core, header) == 0 && offset_of!(Debug, header) == 0, "N2: the header comes first");
 
 core_local! {
     /// The object for this core.

@@ -190,7 +190,8 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, word: u64, kind: ObjectKind) {
 
 /// The header of the object in a capability.
 pub(crate) fn address(word: u64) -> NonNull<Header> {
-    NonNull::new(core::ptr::with_exposed_provenance_mut(word as usize)).expect("N2: a capability names an object")
+    NonNull::new(core::ptr::with_exposed_provenance_mut(word as usize))
+        .expect("N2: a capability names an object")
 }
 
 /// An object that was found through a capability: usable until the core leaves the kernel (N1). Never stored.

@@ -127,7 +127,8 @@ pub(crate) struct Maker<'a> {
 }
 
 /// Gives a new process its capabilities: fills the handles, or says why not.
-pub(crate) type Giver<'a> = &'a mut dyn FnMut(&mut IrqOff, &Capabilities, &mut [Handle]) -> Result<usize, Error>;
+pub(crate) type Giver<'a> =
+    &'a mut dyn FnMut(&mut IrqOff, &Capabilities, &mut [Handle]) -> Result<usize, Error>;
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
@@ -169,8 +170,7 @@ impl Process {
         let fixed = maker.flags & ProcessSpec::FIXED != 0;
         let randomness = if fixed { Randomness::Fixed } else { Randomness::Drawn };
         let place = (STACK_PAGES, randomness);
-        let loaded =
-            load::load(irq, &Machine, process.space(), maker.program, place, &startup, text)?;
+        let loaded = load::load(irq, &Machine, process.space(), maker.program, place, &startup, text)?;
         let at = process.as_ptr().as_ptr();
         // SAFETY: in bounds; nobody else has the process yet.
         unsafe { (&raw mut (*at).entry).write(loaded.entry as u64) };
@@ -411,7 +411,8 @@ impl Process {
             tls: 0,
             flags: process.main_flags,
         };
-        let thread = Self::make_thread(process, irq, &spec, CoreSet::first(machine::topology().core_count()))?;
+        let thread =
+            Self::make_thread(process, irq, &spec, CoreSet::first(machine::topology().core_count()))?;
         let table = process.capabilities();
         let own = table.insert(thread.clone(), Rights::ALL)?;
         let itself = match table.insert(process.clone(), Rights::ALL) {

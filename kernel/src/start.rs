@@ -7,6 +7,7 @@
 //! 4. [`core_main`], every other core: its tables, its interrupt controller, online, idle.
 
 use abi::boot::{Mode, Params};
+use abi::debug::TraceEvents;
 use abi::exit::Exit;
 use mm::PhysRange;
 use percpu::CoreId;
@@ -24,7 +25,10 @@ use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, bench, cores, dispatch, heap, log, machine, memory, programs, report, skew, stacks, symbols, tests};
+use crate::{
+    acpi, bench, cores, dispatch, heap, log, machine, memory, programs, report, skew, stacks, symbols, tests,
+    trace,
+};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -231,6 +235,9 @@ extern "C" fn boot_core(_: u64) -> ! {
     crew.run(&cores::all_online(), |held| dispatch::enter(held));
     percpu::race::seed(params().seed);
     skew::check(&mut crew);
+    if params().trace != TraceEvents::NONE && trace::switch(params().trace).is_none() {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the trace rings"));
+    }
     run(crew)
 }
 

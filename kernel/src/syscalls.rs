@@ -76,8 +76,8 @@ use memory::{map, protect, region_create, region_map, unmap};
 use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
 use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
 use threads::{
-    period_end, thread_affinity, thread_create, thread_exit, thread_info, thread_join, thread_kill, thread_resume,
-    thread_schedule, thread_start, thread_suspend, thread_tls, thread_watch, yield_now,
+    period_end, thread_affinity, thread_create, thread_exit, thread_info, thread_join, thread_kill,
+    thread_resume, thread_schedule, thread_start, thread_suspend, thread_tls, thread_watch, yield_now,
 };
 
 /// Nothing.

@@ -11,10 +11,11 @@ use abi::debug::TraceEvents;
 use mm::Order;
 use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreCell, CoreId, IrqOff, Lock, core_local};
+use perf::record::{Record, TraceChunk};
 use perf::trace::{Event, Ring, Taken, TraceRecord};
 
 use crate::arch::tsc;
-use crate::{cores, memory};
+use crate::{cores, memory, report, start};
 
 /// Records that a ring holds: 64 KiB.
 pub(crate) const RECORDS: usize = 2048;
@@ -114,6 +115,34 @@ pub(crate) fn read(core: CoreId, out: &mut [TraceRecord]) -> Taken {
         answer.with(held, |(out, taken), held| *taken = RING.owned(held).take(out));
     });
     answer.get_mut().1
+}
+
+/// Sends what every core has recorded, if the command line asked for a trace, and ends it.
+pub(crate) fn send() {
+    if start::params().trace == TraceEvents::NONE {
+        return;
+    }
+    // Sending wakes cores and would record that.
+    let _traced = switch(TraceEvents::NONE);
+    for core in cores::all_online().iter() {
+        while send_chunk(core) {}
+    }
+    discard();
+}
+
+/// Sends the oldest records of a core; `false` if there are no more.
+fn send_chunk(core: CoreId) -> bool {
+    let mut records = [TraceRecord::default(); TraceChunk::MAX_RECORDS];
+    let mut bytes = [0; TraceChunk::MAX_RECORDS * TraceRecord::BYTES];
+    let taken = read(core, &mut records);
+    let (chunks, _) = bytes.as_chunks_mut::<{ TraceRecord::BYTES }>();
+    chunks.iter_mut().zip(&records).for_each(|(slot, record)| *slot = record.to_bytes());
+    let bytes = bytes.get(..taken.count * TraceRecord::BYTES).unwrap_or_default();
+    if !bytes.is_empty() {
+        let chunk = TraceChunk { core: u32::from(core.raw()), first: taken.first, records: bytes };
+        report::send(&Record::Trace(chunk));
+    }
+    taken.count == records.len()
 }
 
 /// Switches everything off and gives the rings' memory back; records that were not read are gone.

@@ -151,7 +151,8 @@ impl<E: Entity> Core<E> {
     /// Whether a thread that must not wait could run: one with a deadline, or a real-time one.
     #[inline]
     pub fn has_urgent(&self) -> bool {
-        self.deadlines_len.get() > 0 || self.queue.top().is_some_and(|top| u64::from(top) >= SchedSpec::REAL_TIME_LOWEST)
+        self.deadlines_len.get() > 0
+            || self.queue.top().is_some_and(|top| u64::from(top) >= SchedSpec::REAL_TIME_LOWEST)
     }
 
     /// Parts per million of the core's time that deadlines have been promised, rounded up.

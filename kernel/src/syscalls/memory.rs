@@ -76,7 +76,9 @@ fn map_into(
     let next = || process.next_place(pages);
     let place = spaces::with(irq, space, |cx| space.place(cx, pages as usize, PageSize::Small, next));
     drop(process);
-    let place = place.filter(|range| range.start().number() >= FIRST_PAGE && range.end().number() <= LAST_PAGE).ok_or(Error::NoMemory)?;
+    let place = place
+        .filter(|range| range.start().number() >= FIRST_PAGE && range.end().number() <= LAST_PAGE)
+        .ok_or(Error::NoMemory)?;
     spaces::with(irq, space, |cx| space.map(cx, place, mapping)).map_err(refusal)?;
     Ok(place.start().address() as u64)
 }
@@ -97,7 +99,13 @@ pub(super) fn unmap(irq: &mut IrqOff, process: u64, address: u64, pages: u64) ->
     })
 }
 
-pub(super) fn protect(irq: &mut IrqOff, process: u64, address: u64, pages: u64, protection_word: u64) -> Result {
+pub(super) fn protect(
+    irq: &mut IrqOff,
+    process: u64,
+    address: u64,
+    pages: u64,
+    protection_word: u64,
+) -> Result {
     let process = find::<Process>(irq, process, Rights::MAP)?;
     let (range, protection) = (range(address, pages)?, protection(protection_word)?);
     visit(irq, &process, |irq, space| {

@@ -36,7 +36,8 @@ pub(super) fn process_create(irq: &mut IrqOff, parent: u64, spec: u64) -> Flawed
 fn create(irq: &mut IrqOff, parent: u64, spec: u64, flaw: &mut u64) -> Result {
     let parent = get::<Process>(irq, parent, Rights::CREATE)?;
     let spec: ProcessSpec = user::read(irq, spec)?;
-    let texts = spec.arguments_bytes.checked_add(spec.environment_bytes).filter(|&all| all <= ProcessSpec::MAX_TEXT);
+    let texts =
+        spec.arguments_bytes.checked_add(spec.environment_bytes).filter(|&all| all <= ProcessSpec::MAX_TEXT);
     texts.ok_or(Error::BadArgument)?;
     if spec.name_bytes > NAME_BYTES as u64 || spec.grants_count > ProcessSpec::MAX_GRANTS {
         return Err(Error::BadArgument);
@@ -73,13 +74,7 @@ fn build(irq: &mut IrqOff, spec: &ProcessSpec, why: &mut u64) -> Result<Program>
     })
 }
 
-fn make(
-    irq: &mut IrqOff,
-    parent: &Process,
-    spec: &ProcessSpec,
-    program: &Program,
-    name: &[u8],
-) -> Result {
+fn make(irq: &mut IrqOff, parent: &Process, spec: &ProcessSpec, program: &Program, name: &[u8]) -> Result {
     let maker = Maker {
         program,
         name,
@@ -94,7 +89,8 @@ fn make(
         };
         user::read_bytes(irq, start.wrapping_add(from as u64), to).is_ok()
     };
-    let mut give = |irq: &mut IrqOff, into: &Capabilities, handles: &mut [Handle]| grant(irq, spec, into, handles);
+    let mut give =
+        |irq: &mut IrqOff, into: &Capabilities, handles: &mut [Handle]| grant(irq, spec, into, handles);
     let process = Process::new(irq, &maker, &mut give, text)?;
     table(irq).insert(process, Rights::ALL).map(|handle| handle.0)
 }
@@ -152,8 +148,14 @@ pub(super) fn process_exit(irq: &mut IrqOff, code: u64) -> Result {
 pub(super) fn process_info(irq: &mut IrqOff, process: u64, info: u64) -> Result {
     let process = get::<Process>(irq, process, Rights::OBSERVE)?;
     let mut running = 0;
-    let threads = irq.locks(|held| process.each_thread(held, |thread| running += sched::Entity::task(&thread).ticks()));
-    let frames = process.visit(irq, |_| process.space().check().map_or(0, |usage| usage.tables + usage.records + usage.private + usage.reserved));
+    let threads =
+        irq.locks(|held| process.each_thread(held, |thread| running += sched::Entity::task(&thread).ticks()));
+    let frames = process.visit(irq, |_| {
+        process
+            .space()
+            .check()
+            .map_or(0, |usage| usage.tables + usage.records + usage.private + usage.reserved)
+    });
     let (ended, faults) = process.figures();
     let told = ProcessInfo {
         id: process.id(),

@@ -20,7 +20,7 @@ use perf::bench::Text;
 use perf::record::{Done, Outcome, Record, TestEnd, TestStart};
 
 use crate::cores::Crew;
-use crate::{log, memory, report};
+use crate::{log, memory, report, trace};
 
 mod apic;
 mod bed;
@@ -37,11 +37,11 @@ mod nodes;
 mod pressure;
 mod protection;
 mod record;
+mod rings;
 mod slabs;
 mod spaces;
 mod timer;
 mod tlb;
-mod trace;
 mod user;
 mod usercopy;
 
@@ -138,7 +138,7 @@ const TESTS: &[Test] = &[
     test("perf.record", record::record),
     test("metrics.counts", metrics::counts),
     test("metrics.dumps", metrics::dumps),
-    test("trace.ring", trace::ring),
+    test("trace.ring", rings::ring),
     test("heap.vectors", heap::vectors),
     test("tlb.targeted", tlb::targeted),
     test("tlb.switched_away", tlb::switched_away),
@@ -183,6 +183,7 @@ pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
         log!("test {}: {} {message}", test.name, outcome.word());
         report::send(&Record::TestEnd(TestEnd { name: test.name, outcome, message }));
     }
+    trace::send();
     report::send(&Record::Done(done));
     match done {
         Done { run: 0, skipped: 0, .. } => Exit::NothingMatched,

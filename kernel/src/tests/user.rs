@@ -15,7 +15,8 @@ const PATIENCE: u64 = 60;
 pub(super) fn run(program: &str, arguments: &[u8]) -> core::result::Result<ExitStatus, super::Verdict> {
     IrqOff::with(|irq| {
         let run = Run { program, arguments, region: None, flags: 0 };
-        let process = run.make(irq).map_err(|error| failed(format_args!("{program} cannot be made: {error}")))?;
+        let process =
+            run.make(irq).map_err(|error| failed(format_args!("{program} cannot be made: {error}")))?;
         let deadline = tsc::now() + machine::clock().0 * PATIENCE;
         match harness::run(irq, &process, deadline) {
             Ok(Some(status)) => Ok(status),

@@ -82,7 +82,10 @@ impl Tables {
         let user_data = self.gdt.append(Descriptor::user_data_segment());
         let user_code = self.gdt.append(Descriptor::user_code_segment());
         let expected = [KERNEL_CODE, KERNEL_DATA, USER_DATA, USER_CODE];
-        assert!([code.0, data.0, user_data.0, user_code.0] == expected, "G3: the selectors are where they are expected");
+        assert!(
+            [code.0, data.0, user_data.0, user_code.0] == expected,
+            "G3: the selectors are where they are expected"
+        );
         let task = self.gdt.append(Descriptor::tss_segment(&self.tss));
         self.gdt.load();
         load_segments(code, data);

@@ -179,7 +179,6 @@ impl Head {
     pub(crate) fn is_clear(&self) -> bool {
         self.pending.get() == 0
     }
-
 }
 
 global_asm!(
