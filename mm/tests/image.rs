@@ -278,7 +278,7 @@ fn changed(mut file: File, changes: &[Change]) -> File {
 }
 
 fn file() -> impl Strategy<Value = File> {
-    let base = prop_oneof![Just(0), Just(0x40_0000), Just(1 << 30), Just((1 << 47) - 0x1_0000)];
+    let base = prop_oneof![Just(0), Just(0x40_0000), Just(0xffff << 30), Just((1 << 47) - 0x1_0000)];
     let kind = prop_oneof![Just(EXEC), Just(DYN)];
     (kind, base, vec(change(), 0..5)).prop_map(|(kind, base, changes)| changed(good(kind, base), &changes))
 }
