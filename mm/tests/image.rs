@@ -166,7 +166,7 @@ fn is_sound(plan: &Plan, bytes: usize) -> Result<(), TestCaseError> {
         // Of a large file the ends are enough.
         let filled = segment.filled();
         for index in (0..filled.min(64)).chain(filled.saturating_sub(64)..filled) {
-            let piece = segment.piece(index).unwrap();
+            let piece = segment.piece(index).expect("a page that is filled");
             prop_assert!(piece.bytes > 0 && piece.at + piece.bytes <= PAGE_BYTES, "{piece:?}");
             prop_assert!(piece.offset.checked_add(piece.bytes).is_some_and(|end| end <= bytes), "I2");
         }
