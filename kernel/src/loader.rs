@@ -15,6 +15,8 @@ use limine::request::{
 use mm::{FrameId, PhysRange};
 use x86_64::{PhysAddr, VirtAddr};
 
+use crate::early::PAGE;
+
 /// The stack that the loader gives each core, in bytes. It is only used until the core enters the kernel's own tables.
 const LOADER_STACK: u64 = 64 * 1024;
 
@@ -61,7 +63,7 @@ pub(crate) const MAX_RANGES: usize = 256;
 pub(crate) const MAX_COMMAND_LINE: usize = 1024;
 
 /// Programs that the kernel takes from the loader; more are ignored.
-const MAX_PROGRAMS: usize = 32;
+pub(crate) const MAX_PROGRAMS: usize = 32;
 /// Where in the bundle they are.
 const PROGRAM_FOLDER: &[u8] = b"/user/";
 
@@ -87,6 +89,11 @@ impl Module {
         let mut module = Self { name_len: name.len(), start, bytes, ..Self::NONE };
         module.name.get_mut(..name.len())?.copy_from_slice(name);
         core::str::from_utf8(name).ok().filter(|name| !name.is_empty()).map(|_| module)
+    }
+
+    /// The frames that hold it and nothing else.
+    pub(crate) fn range(&self) -> PhysRange {
+        PhysRange::covering(self.start.as_u64(), self.start.as_u64() + self.bytes as u64)
     }
 
     /// Its name, without the folder.
@@ -221,11 +228,22 @@ impl Handover {
         &self.programs[..self.programs_len]
     }
 
+    /// Whether a file has its pages to itself, as the protocol has it, and they are in a range that nobody else uses.
+    fn is_kept(&self, module: &Module) -> bool {
+        let range = module.range();
+        let inside = |kept: PhysRange| kept.start <= range.start && range.end <= kept.end;
+        let others = self.programs().iter().all(|other| {
+            let other = other.range();
+            other.end <= range.start || range.end <= other.start
+        });
+        module.start.is_aligned(PAGE) && module.bytes > 0 && others && self.ranges.of(Use::Kept).any(inside)
+    }
+
     fn fill_programs(&mut self) {
         for file in MODULES.get_response().map_or(&[][..], |response| response.modules()) {
             let start = PhysAddr::new(file.addr() as u64 - self.direct_map.as_u64());
             let program = Module::program(file.path().to_bytes(), start, file.size() as usize);
-            if let Some(program) = program
+            if let Some(program) = program.filter(|program| self.is_kept(program))
                 && let Some(slot) = self.programs.get_mut(self.programs_len)
             {
                 *slot = program;

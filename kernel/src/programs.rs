@@ -23,7 +23,7 @@ use spin::Once;
 
 use crate::loader::Module;
 use crate::spaces::{Object, Physical};
-use crate::{layout, log, start};
+use crate::{layout, log, memory, start};
 
 pub(crate) use supply::{Machine, Supply};
 
@@ -161,13 +161,15 @@ pub(crate) fn install() {
 fn bundled(module: &'static Module) -> Option<Bundled> {
     let name = module.name();
     let at = layout::direct(module.start).as_ptr::<u8>();
-    // SAFETY: the loader has put the file there, in memory that is kept, and the direct map shows it.
+    // SAFETY: the loader has put the file there, the direct map shows it, and nobody else has its frames until they are given back below.
     let file = unsafe { core::slice::from_raw_parts(at, module.bytes) };
     let copy = |_: &mut IrqOff, offset: usize, to: &mut [u8]| {
         to.copy_from_slice(&file[offset..offset + to.len()]);
         true
     };
-    match IrqOff::with(|irq| Program::build(irq, &Machine, file.len(), copy)) {
+    let built = IrqOff::with(|irq| Program::build(irq, &Machine, file.len(), copy));
+    memory::give_back(module);
+    match built {
         Ok(program) => Some(Bundled { name, program }),
         Err(error) => {
             log!("programs: {name} is left out: {error:?}");
