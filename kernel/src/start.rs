@@ -73,7 +73,6 @@ pub(crate) extern "C" fn boot_main() -> ! {
     machine::set_features(cpu::Features::read());
     cpu::protect(machine::features());
     usercopy::choose(machine::features());
-    fpu::choose();
     match loader::processors() {
         Ok((boot, list)) => machine::set_processors(boot, list, handover.direct_map),
         Err(missing) => {
@@ -167,6 +166,7 @@ extern "C" fn boot_continue(_: u64) -> ! {
     if params().plant == "early-fault" {
         plant::page_fault();
     }
+    fpu::choose(params().fpu);
     choose_interrupt_controller();
     let Some(firmware) = acpi::Tables::open(handover.rsdp) else {
         give_up(Exit::BadLoader, format_args!("the ACPI tables are damaged"));

@@ -30,6 +30,7 @@ mod convert;
 mod cores;
 mod epoch;
 mod footprint;
+mod fpu;
 mod frames;
 mod heap;
 mod metrics;
@@ -116,6 +117,8 @@ const TESTS: &[Test] = &[
     test("clock.frequency", clock::frequency),
     test("clock.monotonic", clock::monotonic),
     test("timer.fires", timer::fires),
+    test("fpu.switch", fpu::switch),
+    test("fpu.migrate", fpu::migrate),
     test("protection.switches", protection::switches),
     test("protection.image", protection::image),
     test("protection.guard_pages", protection::guard_pages),

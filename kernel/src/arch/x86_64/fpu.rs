@@ -13,12 +13,15 @@
 //! * F2: an area is saved to only by the core that restored it last, and its bytes change in no other way in between.
 //! * F3: an area's memory goes back as it came.
 
+pub(crate) mod probe;
+
 use core::alloc::Layout;
 use core::arch::asm;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
+use abi::boot::Fpu;
 use percpu::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use percpu::{IrqOff, core_local};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
@@ -77,14 +80,15 @@ core_local! {
 }
 
 /// Settles how this machine saves registers, before any core enters.
-pub(crate) fn choose() {
+pub(crate) fn choose(wanted: Fpu) {
     let id = cpu::cpuid();
     let amd =
         id.get_vendor_info().is_some_and(|vendor| matches!(vendor.as_str(), "AuthenticAMD" | "HygonGenuine"));
     let stays = amd && cpu::leaf(AMD_LEAF, 0).ebx & POINTERS_RESTORED == 0;
     // ORDER: Relaxed, here and below: no other core runs yet.
     POINTERS_STAY.store(stays, Ordering::Relaxed);
-    if !id.get_feature_info().is_some_and(|info| info.has_xsave()) {
+    let xsave = id.get_feature_info().is_some_and(|info| info.has_xsave());
+    if !xsave || wanted == Fpu::Fxsave {
         return;
     }
     let components = components(cpu::leaf(LEAF, 0).eax);
