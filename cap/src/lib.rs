@@ -12,7 +12,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(any(test, loom))]
+#[cfg(test)]
 extern crate std;
 
 mod change;
@@ -21,6 +21,13 @@ mod memory;
 mod slot;
 mod table;
 mod word;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(test)]
+mod scene;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use change::{Capability, Gone, Refusal};
 pub use drain::Drained;

@@ -91,6 +91,13 @@ impl Slot {
         self.meta.compare_exchange(meta.0, dead.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Makes a free slot look as if it had been used up to a generation.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn age(&self, meta: Meta) {
+        // ORDER: Relaxed: by the test's only thread.
+        self.meta.store(meta.0, Ordering::Relaxed);
+    }
+
     /// The free slot after this one.
     #[inline]
     pub(crate) fn link(&self) -> SlotId {
@@ -107,17 +114,21 @@ impl Slot {
 }
 
 impl Leaf {
-    const_fn! {
-        /// The first leaf, empty: what the empty leaf of all tables holds.
-        pub(crate) const fn new() -> Self {
-            let mut slots = [const { Slot::new(0) }; LEAF_SLOTS];
-            let mut i = 0;
-            while i < LEAF_SLOTS {
-                slots[i] = Slot::new(i);
-                i += 1;
-            }
-            Self { slots }
+    /// The first leaf, empty: what the empty leaf of all tables holds.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        let mut slots = [const { Slot::new(0) }; LEAF_SLOTS];
+        let mut i = 0;
+        while i < LEAF_SLOTS {
+            slots[i] = Slot::new(i);
+            i += 1;
         }
+        Self { slots }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self { slots: core::array::from_fn(Slot::new) }
     }
 
     /// Makes it the empty leaf that begins with slot `first`, whatever it held. It is the caller's alone.
