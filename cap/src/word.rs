@@ -235,26 +235,24 @@ mod tests {
         }
     }
 
+    fn kinds_and_rights() -> impl Iterator<Item = (ObjectKind, Rights)> {
+        let sets = || (0..=Rights::ALL.0).map(Rights);
+        ObjectKind::ALL.iter().flat_map(move |&kind| sets().map(move |rights| (kind, rights)))
+    }
+
     /// Every kind and set of rights against every other.
     #[test]
     fn only_what_fits_matches() {
-        let sets = || (0..=Rights::ALL.0).map(Rights);
         for slot in SLOTS {
-            for &kind in ObjectKind::ALL {
-                for rights in sets() {
-                    let handle = slot.handle(3);
-                    let meta = Meta::live(slot, 3, kind, rights);
-                    assert_eq!(
-                        (meta.generation(), meta.kind(handle), meta.rights(handle)),
-                        (3, Some(kind), rights)
-                    );
-                    for &asked in ObjectKind::ALL {
-                        for wanted in sets() {
-                            let fits = asked == kind && rights.has(wanted);
-                            assert_eq!(meta.matches(handle, asked, wanted), fits);
-                        }
-                    }
-                }
+            let handle = slot.handle(3);
+            for (kind, rights) in kinds_and_rights() {
+                let meta = Meta::live(slot, 3, kind, rights);
+                assert_eq!(
+                    (meta.generation(), meta.kind(handle), meta.rights(handle)),
+                    (3, Some(kind), rights)
+                );
+                let fits = |asked, wanted| asked == kind && rights.has(wanted);
+                assert!(kinds_and_rights().all(|(k, r)| meta.matches(handle, k, r) == fits(k, r)));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 /// Memory for a number of leaves. Leaves are freed with the pool: a lookup may still read one that was given back.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     room: usize,
     out: AtomicUsize,
     /// Addresses of all leaves that were ever given.
@@ -20,12 +20,12 @@ pub struct Pool {
 const DIRT: u8 = 0x5a;
 
 impl Pool {
-    pub const fn new(room: usize) -> Self {
+    pub(crate) const fn new(room: usize) -> Self {
         Self { room, out: AtomicUsize::new(0), given: Mutex::new(Vec::new()) }
     }
 
     /// Leaves that are out.
-    pub fn out(&self) -> usize {
+    pub(crate) fn out(&self) -> usize {
         self.out.load(Ordering::Relaxed)
     }
 }
@@ -67,34 +67,34 @@ impl Drop for Pool {
 
 /// Objects by number: how many references each has.
 #[derive(Debug)]
-pub struct Objects(Vec<AtomicU64>);
+pub(crate) struct Objects(Vec<AtomicU64>);
 
 impl Objects {
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self((0..count).map(|_| AtomicU64::new(0)).collect())
     }
 
     /// The kind of an object follows from its number.
-    pub const fn kind(object: u64) -> ObjectKind {
+    pub(crate) const fn kind(object: u64) -> ObjectKind {
         ObjectKind::ALL[object as usize % ObjectKind::ALL.len()]
     }
 
-    pub fn count(&self, object: u64) -> u64 {
+    pub(crate) fn count(&self, object: u64) -> u64 {
         self.0[object as usize].load(Ordering::Relaxed)
     }
 
     /// The first reference.
-    pub fn make(&self, object: u64) {
+    pub(crate) fn make(&self, object: u64) {
         assert_eq!(self.0[object as usize].fetch_add(1, Ordering::Relaxed), 0);
     }
 
     /// One more, if there is one.
-    pub fn acquire(&self, object: u64) -> bool {
+    pub(crate) fn acquire(&self, object: u64) -> bool {
         let more = |count| (count != 0).then_some(count + 1);
         self.0[object as usize].fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
     }
 
-    pub fn release(&self, object: u64) {
+    pub(crate) fn release(&self, object: u64) {
         assert_ne!(self.0[object as usize].fetch_sub(1, Ordering::AcqRel), 0, "given up once too often");
     }
 }

@@ -32,7 +32,11 @@ const GROUPS: &[Group] = &[
         arguments: &["--release", "-p", "mm", "--test", "space_model"],
         kind: Kind::Long,
     },
-    Group { name: "loom", arguments: &["--release", "-p", "percpu", "-p", "mm", "--lib"], kind: Kind::Loom },
+    Group {
+        name: "loom",
+        arguments: &["--release", "-p", "percpu", "-p", "mm", "-p", "cap", "--lib"],
+        kind: Kind::Loom,
+    },
 ];
 
 /// Random histories of address spaces: 4 million operations and accesses, and 400 million.
