@@ -86,9 +86,8 @@ impl Slot {
     /// Takes the capability out: true for exactly one caller (C5).
     #[inline]
     pub(crate) fn take(&self, meta: Meta, dead: Meta) -> bool {
-        // ORDER: AcqRel: Acquire pairs with Release in `publish`; Release with Acquire in `meta`: who sees it gone sees what the deleter
-        // did before. Relaxed on failure: somebody else has taken it, and nothing is read.
-        self.meta.compare_exchange(meta.0, dead.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // ORDER: Relaxed: `meta` was loaded with Acquire, and the head of the free list orders this before the slot's next use.
+        self.meta.compare_exchange(meta.0, dead.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Makes a free slot look as if it had been used up to a generation.
