@@ -50,7 +50,8 @@ pub struct Entry {
 /// The capabilities of a process.
 ///
 /// The root lies in the table itself: 512 words, in which places without a leaf name one that stays empty. A leaf of 128 slots comes
-/// when its first slot is needed, so a small process has one.
+/// when its first slot is needed, so a small process has one. A table that is dropped before it is drained keeps its leaves
+/// and its references for ever.
 ///
 /// | field | writer | readers | ordering | line |
 /// |---|---|---|---|---|
