@@ -12,7 +12,7 @@ use abi::error::Error;
 use cap::{Capability, Drained, Entry, Found, Gone, Table};
 use pool::{Objects, Pool};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -99,6 +99,8 @@ const ROOM: [(usize, usize); 2] = [(150, 5), (1000, 2)];
 struct Side {
     /// By the word of the handle.
     live: BTreeMap<u64, Entry>,
+    /// Every handle that ever was: none comes twice.
+    ever: BTreeSet<u64>,
     /// The most that were ever live at once: slots that were used.
     peak: usize,
 }
@@ -117,6 +119,7 @@ impl Side {
     }
 
     fn put(&mut self, handle: Handle, entry: Entry) {
+        assert!(self.ever.insert(handle.0));
         assert_eq!(self.live.insert(handle.0, entry), None);
         self.peak = self.peak.max(self.live.len());
     }
