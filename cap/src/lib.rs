@@ -4,15 +4,15 @@
 //! nobody waits for anybody, and a lookup writes nothing. What an object is, and where memory comes from, is the kernel's ([`Memory`]).
 //!
 //! * C1: a slot is changed only by who took it off the free list, until its capability is published; then by who deletes it.
-//! * C2: only a slot with a live capability has a kind other than 0, and then the bits between generation and kind are 0. A handle
-//!   whose index is out of range, or whose slot is not live, can therefore not be forged into one that matches.
+//! * C2: a slot without a live capability holds the code of no kind; one with has zeros between rights and generation. A handle cannot be
+//!   forged so that it makes up for either: it meets the former in bits that choose the slot, and the latter must be zeros in it too.
 //! * C3: a generation of a slot is live once, and generation 0 never; a slot whose generations are used up is never used again.
 //! * C4: the words of a live slot do not change. Readers look at `meta` before and after the others, so all are of one capability.
 //! * C5: a live slot owns one reference to its object: the inserter's, and after its deletion the deleter's.
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(any(test, loom))]
+#[cfg(test)]
 extern crate std;
 
 mod change;
@@ -21,6 +21,13 @@ mod memory;
 mod slot;
 mod table;
 mod word;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(test)]
+mod scene;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use change::{Capability, Gone, Refusal};
 pub use drain::Drained;

@@ -86,9 +86,15 @@ impl Slot {
     /// Takes the capability out: true for exactly one caller (C5).
     #[inline]
     pub(crate) fn take(&self, meta: Meta, dead: Meta) -> bool {
-        // ORDER: AcqRel: Acquire pairs with Release in `publish`; Release with Acquire in `meta`: who sees it gone sees what the deleter
-        // did before. Relaxed on failure: somebody else has taken it, and nothing is read.
-        self.meta.compare_exchange(meta.0, dead.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // ORDER: Relaxed: `meta` was loaded with Acquire, and the head of the free list orders this before the slot's next use.
+        self.meta.compare_exchange(meta.0, dead.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Makes a free slot look as if it had been used up to a generation.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn age(&self, meta: Meta) {
+        // ORDER: Relaxed: by the test's only thread.
+        self.meta.store(meta.0, Ordering::Relaxed);
     }
 
     /// The free slot after this one.
@@ -107,17 +113,21 @@ impl Slot {
 }
 
 impl Leaf {
-    const_fn! {
-        /// The first leaf, empty: what the empty leaf of all tables holds.
-        pub(crate) const fn new() -> Self {
-            let mut slots = [const { Slot::new(0) }; LEAF_SLOTS];
-            let mut i = 0;
-            while i < LEAF_SLOTS {
-                slots[i] = Slot::new(i);
-                i += 1;
-            }
-            Self { slots }
+    /// The first leaf, empty: what the empty leaf of all tables holds.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        let mut slots = [const { Slot::new(0) }; LEAF_SLOTS];
+        let mut i = 0;
+        while i < LEAF_SLOTS {
+            slots[i] = Slot::new(i);
+            i += 1;
         }
+        Self { slots }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self { slots: core::array::from_fn(Slot::new) }
     }
 
     /// Makes it the empty leaf that begins with slot `first`, whatever it held. It is the caller's alone.

@@ -17,12 +17,12 @@ loom::lazy_static! {
 }
 
 /// What stands in the root where no leaf is: a leaf that stays empty, so that a lookup need not ask.
+pub(crate) fn empty_leaf() -> &'static Leaf {
+    &EMPTY
+}
+
 pub(crate) fn empty() -> *mut Leaf {
-    #[cfg(not(loom))]
-    let leaf = &EMPTY;
-    #[cfg(loom)]
-    let leaf = &*EMPTY;
-    ptr::from_ref::<Leaf>(leaf).cast_mut()
+    ptr::from_ref(empty_leaf()).cast_mut()
 }
 
 /// What a lookup finds. The object outlives the kernel entry in which it was found, whatever becomes of the capability.
@@ -50,7 +50,8 @@ pub struct Entry {
 /// The capabilities of a process.
 ///
 /// The root lies in the table itself: 512 words, in which places without a leaf name one that stays empty. A leaf of 128 slots comes
-/// when its first slot is needed, so a small process has one.
+/// when its first slot is needed, so a small process has one. A table that is dropped before it is drained keeps its leaves
+/// and its references for ever.
 ///
 /// | field | writer | readers | ordering | line |
 /// |---|---|---|---|---|
@@ -72,20 +73,15 @@ pub struct Table<M: Memory> {
 #[repr(C, align(64))]
 struct Root([AtomicPtr<Leaf>; ROOT_ENTRIES]);
 
-#[cfg(not(loom))]
 impl Root {
     /// A constant, not a loop: a loop would build the root on the stack and copy it from there.
-    const EMPTY: [AtomicPtr<Leaf>; ROOT_ENTRIES] =
-        [const { AtomicPtr::new((&raw const EMPTY).cast_mut()) }; ROOT_ENTRIES];
-
+    #[cfg(not(loom))]
     #[inline(always)]
     fn empty() -> Self {
-        Self(Self::EMPTY)
+        Self(const { [const { AtomicPtr::new((&raw const EMPTY).cast_mut()) }; ROOT_ENTRIES] })
     }
-}
 
-#[cfg(loom)]
-impl Root {
+    #[cfg(loom)]
     fn empty() -> Self {
         Self([(); ROOT_ENTRIES].map(|()| AtomicPtr::new(empty())))
     }

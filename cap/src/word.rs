@@ -205,3 +205,100 @@ impl Head {
         Self(self.0 & Self::CLOSED | self.0.wrapping_add(ONE_CHANGE) & !Self::CLOSED)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{CODES, Head, Meta, ONE_CHANGE, SlotId};
+    use abi::cap::{ObjectKind, Rights};
+    use abi::error::Error;
+
+    const SLOTS: [SlotId; 6] =
+        [SlotId(1), SlotId(0x7f), SlotId(0x80), SlotId(0x5555), SlotId(0xaaaa), SlotId(u16::MAX)];
+
+    #[test]
+    fn a_slot_and_its_handle_name_each_other() {
+        for number in 0..=u16::MAX {
+            let id = SlotId(number);
+            assert_eq!(SlotId::of(id.handle(7)), id);
+            assert_eq!(id.leaf() * 128 + id.in_leaf(), usize::from(number));
+        }
+    }
+
+    #[test]
+    fn no_code_covers_another() {
+        let codes = &CODES.0[1..];
+        for (i, &code) in codes.iter().enumerate() {
+            assert_eq!(usize::from(CODES.1[usize::from(code)]), i + 1);
+            // Zeros of one that are zeros of the other too.
+            let covered = codes.iter().filter(|&&other| !code & !other & 0x7f == !code & 0x7f);
+            assert_eq!(covered.count(), 1);
+        }
+    }
+
+    fn kinds_and_rights() -> impl Iterator<Item = (ObjectKind, Rights)> {
+        let sets = || (0..=Rights::ALL.0).map(Rights);
+        ObjectKind::ALL.iter().flat_map(move |&kind| sets().map(move |rights| (kind, rights)))
+    }
+
+    /// Every kind and set of rights against every other.
+    #[test]
+    fn only_what_fits_matches() {
+        for slot in SLOTS {
+            let handle = slot.handle(3);
+            for (kind, rights) in kinds_and_rights() {
+                let meta = Meta::live(slot, 3, kind, rights);
+                assert_eq!(
+                    (meta.generation(), meta.kind(handle), meta.rights(handle)),
+                    (3, Some(kind), rights)
+                );
+                let fits = |asked, wanted| asked == kind && rights.has(wanted);
+                assert!(kinds_and_rights().all(|(k, r)| meta.matches(handle, k, r) == fits(k, r)));
+            }
+        }
+    }
+
+    #[test]
+    fn objections_name_the_first_flaw() {
+        let slot = SlotId(9);
+        let meta = Meta::live(slot, 3, ObjectKind::Region, Rights::MAP);
+        let says = |generation, kind, rights| meta.objection(slot.handle(generation), kind, rights);
+        assert_eq!(says(4, ObjectKind::Core, Rights::WRITE), Error::BadHandle);
+        assert_eq!(says(3, ObjectKind::Core, Rights::WRITE), Error::WrongType);
+        assert_eq!(says(3, ObjectKind::Region, Rights::WRITE), Error::MissingRight);
+        assert_eq!(says(3, ObjectKind::Region, Rights::MAP), Error::BadHandle);
+    }
+
+    #[test]
+    fn the_dead_match_nothing() {
+        for slot in SLOTS {
+            for generation in [0, 1, u32::MAX] {
+                let (meta, handle) = (Meta::dead(slot, generation), slot.handle(generation));
+                assert_eq!((meta.generation(), meta.kind(handle)), (generation, None));
+                assert!(!ObjectKind::ALL.iter().any(|&kind| meta.matches(handle, kind, Rights::NONE)));
+            }
+        }
+    }
+
+    #[test]
+    fn heads_count_and_change() {
+        let one = Head::EMPTY.claim(2, SlotId::NONE).unwrap();
+        assert_eq!((one.first(), one.live()), (SlotId::NONE, 1));
+        let two = one.claim(2, SlotId(u16::MAX)).unwrap();
+        assert_eq!((two.first(), two.live()), (SlotId(u16::MAX), 2));
+        assert_eq!(two.claim(2, SlotId::NONE), None);
+        let put = two.put(SlotId(5));
+        assert_eq!((put.first(), put.live()), (SlotId(5), 1));
+        assert_eq!((put.retire().first(), put.retire().live()), (SlotId(5), 0));
+        assert_ne!(put.claim(2, SlotId::NONE).unwrap().put(SlotId(5)), put);
+        let closed = Head(put.0 | Head::CLOSED);
+        assert_eq!(closed.claim(2, SlotId::NONE), None);
+        assert_eq!(closed.retire().0 & Head::CLOSED, Head::CLOSED);
+    }
+
+    #[test]
+    fn the_count_of_changes_wraps_below_the_mark() {
+        let last = Head((Head::CLOSED - ONE_CHANGE) | 3 << 16 | 4);
+        assert_eq!(last.retire().0, 2 << 16 | 4);
+        assert_eq!(Head(last.0 | Head::CLOSED).retire().0, Head::CLOSED | 2 << 16 | 4);
+    }
+}
