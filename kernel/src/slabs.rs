@@ -11,6 +11,7 @@ use mm::{FrameId, Order};
 use percpu::{IrqOff, core_local};
 use x86_64::{PhysAddr, VirtAddr};
 
+use crate::cores::{self, Crew};
 use crate::layout::{self, DIRECT};
 use crate::memory;
 
@@ -45,6 +46,15 @@ core_local! {
 pub(crate) fn enter() {
     // SAFETY: a core's copy stays where it is for ever (L1).
     IrqOff::with(|irq| unsafe { HERE.owned(irq).enter() });
+}
+
+/// Every core gives back what it keeps without need: first what others have freed of its own, then its empty slabs.
+pub(crate) fn drain_all(crew: &mut Crew) {
+    let all = cores::all_online();
+    crew.run(&all, |held| {
+        HERE.owned(held).collect();
+    });
+    crew.run(&all, |held| HERE.owned(held).drain());
 }
 
 /// Memory for one object of a type, near the core that calls; nothing is written to it.

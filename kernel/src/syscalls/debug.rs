@@ -143,7 +143,7 @@ pub(super) fn trace_read(irq: &mut IrqOff, debug: u64, core: u64, buffer: u64, l
     find::<Debug>(irq, debug, Rights::OBSERVE)?;
     let core = numbered(core)?;
     let room = (length as usize / TraceRecord::BYTES).min(RECORDS);
-    user::claim(buffer, (room * TraceRecord::BYTES) as u64)?;
+    user::claim(buffer, length)?;
     let mut records = [TraceRecord::default(); RECORDS];
     let taken = trace::read(core, &mut records[..room]);
     for (index, record) in records[..taken.count].iter().enumerate() {

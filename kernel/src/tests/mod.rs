@@ -212,6 +212,7 @@ fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
 /// Nothing is retired or reserved any more: frames that are not free are in use.
 fn calm(bed: &mut Bed) -> Result {
     bed::settle(&mut bed.crew)?;
+    crate::slabs::drain_all(&mut bed.crew);
     memory::drain_all(&mut bed.crew);
     Ok(())
 }

@@ -6,7 +6,7 @@ use percpu::IrqOff;
 use super::{Bed, Result, ensure, failed};
 use crate::arch::tsc;
 use crate::harness::{self, Run};
-use crate::machine;
+use crate::{log, machine};
 
 /// How long a program may take, in seconds of the clock: long enough for any emulator on any busy host.
 const PATIENCE: u64 = 60;
@@ -33,7 +33,128 @@ pub(super) fn hello(_: &mut Bed) -> Result {
     Ok(())
 }
 
-/// What a program must not do.
+/// How a probe must end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// By a fault of one of these vectors.
+    Fault(&'static [u64]),
+    /// With code 0: it was refused, or checked what must be kept.
+    Fine,
+    /// As `Fault`, where the CPU has UMIP; without, the instruction is harmless to others and goes through.
+    Umip,
+    /// As `Fault`; QEMU's emulation lets it through, with no effect on others: it has no caches, and leaves MXCSR's masks out.
+    Emulated(&'static [u64]),
+    /// By a fault of one of these vectors, or with code 0.
+    Either(&'static [u64]),
+}
+
+const GP: End = End::Fault(&[13]);
+const PAGE: End = End::Fault(&[14]);
+
+/// The probes of `user/hostile` (each says there what it does), and how they must end.
+const PROBES: &[(&str, End)] = &[
+    ("read-null", PAGE),
+    ("read-kernel", PAGE),
+    ("write-kernel", PAGE),
+    ("read-noncanonical", GP),
+    ("read-other", PAGE),
+    ("execute-stack", PAGE),
+    ("execute-heap", PAGE),
+    ("write-text", PAGE),
+    ("write-constant", PAGE),
+    ("read-unmapped", PAGE),
+    ("write-executable", PAGE),
+    ("return-noncanonical", End::Either(&[13, 14])),
+    ("cli", GP),
+    ("sti", GP),
+    ("hlt", GP),
+    ("in", GP),
+    ("out", GP),
+    ("iopl", GP),
+    ("read-cr0", GP),
+    ("write-cr3", GP),
+    ("write-cr4", GP),
+    ("write-dr7", GP),
+    ("wrmsr", GP),
+    ("rdmsr", GP),
+    ("rdpmc", GP),
+    ("xsetbv", End::Fault(&[6, 13])),
+    ("lgdt", GP),
+    ("lidt", GP),
+    ("lldt", GP),
+    ("ltr", GP),
+    ("sgdt", End::Umip),
+    ("sidt", End::Umip),
+    ("str", End::Umip),
+    ("smsw", End::Umip),
+    ("clts", GP),
+    ("lmsw", GP),
+    ("invlpg", GP),
+    ("invd", End::Emulated(&[13])),
+    ("wbinvd", End::Emulated(&[13])),
+    ("swapgs", GP),
+    ("sysret", GP),
+    ("sysenter", End::Fault(&[6, 13])),
+    ("iret-kernel", GP),
+    ("far-return", GP),
+    ("int3", End::Fault(&[3, 13])),
+    ("icebp", End::Fault(&[1])),
+    ("int-80", GP),
+    ("int-0e", GP),
+    ("int-f0", GP),
+    ("ud2", End::Fault(&[6])),
+    ("divide", End::Fault(&[0])),
+    ("x87", End::Fault(&[16])),
+    ("simd", End::Emulated(&[19])),
+    ("mxcsr", End::Emulated(&[13])),
+    ("jump-kernel", PAGE),
+    ("jump-noncanonical", GP),
+    ("ds-kernel", GP),
+    ("es-kernel", GP),
+    ("fs-kernel", GP),
+    ("gs-kernel", GP),
+    ("ss-kernel", GP),
+    ("ds-beyond", GP),
+    ("ds-local", GP),
+    ("step-syscall", End::Fault(&[1])),
+    ("registers", End::Fine),
+    ("numbers", End::Fine),
+    ("handles", End::Fine),
+    ("pointers", End::Fine),
+    ("ranges", End::Fine),
+];
+
+/// The code of a probe that should have been stopped.
+const WENT_THROUGH: u64 = 201;
+
+fn fits(end: End, status: &ExitStatus) -> bool {
+    let faulted = |vectors: &[u64]| status.reason == ExitStatus::FAULTED && vectors.contains(&status.code);
+    let exited = |code| status.reason == ExitStatus::EXITED && status.code == code;
+    match end {
+        End::Fault(vectors) => faulted(vectors),
+        End::Fine => exited(0),
+        End::Umip if machine::features().umip => faulted(&[13]),
+        End::Umip => exited(WENT_THROUGH),
+        End::Emulated(vectors) => faulted(vectors) || machine::features().hypervisor && exited(WENT_THROUGH),
+        End::Either(vectors) => faulted(vectors) || exited(0),
+    }
+}
+
+/// What a program must not do: it is ended for it, and nothing else happens.
 pub(super) fn hostile(_: &mut Bed) -> Result {
+    let mut wrong = 0;
+    for &(name, end) in PROBES {
+        let mut arguments = [0; 64];
+        let text = [b"probe=", name.as_bytes(), b"\0"];
+        let length = text.iter().map(|part| part.len()).sum::<usize>();
+        let bytes = text.iter().flat_map(|part| part.iter());
+        arguments.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        let status = run("hostile", &arguments[..length])?;
+        if !fits(end, &status) {
+            log!("hostile {name}: {status:x?} instead of {end:?}");
+            wrong += 1;
+        }
+    }
+    ensure!(wrong == 0, "{wrong} probes of {} did not end as they must", PROBES.len());
     Ok(())
 }

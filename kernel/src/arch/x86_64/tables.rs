@@ -91,6 +91,8 @@ impl Tables {
         load_segments(code, data);
         // SAFETY: the selector was just made from this core's TSS, which lives forever.
         unsafe { load_tss(task) };
+        // SAFETY: no descriptor: there is no local table, and after a reset its limit would not be 0.
+        unsafe { core::arch::asm!("lldt {0:x}", in(reg) 0_u16, options(nostack, preserves_flags)) };
         load_idt();
         stack_slot
     }
