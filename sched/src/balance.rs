@@ -82,3 +82,78 @@ fn best<T>(scored: impl Iterator<Item = (u32, T)>) -> Option<T> {
     let pick = |best: (u32, T), next: (u32, T)| if next.0 > best.0 { next } else { best };
     scored.reduce(pick).map(|(_, it)| it)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Move, REMOTE_SLACK, View, step, victim};
+    use proptest::{collection, prelude::any, prop_assert, proptest};
+
+    fn view(weight: u32, node: u16) -> View {
+        View { weight, node, reserved: false }
+    }
+
+    /// Nodes in a row.
+    fn distance(a: u16, b: u16) -> u8 {
+        10 + 10 * a.abs_diff(b) as u8
+    }
+
+    /// All victims that a thief asks, one after the other.
+    fn victims(thief: usize, cores: &[View]) -> Vec<usize> {
+        let mut asked = Vec::new();
+        while let Some(next) = victim(thief, cores, distance, |core| asked.contains(&core)) {
+            asked.push(next);
+        }
+        asked
+    }
+
+    #[test]
+    fn thieves_ask_the_busiest_of_the_nearest_node_first() {
+        let cores = [view(0, 0), view(2, 0), view(3, 0), view(9, 2), view(4, 1), view(5, 1), view(1, 0)];
+        assert_eq!(victims(0, &cores), [2, 1, 5, 4, 3]);
+        assert_eq!(victims(6, &cores), [2, 1, 5, 4, 3]);
+        assert_eq!(victims(3, &cores), [5, 4, 2, 1]);
+        assert_eq!(victims(7, &cores), [], "there is no such core");
+    }
+
+    #[test]
+    fn reserved_cores_neither_take_nor_give() {
+        let mut cores = [view(0, 0), view(5, 0), view(3, 0)];
+        cores[1].reserved = true;
+        assert_eq!(victims(0, &cores), [2]);
+        assert_eq!(victims(1, &cores), []);
+        assert_eq!(step(&mut cores, distance), Some(Move { from: 2, to: 0 }));
+        assert_eq!(step(&mut cores, distance), None);
+    }
+
+    #[test]
+    fn nodes_are_evened_out_inside_first() {
+        let mut cores = [view(1, 0), view(3, 0), view(12, 1), view(12, 1)];
+        assert_eq!(step(&mut cores, distance), Some(Move { from: 1, to: 0 }));
+        assert_eq!(step(&mut cores, distance), Some(Move { from: 2, to: 0 }));
+    }
+
+    proptest! {
+        /// Balancing ends, loses no thread, leaves reserved cores alone, and leaves the others as even as it says.
+        #[test]
+        fn balancing_ends_evenly(cores in collection::vec((0..20_u32, 0..4_u16, any::<u8>()), 0..16)) {
+            let mut cores: Vec<View> =
+                cores.into_iter().map(|(weight, node, dice)| View { weight, node, reserved: dice < 40 }).collect();
+            cores.sort_by_key(|core| core.node);
+            let before = cores.clone();
+            let mut moves = 0;
+            while step(&mut cores, distance).is_some() {
+                moves += 1;
+                prop_assert!(moves < 1000, "{cores:?}");
+            }
+            let sum = |cores: &[View]| cores.iter().map(|core| core.weight).sum::<u32>();
+            prop_assert!(sum(&cores) == sum(&before));
+            for (a, was) in cores.iter().zip(&before) {
+                prop_assert!(!a.reserved || a.weight == was.weight);
+                for b in cores.iter().filter(|b| !a.reserved && !b.reserved) {
+                    let slack = if a.node == b.node { 1 } else { 1 + REMOTE_SLACK };
+                    prop_assert!(a.weight <= b.weight + slack, "{cores:?}");
+                }
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod audit;
 pub mod balance;
 mod budget;
 mod dispatch;
@@ -21,6 +22,7 @@ pub mod state;
 mod task;
 mod tunables;
 
+pub use crate::audit::Flaw;
 pub use crate::dispatch::{Core, Decision, PeriodEnd, Ready, Stop};
 pub use crate::task::{Class, Entity, Task};
 pub use crate::tunables::Tunables;

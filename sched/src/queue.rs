@@ -66,6 +66,21 @@ impl<E: Entity> Queue<E> {
         links(&e).next.get()
     }
 
+    /// The last of a priority.
+    pub(crate) fn last(&self, priority: u8) -> Option<E> {
+        self.fifo(priority).last.get()
+    }
+
+    /// Whether the bitmap says that a priority has members.
+    pub(crate) fn is_marked(&self, priority: u8) -> bool {
+        self.words[usize::from(priority / BITS)].get() & 1 << (priority % BITS) != 0
+    }
+
+    /// Whether the counters have these values.
+    pub(crate) fn counts_are(&self, counts: [u32; WORDS]) -> bool {
+        self.counts.iter().map(Cell::get).eq(counts)
+    }
+
     /// Normal threads in the queues.
     #[inline]
     pub(crate) fn normal(&self) -> u32 {

@@ -617,6 +617,7 @@ impl Pair {
     /// What can be seen of the core is what the model says.
     fn compare(&self) {
         let model = &self.model;
+        assert_eq!(self.core.audit(), Ok(()));
         assert_eq!(self.core.current().map(Ref::id), model.current);
         assert_eq!(self.core.load(), model.waiting.len() + usize::from(model.current.is_some()));
         let normal = model.current.is_some_and(|it| model.threads[it].is_normal());

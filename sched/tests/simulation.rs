@@ -9,7 +9,7 @@ use abi::task::SchedSpec;
 use common::Ref;
 use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::{collection, prop_assert, prop_assert_eq, proptest};
-use sched::{NEVER, Tunables};
+use sched::{Decision, NEVER, Ready, Tunables};
 use world::{Habit, World};
 
 const MS: u64 = 1000;
@@ -109,6 +109,20 @@ fn boosts_keep_a_hog_from_starving() {
     world.run(15 * SECOND);
     let ran = world.lives[hog.id()].ran - before;
     assert!(ran >= 9 * MS, "{ran}");
+}
+
+/// With others waiting, the timer is asked for the boost too.
+#[test]
+fn boosts_are_events() {
+    let tunables =
+        Tunables { quanta: [10_000; 5], boost: 700, rotation: 100_000, promise: 0, least_budget: 1 };
+    let core = World::new(tunables).core;
+    for id in 0..2 {
+        let _ = core.ready(Ref::new(id), 0, Ready::New);
+    }
+    assert!(core.pick(0).is_some());
+    assert_eq!(core.tick(0), Decision::Keep);
+    assert_eq!(core.next_event(), 700);
 }
 
 /// One thread alone, whatever its class without budget, takes no interrupts; nor do threads that take no turns.
@@ -261,6 +275,7 @@ fn senseless_specs_are_refused() {
         real_time(64, 1, 0),
         real_time(64, 0, 1),
         real_time(64, 9, MS),
+        real_time(64, 2 * MS, MS),
         SchedSpec { deadline: MS, ..real_time(64, MS, MS) },
         SchedSpec { priority: 64, ..good },
         SchedSpec { budget: 0, ..good },

@@ -72,6 +72,7 @@ impl World {
 
     /// Runs until `end`: from event to event, of the threads or of the timer.
     pub(crate) fn run(&mut self, end: u64) {
+        let mut standing = 0;
         while self.now < end {
             let event = self.core.next_event().max(self.now);
             let next = end.min(event).min(self.now.saturating_add(self.work()));
@@ -80,6 +81,8 @@ impl World {
                 life.ran += next - self.now;
                 life.work = life.work.saturating_sub(next - self.now);
             }
+            standing = if next == self.now { standing + 1 } else { 0 };
+            assert!(standing < 1000, "time stands still at {next}");
             self.now = next;
             if self.work() == 0 {
                 self.act();
