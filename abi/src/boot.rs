@@ -11,10 +11,17 @@
 //! | `seed` | number | seed of every pseudo-random sequence |
 //! | `soak` | number | test: seconds for each test that can hunt for longer than it usually does; 0 for as long as usual |
 //! | `apic` | `auto` `xapic` | use x2APIC where present, or never |
+//! | `fpu` | `auto` `fxsave` | save extended registers with XSAVE where present, or never: x87 and SSE only then |
+//! | `idle` | `auto` `mwait` `hlt` | how a core with nothing to do sleeps; see [`Idle`] |
+//! | `mitigations` | `auto` `off` | switch on what the CPU's weaknesses need, or nothing |
+//! | `kpti` | `auto` `on` `off` | page tables of their own for user mode: where the CPU needs them, always, never |
 //! | `plant` | name | switch on one planted bug, so that the test that should find it can be seen to fail |
 //! | `records` | `on` `off` | send binary records beside the text log; off for a person at the terminal |
+//! | `trace` | words joined by `,` | record these kinds of trace events and send them at the end of the run; see [`TraceEvents`] |
 //!
 //! An unknown word is an error: a misspelt option must not silently run something else.
+
+use crate::debug::TraceEvents;
 
 /// What the kernel does once it is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,46 @@ pub enum ApicMode {
     Xapic,
 }
 
+/// Which extended registers there are, and what saves them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fpu {
+    /// XSAVE where the CPU has it, with all components that need no agreement.
+    Auto,
+    /// FXSAVE even where XSAVE is present: x87 and SSE.
+    Fxsave,
+}
+
+/// How a core with nothing to do sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// MWAIT on bare metal that has it; HLT under a hypervisor, where MWAIT may be emulated as an instruction that does nothing.
+    Auto,
+    /// MWAIT where the CPU has it, a hypervisor or not.
+    Mwait,
+    /// HLT.
+    Hlt,
+}
+
+/// What is done about the CPU's weaknesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mitigate {
+    /// Whatever the CPU needs.
+    Auto,
+    /// Nothing: to measure what they cost.
+    Off,
+}
+
+/// Whether user mode gets page tables of its own, with next to nothing of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolate {
+    /// Where the CPU reports that it needs them.
+    Auto,
+    /// On every CPU.
+    On,
+    /// On none.
+    Off,
+}
+
 macro_rules! words {
     ($($ty:ident { $($word:literal $variant:ident),* $(,)? })*) => { $(
         impl $ty {
@@ -88,6 +135,10 @@ words! {
     Profile { "quick" Quick, "ci" Ci, "full" Full }
     Lane { "hw" Hw, "kvm" Kvm, "tcg" Tcg, "icount" Icount, "native" Native }
     ApicMode { "auto" Auto, "xapic" Xapic }
+    Fpu { "auto" Auto, "fxsave" Fxsave }
+    Idle { "auto" Auto, "mwait" Mwait, "hlt" Hlt }
+    Mitigate { "auto" Auto, "off" Off }
+    Isolate { "auto" Auto, "on" On, "off" Off }
 }
 
 /// A word of the command line that has no meaning.
@@ -115,10 +166,20 @@ pub struct Params<'a> {
     pub soak: u32,
     /// Interrupt controller mode.
     pub apic: ApicMode,
+    /// Extended registers.
+    pub fpu: Fpu,
+    /// How cores sleep.
+    pub idle: Idle,
+    /// What is done about the CPU's weaknesses.
+    pub mitigations: Mitigate,
+    /// Page tables of their own for user mode.
+    pub kpti: Isolate,
     /// Name of the planted bug to switch on; empty for none.
     pub plant: &'a str,
     /// Whether binary records are sent.
     pub records: bool,
+    /// Trace events that are switched on from the start.
+    pub trace: TraceEvents,
 }
 
 impl Default for Params<'_> {
@@ -133,8 +194,13 @@ impl Default for Params<'_> {
             seed: 1,
             soak: 0,
             apic: ApicMode::Auto,
+            fpu: Fpu::Auto,
+            idle: Idle::Auto,
+            mitigations: Mitigate::Auto,
+            kpti: Isolate::Auto,
             plant: "",
             records: true,
+            trace: TraceEvents::NONE,
         }
     }
 }
@@ -164,7 +230,12 @@ impl<'a> Params<'a> {
             "seed" => self.seed = value.parse().ok()?,
             "soak" => self.soak = value.parse().ok()?,
             "apic" => self.apic = ApicMode::parse(value)?,
+            "fpu" => self.fpu = Fpu::parse(value)?,
+            "idle" => self.idle = Idle::parse(value)?,
+            "mitigations" => self.mitigations = Mitigate::parse(value)?,
+            "kpti" => self.kpti = Isolate::parse(value)?,
             "plant" => self.plant = value,
+            "trace" => self.trace = TraceEvents::parse(value)?,
             "records" => {
                 self.records = match value {
                     "on" => true,
@@ -192,21 +263,35 @@ pub fn selects(filter: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApicMode, BadWord, Lane, Mode, Params, selects};
+    use super::{ApicMode, BadWord, Fpu, Idle, Isolate, Lane, Mitigate, Mode, Params, TraceEvents, selects};
 
     #[test]
     fn reads_every_key() {
         let line = "mode=bench filter=frame,ipi after=3 profile=ci samples=9 lane=icount seed=7 soak=600 apic=xapic \
-                    plant=x records=off";
+                    fpu=fxsave idle=mwait mitigations=off kpti=on plant=x records=off trace=switch,mark";
         let params = Params::parse(line).unwrap();
         assert_eq!((params.mode, params.lane, params.apic), (Mode::Bench, Lane::Icount, ApicMode::Xapic));
         assert_eq!((params.after, params.samples, params.seed), (3, Some(9), 7));
+        assert_eq!((params.fpu, params.idle), (Fpu::Fxsave, Idle::Mwait));
+        assert_eq!((params.mitigations, params.kpti), (Mitigate::Off, Isolate::On));
         assert_eq!((params.plant, params.records, params.soak), ("x", false, 600));
+        assert_eq!(params.trace, TraceEvents::SWITCH.with(TraceEvents::MARK));
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
-        for bad in ["mode=fast", "soak=long", "turbo=1", "samples=-1", "mode", "records=maybe", "seed=0x10"] {
+        for bad in [
+            "mode=fast",
+            "soak=long",
+            "turbo=1",
+            "samples=-1",
+            "mode",
+            "records=maybe",
+            "trace=",
+            "seed=0x10",
+            "kpti=no",
+            "idle=poll",
+        ] {
             assert_eq!(Params::parse(bad), Err(BadWord(bad)), "{bad}");
         }
     }

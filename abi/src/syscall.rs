@@ -111,8 +111,8 @@ macro_rules! for_each_syscall {
         12 thread_tls ThreadTls (base: Address) -> "";
         /// Has a thread's blocking and unblocking told to the calling thread, with a word by which it knows it. Needs `CONTROL`.
         13 thread_watch ThreadWatch (thread: Handle, badge: Value) -> "";
-        /// Waits until a watched thread has blocked or unblocked; `event` is an `Upcall`.
-        14 upcall_wait UpcallWait (event: Out, deadline: Deadline) -> "";
+        /// Waits until a watched thread has blocked, unblocked or ended. See `Upcall` for the value.
+        14 upcall_wait UpcallWait (deadline: Deadline) -> "an `Upcall`";
         /// Sleeps until a time.
         15 sleep Sleep (until: Deadline) -> "";
         /// Ends a period of a thread that has one: sleeps until the next begins.
@@ -121,8 +121,8 @@ macro_rules! for_each_syscall {
         17 process_create ProcessCreate (parent: Handle, spec: In) -> "handle of the process";
         /// Starts the main thread. Needs `CONTROL`.
         18 process_start ProcessStart (process: Handle) -> "";
-        /// Waits until a process has ended and everything it had is given back; `status` is an `ExitStatus`. Needs `OBSERVE`.
-        19 process_wait ProcessWait (process: Handle, status: Out, deadline: Deadline) -> "";
+        /// Waits until a process has ended and everything it had is given back; how it ended is in its `ProcessInfo`. Needs `OBSERVE`.
+        19 process_wait ProcessWait (process: Handle, deadline: Deadline) -> "the code it ended with";
         /// Ends a process and all its threads. Needs `CONTROL`.
         20 process_kill ProcessKill (process: Handle, code: Value) -> "";
         /// Ends the caller's process. Does not return.

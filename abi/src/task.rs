@@ -118,15 +118,11 @@ pub enum ThreadState {
     Ended = 4,
 }
 
-/// What `upcall_wait` tells.
+/// What `upcall_wait` tells, in one word: two bits say what the watched thread does now, above them is the word given to `thread_watch`,
+/// without its two highest bits. Changes in between are not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Upcall {
-    /// The word given to `thread_watch`.
-    pub badge: u64,
-    /// [`Upcall::BLOCKED`], [`Upcall::UNBLOCKED`] or [`Upcall::ENDED`]: what the thread does now. Changes in between are not told.
-    pub event: u64,
-}
+#[repr(transparent)]
+pub struct Upcall(pub u64);
 
 impl Upcall {
     /// The watched thread waits in the kernel.
@@ -135,6 +131,24 @@ impl Upcall {
     pub const UNBLOCKED: u64 = 2;
     /// It has ended.
     pub const ENDED: u64 = 3;
+
+    /// The word for a thread and what it does.
+    #[must_use]
+    pub const fn new(badge: u64, event: u64) -> Self {
+        Self(badge << 2 | event & 3)
+    }
+
+    /// The word by which the thread is known.
+    #[must_use]
+    pub const fn badge(self) -> u64 {
+        self.0 >> 2
+    }
+
+    /// What it does: one of the three.
+    #[must_use]
+    pub const fn event(self) -> u64 {
+        self.0 & 3
+    }
 }
 
 /// Bytes of a process's name.
@@ -356,7 +370,7 @@ const _: () = {
     assert!(size_of::<ThreadSpec>() == 40);
     assert!(size_of::<SchedSpec>() == 40);
     assert!(size_of::<ThreadInfo>() == 64);
-    assert!(size_of::<Upcall>() == 16);
+    assert!(size_of::<Upcall>() == 8);
     assert!(size_of::<Grant>() == 24);
     assert!(size_of::<ProcessSpec>() == 88);
     assert!(size_of::<ExitStatus>() == 32);

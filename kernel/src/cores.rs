@@ -13,8 +13,8 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, paging, tlb, tsc};
-use crate::{early, layout, machine, memory, slabs, stacks};
+use crate::arch::{apic, entry, fpu, paging, timer, tlb, tsc, user};
+use crate::{dispatch, early, layout, machine, memory, slabs, spaces, stacks};
 
 /// Cores that have finished their set-up.
 static ONLINE: AtomicCoreSet = AtomicCoreSet::new();
@@ -112,11 +112,16 @@ pub(crate) fn enter(core: CoreId) {
     let tables = NonNull::new(TABLES[core.index()].swap(core::ptr::null_mut(), Ordering::Acquire));
     let tables = tables.expect("G3: `prepare` gave every core its tables, and a core enters once");
     // SAFETY: the swap hands the one pointer to the one caller; the memory is never given back.
-    unsafe { &mut *tables.as_ptr() }.load();
+    let stack_slot = unsafe { &mut *tables.as_ptr() }.load();
     HANDLERS.insert(core);
     // SAFETY: this is `core`, registered by `prepare`, and nothing core-local has been referred to before.
     unsafe { percpu::local::activate(core) };
     apic::enable();
+    IrqOff::with(|irq| {
+        timer::enter(irq);
+        fpu::enter(irq);
+        user::enter(irq, stack_slot);
+    });
     tlb::enter();
     memory::enter(core);
     slabs::enter();
@@ -175,29 +180,29 @@ pub(crate) unsafe fn expose(_: &mut Held<'_, 0>, mut turn: impl FnMut() -> bool)
     }
 }
 
-/// What a core does when there is nothing to do: serve its inbox, give back what has ripened, and sleep until somebody posts to it. A user
-/// space that is still loaded stays so, marked as not in use; `tlb::activate` goes on with it.
-pub(crate) fn idle() -> ! {
-    let inbox = mailbox::INBOX.of(current()).expect("`enter` has set up this core's data");
-    let cores = machine::topology().core_count();
-    loop {
-        let resting = IrqOff::with(|irq| {
-            inbox.serve(irq);
-            epoch::leave_kernel(irq, cores);
-            let resting = inbox.arm(irq, Rest::Halted);
-            if resting {
-                tlb::rest(irq);
-                epoch::enter_idle(irq);
-            }
-            resting
-        });
-        // Interrupts have been off since before `arm`: one that it provoked is pending and ends the sleep at once.
-        if resting {
-            interrupts::enable_and_hlt();
-            interrupts::disable();
-            IrqOff::with(|irq| epoch::leave_idle(irq));
-        }
+/// Runs `f` on one core and waits until it has returned, serving this core's messages meanwhile.
+pub(crate) fn call_from(irq: &mut IrqOff, core: CoreId, f: impl Fn(&mut Held<'_, 0>) + Sync) {
+    percpu::call::call(irq, &Interrupts, core, f);
+}
+
+/// Sleeps until somebody posts to this core or its timer comes; not at all if something has been posted. A user space that is loaded stays so,
+/// marked as not in use; entering it goes on with it.
+pub(crate) fn rest(irq: &mut IrqOff) {
+    let inbox = mailbox::INBOX.of(irq.core()).expect("`enter` has set up this core's data");
+    if !inbox.arm(irq, Rest::Halted) {
+        return;
     }
+    spaces::rest(irq);
+    epoch::enter_idle(irq);
+    // Interrupts have been off since before `arm`: one that it provoked is pending and ends the sleep at once.
+    interrupts::enable_and_hlt();
+    interrupts::disable();
+    epoch::leave_idle(irq);
+}
+
+/// What a core does from its start on: threads, messages, sleep.
+pub(crate) fn idle() -> ! {
+    dispatch::serve_for_ever()
 }
 
 /// Gives every core what it needs to take translations back from the others; `false` if there is not enough memory.

@@ -5,10 +5,12 @@
 
 use core::cell::Cell;
 
+use abi::debug::Counter;
 use percpu::{IrqOff, core_local};
+use perf::trace::Event;
 use x86_64::VirtAddr;
 
-use crate::spaces;
+use crate::{metrics, spaces, trace};
 
 /// What was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,14 +49,24 @@ pub(crate) struct Access {
     pub(crate) obstacle: Obstacle,
 }
 
+impl Access {
+    /// As in a trace record ([`Event::PageFault`]).
+    fn bits(self) -> u64 {
+        u64::from(self.kind == Kind::Write)
+            | u64::from(self.kind == Kind::Execute) << 1
+            | u64::from(self.mode == Mode::User) << 2
+            | u64::from(self.obstacle == Obstacle::Protection) << 3
+    }
+}
+
 /// What becomes of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Resolution {
     /// The access is possible now: it is made again.
-    Retry,
+    Retry = 0,
     /// It is not allowed: the copy ends with an error.
-    Refused,
+    Refused = 1,
 }
 
 /// Resolves faults of one core.
@@ -73,8 +85,11 @@ pub(crate) fn set_resolver(irq: &IrqOff, resolver: Option<Resolver>) -> Option<R
 /// Asks whether an access to the user half can be made possible.
 #[inline]
 pub(crate) fn resolve(irq: &mut IrqOff, address: VirtAddr, access: Access) -> Resolution {
-    match RESOLVER.owned(irq).get() {
+    metrics::count(irq, Counter::PageFaults);
+    let resolution = match RESOLVER.owned(irq).get() {
         Some(resolver) => resolver(irq, address, access),
         None => spaces::fault(irq, address, access),
-    }
+    };
+    trace::event(irq, Event::PageFault, address.as_u64(), access.bits(), resolution as u32);
+    resolution
 }

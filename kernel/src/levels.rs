@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 10 | [`TABLES`] | the kernel's page tables and the free part of the device region |
 //! | 20 | [`EARLY`] | memory before there is a frame allocator |
+//! | 90 | in `trace` | records on their way from the core that has them to the one that asked |
 //! | 100, 150 | in `tests` | what tests contend for; the first complaint of a test |
 //! | 150 | [`HEAP`] | the heap; under it only the core's own frame cache and the log are used |
 //! | 190 | `report::ENCODER` | the encoder of records |

@@ -3,16 +3,19 @@
 //! Everything the responses point to lies in memory that is reclaimed later, behind the loader's page tables. This module copies what the
 //! kernel keeps; only the list of processors is used in place, before the memory is reclaimed.
 
+use abi::task::NAME_BYTES;
 use limine::BaseRevision;
 use limine::memory_map::EntryType;
 use limine::mp::{Cpu, RequestFlags};
 use limine::paging::Mode;
 use limine::request::{
     ExecutableAddressRequest, ExecutableCmdlineRequest, ExecutableFileRequest, HhdmRequest, MemoryMapRequest,
-    MpRequest, PagingModeRequest, RsdpRequest, StackSizeRequest,
+    ModuleRequest, MpRequest, PagingModeRequest, RsdpRequest, StackSizeRequest,
 };
 use mm::{FrameId, PhysRange};
 use x86_64::{PhysAddr, VirtAddr};
+
+use crate::early::PAGE;
 
 /// The stack that the loader gives each core, in bytes. It is only used until the core enters the kernel's own tables.
 const LOADER_STACK: u64 = 64 * 1024;
@@ -43,6 +46,9 @@ static EXECUTABLE_FILE: ExecutableFileRequest = ExecutableFileRequest::new();
 static COMMAND_LINE: ExecutableCmdlineRequest = ExecutableCmdlineRequest::new();
 #[used]
 #[unsafe(link_section = ".limine_requests")]
+static MODULES: ModuleRequest = ModuleRequest::new();
+#[used]
+#[unsafe(link_section = ".limine_requests")]
 static STACK_SIZE: StackSizeRequest = StackSizeRequest::new().with_size(LOADER_STACK);
 #[used]
 #[unsafe(link_section = ".limine_requests")]
@@ -55,6 +61,46 @@ static PAGING: PagingModeRequest = PagingModeRequest::new()
 pub(crate) const MAX_RANGES: usize = 256;
 /// Bytes of command line that the kernel keeps.
 pub(crate) const MAX_COMMAND_LINE: usize = 1024;
+
+/// Programs that the kernel takes from the loader; more are ignored.
+pub(crate) const MAX_PROGRAMS: usize = 32;
+/// Where in the bundle they are.
+const PROGRAM_FOLDER: &[u8] = b"/user/";
+
+/// A file that the loader has put into pages of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Module {
+    name: [u8; NAME_BYTES],
+    name_len: usize,
+    /// Where it is.
+    pub(crate) start: PhysAddr,
+    /// Its length.
+    pub(crate) bytes: usize,
+}
+
+impl Module {
+    const NONE: Self = Self { name: [0; NAME_BYTES], name_len: 0, start: PhysAddr::zero(), bytes: 0 };
+
+    /// A program of the bundle; nothing for any other file, and for one whose name is too long or not UTF-8. The loader may put something
+    /// before the path, as the name of a medium.
+    fn program(path: &[u8], start: PhysAddr, bytes: usize) -> Option<Self> {
+        let at = path.windows(PROGRAM_FOLDER.len()).position(|part| part == PROGRAM_FOLDER)?;
+        let name = &path[at + PROGRAM_FOLDER.len()..];
+        let mut module = Self { name_len: name.len(), start, bytes, ..Self::NONE };
+        module.name.get_mut(..name.len())?.copy_from_slice(name);
+        core::str::from_utf8(name).ok().filter(|name| !name.is_empty()).map(|_| module)
+    }
+
+    /// The frames that hold it and nothing else.
+    pub(crate) fn range(&self) -> PhysRange {
+        PhysRange::covering(self.start.as_u64(), self.start.as_u64() + self.bytes as u64)
+    }
+
+    /// Its name, without the folder.
+    pub(crate) fn name(&self) -> &str {
+        core::str::from_utf8(&self.name[..self.name_len]).unwrap_or("")
+    }
+}
 
 /// What a physical range holds, as far as the kernel treats it differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +177,8 @@ pub(crate) struct Handover {
     pub(crate) file: Option<(PhysAddr, usize)>,
     command_line: [u8; MAX_COMMAND_LINE],
     command_line_len: usize,
+    programs: [Module; MAX_PROGRAMS],
+    programs_len: usize,
 }
 
 impl Handover {
@@ -171,7 +219,37 @@ impl Handover {
             self.command_line_len = bytes.len().min(MAX_COMMAND_LINE);
             self.command_line[..self.command_line_len].copy_from_slice(&bytes[..self.command_line_len]);
         }
+        self.fill_programs();
         Ok(())
+    }
+
+    /// The programs of the bundle, in its order.
+    pub(crate) fn programs(&self) -> &[Module] {
+        &self.programs[..self.programs_len]
+    }
+
+    /// Whether a file has its pages to itself, as the protocol has it, and they are in a range that nobody else uses.
+    fn is_kept(&self, module: &Module) -> bool {
+        let range = module.range();
+        let inside = |kept: PhysRange| kept.start <= range.start && range.end <= kept.end;
+        let others = self.programs().iter().all(|other| {
+            let other = other.range();
+            other.end <= range.start || range.end <= other.start
+        });
+        module.start.is_aligned(PAGE) && module.bytes > 0 && others && self.ranges.of(Use::Kept).any(inside)
+    }
+
+    fn fill_programs(&mut self) {
+        for file in MODULES.get_response().map_or(&[][..], |response| response.modules()) {
+            let start = PhysAddr::new(file.addr() as u64 - self.direct_map.as_u64());
+            let program = Module::program(file.path().to_bytes(), start, file.size() as usize);
+            if let Some(program) = program.filter(|program| self.is_kept(program))
+                && let Some(slot) = self.programs.get_mut(self.programs_len)
+            {
+                *slot = program;
+                self.programs_len += 1;
+            }
+        }
     }
 
     fn fill_ranges(&mut self) -> Result<(), Missing> {
@@ -205,6 +283,8 @@ pub(crate) const fn empty() -> Handover {
         file: None,
         command_line: [0; MAX_COMMAND_LINE],
         command_line_len: 0,
+        programs: [Module::NONE; MAX_PROGRAMS],
+        programs_len: 0,
     }
 }
 

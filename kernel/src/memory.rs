@@ -12,8 +12,10 @@ use crate::arch::paging::{self, Kind};
 use crate::arch::walk;
 use crate::early;
 use crate::layout::{self, INFO};
-use crate::loader::{MAX_RANGES, Use};
+use crate::loader::{self, MAX_RANGES, Module, Use};
 use crate::{cores, machine, start, symbols};
+
+const NOTHING: PhysRange = PhysRange::new(FrameId::new(0), FrameId::new(0));
 
 static FRAMES: Once<Frames<'static>> = Once::new();
 
@@ -34,11 +36,12 @@ struct NodeRanges {
 impl NodeRanges {
     /// What the frame allocator will have: the memory that is left, and the loader's.
     fn free() -> Self {
-        let none = (NodeId::new(0), PhysRange::new(FrameId::new(0), FrameId::new(0)));
+        let none = (NodeId::new(0), NOTHING);
         let mut ranges = Self { items: [none; MAX_RANGES], len: 0 };
         early::with(|early| early.ranges().iter().for_each(|&range| ranges.add(range)));
         start::handover().ranges.of(Use::Reclaimable).for_each(|range| ranges.add(range));
         ranges.add(loaded_part());
+        programs().for_each(|range| ranges.add(range));
         ranges
     }
 
@@ -95,9 +98,12 @@ pub(crate) fn init() -> Result<(), FrameError> {
         if known { topology.distance(a, b) } else { u8::MAX }
     };
     let memory = ranges.all();
-    let config = Config { memory, reserved: &[], distance: &distance, cores: topology.core_count() };
+    let mut taken = [NOTHING; loader::MAX_PROGRAMS];
+    taken.iter_mut().zip(programs()).for_each(|(slot, range)| *slot = range);
+    let config =
+        Config { memory, reserved: &[], taken: &taken, distance: &distance, cores: topology.core_count() };
     let plan = Plan::new(&config)?;
-    let mut reserved = [PhysRange::new(FrameId::new(0), FrameId::new(0)); percpu::MAX_NODES];
+    let mut reserved = [NOTHING; percpu::MAX_NODES];
     for node in plan.nodes().iter() {
         let bytes = plan.metadata_bytes(node) as u64;
         let at = early::take_near(node, bytes).ok_or(FrameError::OutOfMemory)?.as_u64();
@@ -113,17 +119,23 @@ pub(crate) fn init() -> Result<(), FrameError> {
     let taken = early::finish();
     let kept: u64 =
         start::handover().ranges.of(Use::Kept).map(|range| range.frames() as u64 * early::PAGE).sum();
-    let kept = kept - loaded_part().frames() as u64 * early::PAGE;
+    let managed = loaded_part().frames() + programs().map(|range| range.frames()).sum::<usize>();
+    let kept = kept - managed as u64 * early::PAGE;
     // ORDER: Relaxed; read for reports only, after every core has been started by calls that order it.
     KEPT_BYTES.store(taken + kept, Ordering::Relaxed);
     Ok(())
+}
+
+/// The frames of the bundle's programs: in use until `programs::install` has read them.
+fn programs() -> impl Iterator<Item = PhysRange> {
+    start::handover().programs().iter().map(Module::range)
 }
 
 /// The frames of the kernel's ELF file that hold nothing but what has been loaded elsewhere: headers and segments.
 fn loaded_part() -> PhysRange {
     match (start::handover().file, symbols::first_byte()) {
         (Some((file, _)), Some(first)) => PhysRange::inside(file.as_u64(), file.as_u64() + first as u64),
-        _ => PhysRange::new(FrameId::new(0), FrameId::new(0)),
+        _ => NOTHING,
     }
 }
 
@@ -289,4 +301,15 @@ pub(crate) fn drain_all(crew: &mut cores::Crew) {
 pub(crate) fn kernel_bytes() -> u64 {
     // ORDER: Relaxed; see `init`.
     KEPT_BYTES.load(Ordering::Relaxed)
+}
+
+/// Gives back the frames of a program's file, which nobody will read any more. Once for each.
+pub(crate) fn give_back(module: &Module) {
+    let range = module.range();
+    for frame in range.start.number()..range.end.number() {
+        let put = IrqOff::with(|irq| {
+            with(irq, |frames, cache| frames.put(cache, FrameId::new(frame), Order::FRAME))
+        });
+        put.expect("the frames of programs were handed out one by one when the allocator was made");
+    }
 }

@@ -3,6 +3,7 @@
 //! What a core takes and gives stays on it: its part of every cache is core-local, its slabs lie on its node. Interrupts are off
 //! around every call, which `IrqOff` proves.
 
+use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use mm::slab::{LocalSizes, Pages, Sizes};
@@ -44,4 +45,18 @@ core_local! {
 pub(crate) fn enter() {
     // SAFETY: a core's copy stays where it is for ever (L1).
     IrqOff::with(|irq| unsafe { HERE.owned(irq).enter() });
+}
+
+/// Memory for one object of a type, near the core that calls; nothing is written to it.
+pub(crate) fn take<T>(irq: &IrqOff) -> Option<NonNull<T>> {
+    HERE.owned(irq).allocate(Layout::new::<T>()).ok().map(NonNull::cast)
+}
+
+/// Gives the memory of an object back, to whichever core it came from. The value in it is not dropped.
+///
+/// The object came from [`take`] of the same type, and nobody uses it any more; the slab notices most mistakes.
+pub(crate) fn give<T>(irq: &IrqOff, object: NonNull<T>) {
+    // SAFETY: what the kernel's objects are made of comes from `take` and is given back once, by whoever holds it alone (N1).
+    let freed = unsafe { HERE.owned(irq).free(object.cast(), Layout::new::<T>()) };
+    freed.expect("G10: an object goes back as it came");
 }

@@ -35,6 +35,8 @@ pub(crate) static IDS: SpaceIds = SpaceIds::new();
 core_local! {
     /// The space that faults of this core are about.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
+    /// Whether the core has gone idle on it since.
+    static RESTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// All memory, through the direct map.
@@ -169,6 +171,64 @@ pub(crate) fn all<E>(
     }
 }
 
+/// An empty space, to be put where it stays.
+pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
+    let features = machine::features();
+    let format = Format::new(features.nx, features.huge_1g);
+    let kernel = FrameId::containing(entry::kernel_root());
+    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
+}
+
+/// Makes a process's space the one that this core's user half shows. It stays where it is until [`forget`].
+#[inline(always)]
+pub(crate) fn enter(irq: &IrqOff, space: &Space) {
+    let current = CURRENT.owned(irq);
+    let same = ptr::eq(current.get(), space);
+    if same && !RESTING.owned(irq).get() {
+        return;
+    }
+    switch(irq, space);
+}
+
+#[inline(never)]
+fn switch(irq: &IrqOff, space: &Space) {
+    RESTING.owned(irq).set(false);
+    // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
+    unsafe { tlb::activate(irq, space.tlb()) };
+    CURRENT.owned(irq).set(ptr::from_ref(space));
+}
+
+/// This core goes idle: changes of the space that it has loaded need not disturb it.
+pub(crate) fn rest(irq: &IrqOff) {
+    RESTING.owned(irq).set(true);
+    tlb::rest(irq);
+}
+
+/// Makes every core forget a space that no thread runs in any more.
+pub(crate) fn forget(irq: &mut IrqOff, space: &Space) {
+    let own = ptr::from_ref(space).addr();
+    let drop_current = |held: &mut Held<'_, 0>| {
+        if CURRENT.owned(held).get().addr() == own {
+            deactivate(held);
+        }
+    };
+    // The set is asked rather than all cores: who never ran it need not be disturbed.
+    let users = space.tlb().cores().snapshot();
+    users.iter().for_each(|core: CoreId| cores::call_from(irq, core, drop_current));
+    tlb::forget(irq, space.tlb());
+}
+
+/// Ends a space in which nothing is mapped and that every core has forgotten.
+pub(crate) fn close(irq: &IrqOff, space: Space) {
+    let closed = space.close(&mut Tap::new(irq)).is_ok();
+    assert!(closed, "A1: an unmapped space is empty");
+}
+
+/// The bytes of a frame, as the kernel sees them.
+pub(crate) fn bytes_of(frame: FrameId) -> *mut u8 {
+    Physical.at(frame).as_ptr()
+}
+
 /// A space with its place in memory, which no core refers to any more when it ends. Dropping it keeps the space for ever.
 #[derive(Debug)]
 pub(crate) struct Owned(ManuallyDrop<Box<Space>>);
@@ -176,12 +236,7 @@ pub(crate) struct Owned(ManuallyDrop<Box<Space>>);
 impl Owned {
     /// An empty space.
     pub(crate) fn new() -> Option<Self> {
-        let features = machine::features();
-        let format = Format::new(features.nx, features.huge_1g);
-        let kernel = FrameId::containing(entry::kernel_root());
-        let space = IrqOff::with(|irq| {
-            Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
-        });
+        let space = IrqOff::with(|irq| create(irq));
         Some(Self(ManuallyDrop::new(Box::new(space?))))
     }
 
@@ -193,29 +248,20 @@ impl Owned {
         // kernel's.
         unsafe { tlb::activate(irq, space.tlb()) };
         CURRENT.owned(irq).set(ptr::from_ref(space));
+        RESTING.owned(irq).set(false);
     }
 
     /// Ends the space: on every core, then page by page.
     pub(crate) fn destroy(mut self) {
-        let own = ptr::from_ref::<Space>(&self).addr();
-        let drop_current = |held: &mut Held<'_, 0>| {
-            if CURRENT.owned(held).get().addr() == own {
-                deactivate(held);
-            }
-        };
-        // The set is asked rather than all cores: who never ran it need not be disturbed.
-        let users = self.tlb().cores().snapshot();
-        users.iter().for_each(|core: CoreId| cores::call(core, drop_current));
         IrqOff::with(|irq| {
-            tlb::forget(irq, self.tlb());
+            forget(irq, &self);
             let whole = PageRange::new(PageId::new(0), USER_PAGES).expect("the user half is a range");
             let unmapped = all(irq, &self, whole, |cx, range| self.unmap(cx, range));
             unmapped.expect("the ends of the user half cut no region");
         });
         // SAFETY: nothing refers to the space any more, and `self` is not used again.
         let space = unsafe { ManuallyDrop::take(&mut self.0) };
-        let closed = IrqOff::with(|irq| space.close(&mut Tap::new(irq)).is_ok());
-        assert!(closed, "A1: an unmapped space is empty");
+        IrqOff::with(|irq| close(irq, *space));
     }
 }
 

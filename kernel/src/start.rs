@@ -7,6 +7,7 @@
 //! 4. [`core_main`], every other core: its tables, its interrupt controller, online, idle.
 
 use abi::boot::{Mode, Params};
+use abi::debug::TraceEvents;
 use abi::exit::Exit;
 use mm::PhysRange;
 use percpu::CoreId;
@@ -19,12 +20,15 @@ use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
-use crate::arch::{cpu, tsc, usercopy};
+use crate::arch::{cpu, fpu, timer, tsc, usercopy};
 use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
-use crate::{acpi, bench, cores, heap, log, machine, memory, report, skew, stacks, symbols, tests};
+use crate::{
+    acpi, bench, cores, dispatch, heap, log, machine, memory, programs, report, skew, stacks, symbols, tests,
+    trace,
+};
 
 /// What the loader told us.
 static HANDOVER: Once<Handover> = Once::new();
@@ -162,6 +166,7 @@ extern "C" fn boot_continue(_: u64) -> ! {
     if params().plant == "early-fault" {
         plant::page_fault();
     }
+    fpu::choose(params().fpu);
     choose_interrupt_controller();
     let Some(firmware) = acpi::Tables::open(handover.rsdp) else {
         give_up(Exit::BadLoader, format_args!("the ACPI tables are damaged"));
@@ -205,6 +210,9 @@ extern "C" fn boot_core(_: u64) -> ! {
         );
     };
     machine::set_clock(hertz, source);
+    if !percpu::IrqOff::with(|irq| timer::calibrate(irq, params().lane)) {
+        give_up(Exit::Unsupported, format_args!("the timer of the interrupt controller stands still"));
+    }
     if let Err(missing) = cores::wait_for_all() {
         give_up(Exit::Unsupported, format_args!("{missing:?} did not come online"));
     }
@@ -216,6 +224,7 @@ extern "C" fn boot_core(_: u64) -> ! {
     if !heap::start() {
         give_up(Exit::NoMemory, format_args!("not enough memory for the heap"));
     }
+    programs::install();
     report::banner();
     let Some(mut crew) = cores::Crew::new() else {
         give_up(Exit::NoMemory, format_args!("not enough memory to call every core at once"));
@@ -223,8 +232,12 @@ extern "C" fn boot_core(_: u64) -> ! {
     if !cores::equip(&mut crew) {
         give_up(Exit::NoMemory, format_args!("not enough memory for the cores' shootdown requests"));
     }
+    crew.run(&cores::all_online(), |held| dispatch::enter(held));
     percpu::race::seed(params().seed);
     skew::check(&mut crew);
+    if params().trace != TraceEvents::NONE && trace::switch(params().trace).is_none() {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the trace rings"));
+    }
     run(crew)
 }
 

@@ -4,6 +4,7 @@
 //! * [`frames`]: the frame allocator; [`bench`]: what its benchmark rows do.
 //! * [`slab`]: kernel objects, with a magazine on each core; [`bank`]: who pays for memory.
 //! * [`heap`]: allocation of any size for cold paths.
+//! * [`image`]: what an ELF file wants mapped.
 //! * [`space`]: address spaces: regions, faults, page tables, memory objects.
 //! * [`tlb`]: which core may hold translations of which space, and how they are taken back.
 //! * [`virt`]: virtual pages and ranges of them.
@@ -22,6 +23,8 @@ mod error;
 pub mod frames;
 pub mod heap;
 pub mod id;
+#[cfg(not(loom))]
+pub mod image;
 pub mod slab;
 #[cfg(not(loom))]
 pub mod space;

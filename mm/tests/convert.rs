@@ -13,7 +13,7 @@ const BASE: usize = 1 << 18;
 fn with_chunks(chunks: usize, test: impl for<'m> FnOnce(&Frames<'m>, [CoreCache<'m>; 2])) {
     let end = FrameId::new(BASE + chunks * 512);
     let memory = [(NodeId::new(0), PhysRange::new(FrameId::new(BASE), end))];
-    let config = Config { memory: &memory, reserved: &[], distance: &|_, _| 10, cores: 2 };
+    let config = Config { memory: &memory, reserved: &[], taken: &[], distance: &|_, _| 10, cores: 2 };
     let plan = Plan::new(&config).expect("one range");
     let mut words = vec![0; plan.metadata_bytes(NodeId::new(0)) / 8];
     let mut words = Some(words.as_mut_slice());

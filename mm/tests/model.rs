@@ -205,6 +205,7 @@ fn with_frames<R>(machine: &Machine, f: impl for<'m> FnOnce(&Frames<'m>, &mut [C
     let config = Config {
         memory: &machine.memory,
         reserved: &machine.reserved,
+        taken: &[],
         distance: &distance,
         cores: machine.cores,
     };

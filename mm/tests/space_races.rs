@@ -130,8 +130,8 @@ fn a_record_is_reused_in_the_middle_of_a_share() {
         Ok(())
     };
     let mut other = Pending::new();
-    // Two frames of records, a table of level 3 and two of level 2: the last is for the second load.
-    let result = interrupted(&bed, &one, 4, reuse, &mut |cx| {
+    // A frame of records, a table of level 3 and two of level 2: the last is for the second load.
+    let result = interrupted(&bed, &one, 3, reuse, &mut |cx| {
         one.share(cx, &two, &mut other, range(UNIT, 2 * UNIT + 512))
     });
     two.settle(&mut bed.tap(), &mut other);

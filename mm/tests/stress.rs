@@ -131,7 +131,13 @@ fn convert<'m>(
 fn stress(threads: u16, chunks: usize, steps: usize, max_order: u8) {
     let total = chunks * Order::HUGE.frames();
     let memory = [(NodeId::new(0), PhysRange::new(FrameId::new(BASE), FrameId::new(BASE + total)))];
-    let config = Config { memory: &memory, reserved: &[], distance: &|_, _| 10, cores: usize::from(threads) };
+    let config = Config {
+        memory: &memory,
+        reserved: &[],
+        taken: &[],
+        distance: &|_, _| 10,
+        cores: usize::from(threads),
+    };
     let plan = Plan::new(&config).expect("one range");
     let mut words = vec![0; plan.metadata_bytes(NodeId::new(0)) / 8];
     let mut words = Some(words.as_mut_slice());

@@ -26,3 +26,5 @@ pub mod record;
 pub mod runner;
 pub mod stats;
 pub mod sync;
+pub mod tally;
+pub mod trace;

@@ -8,7 +8,8 @@
 //! it) that `HistAssembly` and `MatrixAssembly` (feature `std`) put together again.
 //!
 //! Order of a benchmark run: `Hello`, `Machine`, `Node`…, `Core`…, `SuiteStart`, then for each case `CaseStart`, any number
-//! of `Metric`, `Matrix` and `Hist`, and `Case`; `Done` at the end. A test run has `TestStart`, `TestEnd` instead of cases.
+//! of `Metric`, `Matrix` and `Hist`, and `Case`; `Done` at the end. A test run has `TestStart`, `TestEnd` instead of cases. Where
+//! trace events were switched on, the `Trace` records of every core come before `Done`.
 
 mod frame;
 mod rows;
@@ -28,7 +29,7 @@ pub use demux::{Demux, Event};
 pub use frame::{Corrupt, EncodeError, Encoder, MAX_FRAME, MAX_PAYLOAD};
 #[cfg(feature = "std")]
 pub use owned::Owned;
-pub use rows::{CaseRow, HistChunk, MatrixChunk, MatrixPart, Overhead, Status};
+pub use rows::{CaseRow, HistChunk, MatrixChunk, MatrixPart, Overhead, Status, TraceChunk};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ use crate::bench::Unit;
 use crate::words::words;
 
 /// Version of the records and their framing. A consumer refuses another one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Where records go: the serial port in the kernel, memory on the host.
 pub trait Sink {
@@ -89,6 +90,9 @@ pub enum Record<'a> {
     TestEnd(TestEnd<'a>),
     /// Last record of a run.
     Done(Done),
+    /// Part of the trace ring of a core.
+    #[serde(borrow)]
+    Trace(TraceChunk<'a>),
 }
 
 impl Record<'_> {

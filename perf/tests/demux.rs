@@ -3,8 +3,9 @@
 use perf::bench::Unit;
 use perf::record::{
     Corrupt, Demux, Done, EncodeError, Encoder, Event, MAX_FRAME, MAX_PAYLOAD, Metric, Owned, Record,
-    TestStart,
+    TestStart, TraceChunk,
 };
+use perf::trace::TraceRecord;
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
@@ -74,6 +75,12 @@ fn record() -> impl Strategy<Value = Owned> {
             failed,
             skipped: 0
         }))),
+        (any::<u64>(), prop::collection::vec(any::<u8>(), 0..TraceChunk::MAX_RECORDS * TraceRecord::BYTES))
+            .prop_map(|(first, records)| Owned::new(&Record::Trace(TraceChunk {
+                core: 287,
+                first,
+                records: &records
+            }))),
     ]
 }
 

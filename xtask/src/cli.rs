@@ -4,6 +4,7 @@ use crate::error;
 use crate::image::Flavour;
 use crate::topology::{Mebibytes, Topology};
 use abi::boot::{ApicMode, Lane, Profile};
+use abi::debug::TraceEvents;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Write the report of a run as one offline HTML file
     Report(ReportArgs),
+    /// Turn the trace of a run into a file for Perfetto or chrome://tracing
+    Trace(TraceArgs),
     /// Check formatting, lints, crate layers, licences and house rules
     Check(CheckArgs),
 }
@@ -149,6 +152,9 @@ pub struct BenchArgs {
     /// Samples of each case, instead of the profile's number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
+    /// Record these kinds of events as well, joined by commas: see `cargo xtask trace --help`
+    #[arg(long, value_name = "EVENTS", value_parser = trace_events)]
+    pub trace: Option<String>,
     /// Where runs are written [default: results/runs]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -169,6 +175,33 @@ pub struct ReportArgs {
     /// Put the result table between the markers of README.md instead
     #[arg(long)]
     pub update_readme: bool,
+}
+
+/// Flags of `trace`.
+#[derive(Debug, Args)]
+#[command(after_help = trace_help())]
+pub struct TraceArgs {
+    /// A run directory, or its trace.jsonl [default: the newest run]
+    pub run: Option<PathBuf>,
+    /// chrome: the JSON trace event format, which ui.perfetto.dev and chrome://tracing open
+    #[arg(long, value_name = "FORMAT", value_parser = ["chrome"], default_value = "chrome")]
+    pub to: String,
+    /// The machine start to show, from 0 [default: the first that was traced]
+    #[arg(long, value_name = "N")]
+    pub boot: Option<u32>,
+    /// Where to write it [default: trace.chrome.json in the run directory]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+fn trace_help() -> String {
+    let kinds: Vec<&str> = TraceEvents::WORDS.iter().map(|&(word, _)| word).collect();
+    format!(
+        "Each core keeps its newest 2048 events in memory and sends them at the end of the run; a filter that leaves one case \
+         shows that case.\nKinds of events: {}; or all.\n\nExamples:\n  cargo xtask bench --trace interrupt,fault mailbox.rtt\n  \
+         cargo xtask trace\n  cargo xtask trace results/runs/tcg/<machine>/<run> -o wakes.json",
+        kinds.join(", ")
+    )
 }
 
 /// Flags of `check`.
@@ -215,6 +248,14 @@ fn after_help() -> String {
     )
 }
 
+/// Checks the words here, and leaves them as they are for the kernel command line.
+fn trace_events(words: &str) -> std::result::Result<String, String> {
+    match TraceEvents::parse(words) {
+        Some(_) => Ok(words.to_owned()),
+        None => Err("kinds are listed by `cargo xtask trace --help`".to_owned()),
+    }
+}
+
 /// A parser that accepts `words` and turns them into what `parse` makes of them.
 fn words<T: Clone + Send + Sync + 'static>(
     words: &'static [&'static str],
@@ -254,6 +295,8 @@ mod tests {
         for line in [
             "bench --lane hw",
             "bench --boots 0",
+            "bench --trace switch,walk",
+            "trace --to text",
             "test --host --qemu",
             "run --mem much",
             "fly",

@@ -21,6 +21,7 @@ pub mod run;
 pub mod setup;
 pub mod test;
 pub mod topology;
+pub mod trace;
 pub mod ui;
 pub mod workspace;
 
@@ -48,5 +49,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Check(args) => check::execute(args),
         Command::Bench(args) => bench::execute(args),
         Command::Report(args) => report::execute(args),
+        Command::Trace(args) => trace::execute(args),
     }
 }

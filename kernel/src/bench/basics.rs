@@ -83,11 +83,11 @@ fn clock_skew(lab: &mut Lab, _: &Case, meter: &mut Meter<'_>) -> Result<(), Trou
 }
 
 /// Operations between two turns of the loop of [`unrolled`].
-const UNROLLED: usize = 16;
+pub(super) const UNROLLED: usize = 16;
 
 /// Measures operations of a few instructions: the loop around them is unrolled, so that it hardly shows.
 #[inline(always)]
-fn unrolled<S>(meter: &mut Meter<'_>, state: &mut S, mut op: impl FnMut(&mut S, usize)) {
+pub(super) fn unrolled<S>(meter: &mut Meter<'_>, state: &mut S, mut op: impl FnMut(&mut S, usize)) {
     let turns = meter.batch() as usize / UNROLLED;
     let timed = |state: &mut S| {
         for _ in 0..turns {

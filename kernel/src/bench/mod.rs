@@ -5,6 +5,7 @@ mod crew;
 mod frames;
 mod heap;
 mod latency;
+mod observe;
 mod place;
 mod signals;
 mod tlb;
@@ -21,7 +22,7 @@ use perf::runner::{self, Settings};
 
 use crate::arch::tsc;
 use crate::cores::Crew;
-use crate::{log, machine, memory, report};
+use crate::{log, machine, memory, report, trace};
 
 /// The time-stamp counter as a clock.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,8 @@ const TABLE: &[Bench<Lab>] = &[
     basics::CLOCK_SKEW,
     basics::PERCPU_ACCESS,
     basics::HIST_RECORD,
+    observe::METRICS_RECORD,
+    observe::TRACE_EVENT,
     frames::ALLOC,
     frames::FREE,
     frames::PAIR,
@@ -104,6 +107,7 @@ pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
     } else {
         runner::run(TABLE, &mut lab, &settings, counts, &mut report::send)
     };
+    trace::send();
     report::send(&Record::Done(done));
     if done.run == 0 && done.skipped == 0 { Exit::NothingMatched } else { Exit::Success }
 }

@@ -20,7 +20,8 @@ pub(super) fn setup(bed: &mut Bed) -> Result {
 }
 
 fn own_unit(core: CoreId) -> Result {
-    let expected = Setup { mode: Some(apic::mode()), enabled: true, masked: true, reports_errors: true };
+    let mode = Some(apic::mode());
+    let expected = Setup { mode, enabled: true, masked: true, timer: true, reports_errors: true };
     let found = Setup::read();
     ensure!(found == expected, "{core}: {found:?}, expected {expected:?}");
     let (id, listed) = (apic::id(), machine::apic_id(core));

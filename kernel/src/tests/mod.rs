@@ -20,7 +20,7 @@ use perf::bench::Text;
 use perf::record::{Done, Outcome, Record, TestEnd, TestStart};
 
 use crate::cores::Crew;
-use crate::{log, memory, report};
+use crate::{log, memory, report, trace};
 
 mod apic;
 mod bed;
@@ -30,15 +30,20 @@ mod convert;
 mod cores;
 mod epoch;
 mod footprint;
+mod fpu;
 mod frames;
 mod heap;
+mod metrics;
 mod nodes;
 mod pressure;
 mod protection;
 mod record;
+mod rings;
 mod slabs;
 mod spaces;
+mod timer;
 mod tlb;
+mod user;
 mod usercopy;
 
 /// Bytes of a message: two sets of figures to compare.
@@ -111,6 +116,9 @@ const TESTS: &[Test] = &[
     test("apic.multicast", apic::multicast),
     test("clock.frequency", clock::frequency),
     test("clock.monotonic", clock::monotonic),
+    test("timer.fires", timer::fires),
+    test("fpu.switch", fpu::switch),
+    test("fpu.migrate", fpu::migrate),
     test("protection.switches", protection::switches),
     test("protection.image", protection::image),
     test("protection.guard_pages", protection::guard_pages),
@@ -131,6 +139,9 @@ const TESTS: &[Test] = &[
     test("usercopy.unmapped", usercopy::unmapped),
     test("memory.footprint", footprint::footprint),
     test("perf.record", record::record),
+    test("metrics.counts", metrics::counts),
+    test("metrics.dumps", metrics::dumps),
+    test("trace.ring", rings::ring),
     test("heap.vectors", heap::vectors),
     test("tlb.targeted", tlb::targeted),
     test("tlb.switched_away", tlb::switched_away),
@@ -142,10 +153,16 @@ const TESTS: &[Test] = &[
     test("slabs.cross_core", slabs::cross_core),
     test("slabs.exhaust", slabs::exhaust),
     test("slabs.banks", slabs::banks),
+    test("user.hello", user::hello),
+    test("user.hostile", user::hostile),
     test("spaces.faults", spaces::faults::all),
     test("spaces.oom", spaces::oom::changes_nothing),
     test("spaces.model", spaces::model::agrees),
     test("spaces.destroy", spaces::destroy::large),
+    test("image.load", spaces::image::load),
+    test("image.bundled", spaces::image::bundled),
+    test("image.malformed", spaces::image::malformed),
+    test("image.out_of_memory", spaces::image::out_of_memory),
     test("spaces.stale_hunt", spaces::hunt::finds_nothing),
 ];
 
@@ -169,6 +186,7 @@ pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
         log!("test {}: {} {message}", test.name, outcome.word());
         report::send(&Record::TestEnd(TestEnd { name: test.name, outcome, message }));
     }
+    trace::send();
     report::send(&Record::Done(done));
     match done {
         Done { run: 0, skipped: 0, .. } => Exit::NothingMatched,

@@ -102,7 +102,7 @@ fn words(prng: &mut Prng) -> usize {
 }
 
 /// Every core gives back what it keeps without need.
-fn drain(crew: &mut Crew) {
+pub(super) fn drain(crew: &mut Crew) {
     crew.run(&cores::all_online(), |held| HERE.owned(held).drain());
 }
 

@@ -7,6 +7,7 @@ pub(super) mod destroy;
 mod faucet;
 pub(super) mod faults;
 pub(super) mod hunt;
+pub(super) mod image;
 pub(super) mod model;
 pub(super) mod oom;
 mod quarantine;

@@ -226,6 +226,17 @@ impl Chunk {
         word.set_cont(word.cont() & !mask);
     }
 
+    /// Makes free frames of one word allocated ones, each by itself, before any core runs. Holes stay holes.
+    pub(crate) fn hand_out(&self, word: usize, mask: u64) {
+        // ORDER: Relaxed: as in `add`.
+        self.words[word].free.fetch_and(!mask, Ordering::Relaxed);
+    }
+
+    /// Frames that are no holes, before any core runs.
+    pub(crate) fn managed(&self) -> usize {
+        self.words.iter().map(|word| (!(word.local() & word.cont())).count_ones() as usize).sum()
+    }
+
     /// Makes frames of one word holes, before any core runs.
     pub(crate) fn exclude(&self, word: usize, mask: u64) {
         let word = &self.words[word];

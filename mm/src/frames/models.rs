@@ -38,7 +38,7 @@ fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 fn machine(chunks: usize) -> Machine {
     let memory =
         [(NodeId::new(0), PhysRange::new(FrameId::new(BASE), FrameId::new(BASE + chunks * CHUNK_FRAMES)))];
-    let config = Config { memory: &memory, reserved: &[], distance: &|_, _| 10, cores: 0 };
+    let config = Config { memory: &memory, reserved: &[], taken: &[], distance: &|_, _| 10, cores: 0 };
     let plan = Plan::new(&config).expect("one range");
     let words = |_, bytes: usize| Vec::leak(std::vec![0; bytes / size_of::<u64>()]);
     Arc::new(Frames::new(&config, &plan, words).expect("enough"))

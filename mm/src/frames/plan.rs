@@ -32,6 +32,8 @@ pub struct Config<'a> {
     pub memory: &'a [(NodeId, PhysRange)],
     /// What of it is in use already: the kernel, the boot modules, this allocator's metadata. May overlap anything.
     pub reserved: &'a [PhysRange],
+    /// What of it is in use and will come back, frame by frame, by [`Frames::put`](super::Frames::put): files that the loader has placed.
+    pub taken: &'a [PhysRange],
     /// The SLIT: how far the second node is from the first.
     pub distance: &'a dyn Fn(NodeId, NodeId) -> u8,
     /// Cores that will allocate.
@@ -43,6 +45,7 @@ impl core::fmt::Debug for Config<'_> {
         f.debug_struct("Config")
             .field("memory", &self.memory)
             .field("reserved", &self.reserved)
+            .field("taken", &self.taken)
             .finish_non_exhaustive()
     }
 }
@@ -300,6 +303,12 @@ fn populate(span: &mut Span<'_>, config: &Config<'_>) {
             words_of(range, chunk).for_each(|(word, mask)| span.chunk(chunk - span.base).add(word, mask));
         }
     }
+    for &range in config.taken {
+        for chunk in chunks(range) {
+            words_of(range, chunk)
+                .for_each(|(word, mask)| span.chunk(chunk - span.base).hand_out(word, mask));
+        }
+    }
     for &range in config.reserved {
         for chunk in chunks(range) {
             words_of(range, chunk).for_each(|(word, mask)| span.chunk(chunk - span.base).exclude(word, mask));
@@ -309,7 +318,7 @@ fn populate(span: &mut Span<'_>, config: &Config<'_>) {
         let chunk = span.chunk(offset);
         let state = match chunk.level() {
             _ if chunk.is_open() => State::Unsplit,
-            Level::NONE => State::Absent,
+            Level::NONE if chunk.managed() == 0 => State::Absent,
             level => State::Pooled(level),
         };
         // ORDER: Relaxed: one thread builds the allocator; sharing it publishes.
@@ -319,7 +328,7 @@ fn populate(span: &mut Span<'_>, config: &Config<'_>) {
             State::Pooled(level) => level.list().into_iter().for_each(|list| span.lists[list].set(offset)),
             _ => {}
         }
-        span.frames += chunk.count().0;
+        span.frames += chunk.managed();
     }
 }
 

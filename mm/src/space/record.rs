@@ -1,7 +1,7 @@
 //! Records: what entries of page tables say by number because it does not fit into them.
 //!
 //! A record belongs to one mapping: what it shows, from where, and where its frames shall lie. Record 0 stands for plain anonymous memory
-//! and devices, and needs no memory. The records of a space lie in frames of their own, which a directory frame lists.
+//! and devices, and needs no memory. The records of a space lie in frames of their own, which are taken when they are first needed.
 //!
 //! * O2: a record is alive while its count of pages is not 0; entries name only records that are alive. It is in its object's list all that
 //!   time, and leaves it, under the list's lock, before it is free again.
@@ -52,7 +52,9 @@ pub(super) struct Record {
 }
 
 const PER_FRAME: usize = FRAME_BYTES / size_of::<Record>();
-const _: () = assert!(PER_FRAME == 64 && RECORDS / PER_FRAME <= FRAME_BYTES / size_of::<u64>());
+/// Frames that all records of a space take.
+const FRAMES: usize = RECORDS / PER_FRAME;
+const _: () = assert!(PER_FRAME == 64 && FRAMES * PER_FRAME == RECORDS);
 
 /// Marks a record that is claimed and not yet filled.
 const CLAIMED: u64 = 1 << 63;
@@ -214,20 +216,21 @@ fn unpack(tag: u64, payload: u64) -> Policy {
 #[derive(Debug)]
 pub(super) struct Records<M> {
     memory: M,
-    /// The directory frame's number; 0 for none.
-    directory: AtomicU64,
+    /// The numbers of the frames; 0 for none.
+    frames: [AtomicU64; FRAMES],
     /// Where a free record was found last; a hint.
     hint: AtomicU64,
 }
 
 impl<M: Memory> Records<M> {
     pub(super) const fn new(memory: M) -> Self {
-        Self { memory, directory: AtomicU64::new(0), hint: AtomicU64::new(1) }
+        Self { memory, frames: [const { AtomicU64::new(0) }; FRAMES], hint: AtomicU64::new(1) }
     }
 
-    fn words(&self, frame: u64) -> &[AtomicU64; RECORDS / PER_FRAME] {
-        // SAFETY: a frame that holds the directory as long as the space lives; it is larger than the array and all atomic words.
-        unsafe { self.memory.at(FrameId::new(frame as usize)).cast().as_ref() }
+    /// The word of the frame that a record is in.
+    #[inline(always)]
+    fn frame_word(&self, number: usize) -> &AtomicU64 {
+        &self.frames[number / PER_FRAME % FRAMES]
     }
 
     /// The record with a number, if its frame is there. Number 0 has none.
@@ -236,13 +239,8 @@ impl<M: Memory> Records<M> {
         if number == 0 {
             return None;
         }
-        // ORDER: Acquire, both, pairs with Release in `frame_of`.
-        let directory = self.directory.load(Ordering::Acquire);
-        if directory == 0 {
-            return None;
-        }
-        // ORDER: Acquire; as above.
-        let frame = self.words(directory)[number / PER_FRAME % (RECORDS / PER_FRAME)].load(Ordering::Acquire);
+        // ORDER: Acquire pairs with Release in `frame_of`.
+        let frame = self.frame_word(number).load(Ordering::Acquire);
         (frame != 0).then(|| self.record(frame, number))
     }
 
@@ -287,13 +285,8 @@ impl<M: Memory> Records<M> {
 
     #[cold]
     fn grow<P: Pool>(&self, pool: &mut P, number: usize) -> Result<&Record, SpaceError> {
+        let place = self.frame_word(number);
         // ORDER: Acquire pairs with Release in `frame_of`.
-        let directory = match self.directory.load(Ordering::Acquire) {
-            0 => self.frame_of(pool, &self.directory)?,
-            frame => frame,
-        };
-        let place = &self.words(directory)[number / PER_FRAME % (RECORDS / PER_FRAME)];
-        // ORDER: Acquire; as above.
         let frame = match place.load(Ordering::Acquire) {
             0 => self.frame_of(pool, place)?,
             frame => frame,
@@ -345,32 +338,19 @@ impl<M: Memory> Records<M> {
 
     /// Gives the frames back, when the space has no mapping left.
     pub(super) fn destroy<P: Pool>(&self, pool: &mut P) {
-        // ORDER: Acquire pairs with Release in `frame_of`; nobody else has the space any more.
-        let directory = self.directory.swap(0, Ordering::Acquire);
-        if directory == 0 {
-            return;
-        }
-        for word in self.words(directory) {
-            // ORDER: Acquire; as above.
-            match word.load(Ordering::Acquire) {
+        for word in &self.frames {
+            // ORDER: Acquire pairs with Release in `frame_of`; nobody else has the space any more.
+            match word.swap(0, Ordering::Acquire) {
                 0 => {}
                 frame => pool.give(FrameId::new(frame as usize), Order::FRAME),
             }
         }
-        pool.give(FrameId::new(directory as usize), Order::FRAME);
     }
 
     /// Frames that the records take.
     pub(super) fn frames(&self) -> usize {
-        // ORDER: Acquire pairs with Release in `frame_of`.
-        match self.directory.load(Ordering::Acquire) {
-            0 => 0,
-            directory => {
-                // ORDER: Relaxed: counted, not followed.
-                let used = self.words(directory).iter().filter(|word| word.load(Ordering::Relaxed) != 0);
-                1 + used.count()
-            }
-        }
+        // ORDER: Relaxed: counted, not followed.
+        self.frames.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count()
     }
 
     /// Every record that is alive, with its number.

@@ -8,6 +8,7 @@ use super::memory::{Memory, Pool};
 use super::table::{Locked, Table};
 use super::walk::index;
 use super::{Cx, Space};
+use crate::id::FrameId;
 use crate::virt::{PageId, PageSize};
 
 /// The place of one page: its unit's lock, its table, the index there.
@@ -29,6 +30,15 @@ impl<M: Memory> Space<M> {
         }
         let table = self.below(entry);
         Some(Place { _unit: unit, table, index: index(page, 1), word: table.info().table() })
+    }
+
+    /// The frame that shows a page of 4 KiB which is there. It stays so only if the caller keeps everybody from unmapping or writing the page.
+    #[must_use]
+    #[inline]
+    pub fn frame_of(&self, page: PageId) -> Option<FrameId> {
+        let place = self.locate(page)?;
+        let entry = place.table.get(place.index);
+        entry.is_present().then(|| entry.frame())
     }
 
     /// Changes the protection of a page that is there and not shared until written.

@@ -1,9 +1,11 @@
-//! The records of a benchmark case.
+//! The records of a benchmark case, and of traces.
 
 use abi::boot::Lane;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::{Direction, Placement, Scope, Unit};
+use crate::record::MAX_PAYLOAD;
+use crate::trace::TraceRecord;
 use crate::words::words;
 
 words! {
@@ -142,6 +144,24 @@ words! {
         Cells "cells";
     }
 }
+
+/// Part of the trace ring of a core, oldest records first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceChunk<'a> {
+    /// The core.
+    pub core: u32,
+    /// Number of the first record of this chunk, counted on this core from the start; a gap says how many were overwritten.
+    pub first: u64,
+    /// Records one after the other, see [`TraceRecord::to_bytes`](crate::trace::TraceRecord::to_bytes).
+    pub records: &'a [u8],
+}
+
+impl TraceChunk<'_> {
+    /// Most records of a chunk.
+    pub const MAX_RECORDS: usize = 64;
+}
+
+const _: () = assert!(TraceChunk::MAX_RECORDS * TraceRecord::BYTES + 32 <= MAX_PAYLOAD);
 
 /// A lane as its word: `abi` depends on nothing, so it cannot derive this.
 mod lane_word {

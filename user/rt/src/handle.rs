@@ -209,10 +209,14 @@ impl Thread {
 /// # Errors
 /// See `upcall_wait`.
 pub fn next_upcall(deadline: Deadline) -> Result<Upcall> {
-    info(|at| {
-        // SAFETY: `info` gives the address of an `Upcall` of its own.
-        unsafe { sys::upcall_wait(at, deadline.0) }
-    })
+    loop {
+        // SAFETY: no address is passed.
+        let upcall = Upcall(unsafe { sys::upcall_wait(deadline.0) }?);
+        // Woken, but the news was about to be taken: it is there at the next look, or was for somebody else.
+        if upcall.event() != 0 {
+            return Ok(upcall);
+        }
+    }
 }
 
 impl Process {
@@ -230,10 +234,9 @@ impl Process {
     /// # Errors
     /// See `process_wait`.
     pub fn wait(self, deadline: Deadline) -> Result<ExitStatus> {
-        info(|at| {
-            // SAFETY: `info` gives the address of an `ExitStatus` of its own.
-            unsafe { sys::process_wait(self.0, at, deadline.0) }
-        })
+        // SAFETY: no address is passed.
+        unsafe { sys::process_wait(self.0, deadline.0) }?;
+        self.info().map(|info| info.status)
     }
 
     /// Ends it and all its threads.

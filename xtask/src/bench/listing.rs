@@ -90,6 +90,7 @@ mod tests {
             samples: Some(0),
             lane: Lane::Tcg,
             repeats: 1,
+            trace: String::new(),
             limits: suite::limits(Profile::Quick),
         };
         let class = |done, end| print(&plan, &mut Empty { done, end }).map_err(|error| error.class());

@@ -31,6 +31,13 @@ use target::{Guest, Target};
 pub fn execute(args: &BenchArgs) -> Result<()> {
     check_filter(&args.filter)?;
     if args.lane == cli::LaneChoice::Fixed(Lane::Native) {
+        if args.trace.is_some() {
+            return Err(Error::new(
+                Class::Usage,
+                "the lane native has no kernel whose events could be traced",
+            )
+            .next("leave --trace out, or choose another lane"));
+        }
         let host = env::host();
         let machine = env::real_machine(&host.cpu, host.threads, host.nodes.unwrap_or(1));
         return measure(args, Lane::Native, machine, None, &mut native::InProcess);
@@ -141,6 +148,7 @@ fn plan(args: &BenchArgs, lane: Lane) -> Plan {
         samples,
         lane,
         repeats: args.boots.unwrap_or(1),
+        trace: args.trace.clone().filter(|_| !args.list).unwrap_or_default(),
         // A count of the caller's own may make a case as long as the longest profile does.
         limits: suite::limits(if samples.is_some() { Profile::Full } else { args.profile }),
     }

@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) lane: Lane,
     /// Repetitions.
     pub(super) repeats: u32,
+    /// Kinds of trace events to record, joined by `,`; empty for none.
+    pub(super) trace: String,
     /// How long a start and a case may take.
     pub(super) limits: Limits,
 }
@@ -49,6 +51,9 @@ impl Plan {
         }
         if !self.filter.is_empty() {
             line.push_str(&format!(" filter={}", self.filter));
+        }
+        if !self.trace.is_empty() {
+            line.push_str(&format!(" trace={}", self.trace));
         }
         if after != 0 {
             line.push_str(&format!(" after={after}"));
@@ -213,6 +218,7 @@ impl<D: Disk> Suite<D> {
                 self.lost = true;
                 self.problem(&format!("nothing of case {index} arrived"), hearing)
             }
+            Step::Trace(rows) => self.writer.trace(&rows),
             Step::Done => {
                 hearing.done = true;
                 Ok(())

@@ -7,12 +7,13 @@ use crate::error::{Class, Result};
 use crate::guest::{End, Flow, Limits};
 use crate::results::disk::{Disk, FileSystem};
 use crate::results::reader::{Run, list};
-use crate::results::schema::CaseStatus;
+use crate::results::schema::{CaseStatus, TraceRow};
 use crate::results::testing::{self, SmallDisk, TempDir};
 use crate::results::writer::RunWriter;
 use abi::boot::{Lane, Params, Profile};
 use abi::exit::Exit;
-use perf::record::{Demux, Event};
+use perf::record::{Demux, Done, Encoder, Event, Record, TraceChunk};
+use perf::trace::{self, TraceRecord};
 use std::collections::VecDeque;
 
 const KEYS: [&str; 3] = ["a.b/x=1", "a.b/x=2", "c"];
@@ -75,6 +76,7 @@ fn plan(repeats: u32) -> Plan {
         samples: None,
         lane: Lane::Tcg,
         repeats,
+        trace: String::new(),
         limits: limits(Profile::Quick),
     }
 }
@@ -107,6 +109,30 @@ fn a_good_suite_is_complete() {
     assert_eq!(run.rows[4].hist.as_ref().unwrap().interval, 1);
     assert_eq!(target.command_lines[0], "mode=bench lane=tcg profile=quick");
 }
+
+/// Planted: the suite drops what was traced; the plan leaves the word out.
+#[test]
+fn what_was_traced_is_part_of_the_run() {
+    let dir = TempDir::new("traced");
+    let mut encoder = Encoder::new();
+    let ring = TraceChunk { core: 1, first: 9, records: &TraceRecord { ticks: 4, ..IPI }.to_bytes() };
+    let mut frames = testing::suite_frames(&KEYS, 0);
+    // Numbered as the last frame, which it takes the place of; that of the end comes after it.
+    let last = frames.len() - 1;
+    (0..last).for_each(|_| assert!(encoder.encode(&Record::Trace(ring)).is_ok()));
+    frames[last] = encoder.encode(&Record::Trace(ring)).unwrap().to_vec();
+    frames.push(encoder.encode(&Record::Done(Done { run: 3, failed: 0, skipped: 0 })).unwrap().to_vec());
+    let mut target = Scripted::new(vec![Script { bytes: frames.concat(), end: End::Exit(Exit::Success) }]);
+    let plan = Plan { trace: "interrupt".to_owned(), ..plan(1) };
+    assert_eq!(run(&dir, FileSystem, plan, &mut target).unwrap(), Outcome::default());
+    assert_eq!(target.command_lines[0], "mode=bench lane=tcg profile=quick trace=interrupt");
+    let run = read(&dir);
+    assert!(run.is_complete());
+    let row = TraceRow { number: 9, ..testing::trace_row(0, 1, 4, "ipi", &[]) };
+    assert_eq!(run.trace().unwrap(), Some(vec![row]));
+}
+
+const IPI: TraceRecord = TraceRecord { ticks: 0, a: 0, b: 0, c: 0, core: 1, event: trace::Event::Ipi as u16 };
 
 #[test]
 fn a_panic_fails_its_row_and_the_suite_goes_on() {

@@ -99,7 +99,7 @@ pub fn metadata_bytes(frames: usize) -> usize {
 
 fn with_plan<R>(frames: usize, f: impl FnOnce(&Config<'_>, &Plan) -> R) -> R {
     let memory = [(NodeId::new(0), PhysRange::new(FrameId::new(BASE), FrameId::new(BASE + frames)))];
-    let config = Config { memory: &memory, reserved: &[], distance: &|_, _| 10, cores: 2 };
+    let config = Config { memory: &memory, reserved: &[], taken: &[], distance: &|_, _| 10, cores: 2 };
     let plan = Plan::new(&config).expect("M: one range is a valid memory map");
     f(&config, &plan)
 }

@@ -5,11 +5,12 @@
 
 use crate::results::hlog::{Interval, Sparse};
 use crate::results::schema::{
-    CaseRow, CaseStatus, Clock, Core, Direction, Metric, Node, Overhead, Placement, Site, Target,
+    CaseRow, CaseStatus, Clock, Core, Direction, Metric, Node, Overhead, Placement, Site, Target, TraceRow,
 };
 use crate::results::writer::{Finished, Matrix};
 use perf::bench::ParsedKey;
 use perf::record::{self, Chunking, HistAssembly, MatrixAssembly, Record, SparseHist, Status};
+use perf::trace::{Event, TraceRecord};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,8 @@ pub enum Step {
     Finished(Box<Finished>),
     /// Nothing of the case with this index arrived.
     Lost(u32),
+    /// Part of what a core has traced.
+    Trace(Vec<TraceRow>),
     /// The target has run every case.
     Done,
 }
@@ -125,6 +128,7 @@ impl Collector {
                 self.catch_up(self.cases, now, &mut steps);
                 steps.push(Step::Done);
             }
+            Record::Trace(chunk) => steps.push(Step::Trace(trace(chunk, self.boot.boot))),
             Record::TestStart(_) | Record::TestEnd(_) => {}
         }
         steps
@@ -345,6 +349,18 @@ fn matrix(matrix: record::Matrix) -> Matrix {
 fn sparse(hist: &SparseHist) -> Sparse {
     let counts = hist.ranges().map(|(lowest, _, count)| (lowest, u64::from(count))).collect();
     Sparse { digits: hist.digits, counts }
+}
+
+fn trace(chunk: &record::TraceChunk<'_>, boot: u32) -> Vec<TraceRow> {
+    let (records, _) = chunk.records.as_chunks::<{ TraceRecord::BYTES }>();
+    let row = |(bytes, number)| {
+        let record = TraceRecord::from_bytes(bytes);
+        let unknown = || format!("unknown-{}", record.event);
+        let event = Event::decode(record.event).map_or_else(unknown, |event| event.word().to_owned());
+        let args = record.arguments().map(|(argument, value)| (argument.name.to_owned(), value)).collect();
+        TraceRow { boot, core: chunk.core, number, ticks: record.ticks, event, args }
+    };
+    records.iter().zip(chunk.first..).map(row).collect()
 }
 
 fn since_epoch(time: SystemTime) -> Duration {

@@ -1,10 +1,11 @@
 //! Tests of the collector with whole, cut and damaged record streams.
 
 use super::{Boot, Collector, Step};
-use crate::results::schema::CaseStatus;
+use crate::results::schema::{CaseStatus, TraceRow};
 use crate::results::testing;
 use crate::results::writer::Finished;
-use perf::record::{Demux, Event};
+use perf::record::{Demux, Event, Record, TraceChunk};
+use perf::trace::{self, TraceRecord};
 use std::time::{Duration, SystemTime};
 
 const KEYS: [&str; 3] = ["a.b/x=1", "a.b/x=2", "c"];
@@ -32,7 +33,7 @@ fn feed(collector: &mut Collector, frames: &[Vec<u8>]) -> (Vec<Finished>, Vec<u3
                 Step::Finished(case) => finished.push(*case),
                 Step::Lost(index) => lost.push(index),
                 Step::Done => done = true,
-                Step::Suite { .. } | Step::Started { .. } => {}
+                Step::Suite { .. } | Step::Started { .. } | Step::Trace(_) => {}
             }
         }
     });
@@ -121,4 +122,17 @@ fn a_resumed_suite_starts_where_it_should() {
     let (finished, lost, done) = feed(&mut collector, &testing::suite_frames(&KEYS, 2));
     assert_eq!((finished.len(), lost.len(), done), (1, 0, true));
     assert_eq!(finished[0].row.id, "c");
+}
+
+/// Planted: numbers of all rows are those of the chunk's first; bytes of a record are taken backwards.
+#[test]
+fn a_trace_becomes_rows_with_names() {
+    let record = |a, event| TraceRecord { ticks: 77, a, b: 3, c: 1, core: 9, event };
+    let bytes = [record(5, trace::Event::Ready as u16).to_bytes(), record(6, 999).to_bytes()].concat();
+    let chunk = TraceChunk { core: 9, first: 40, records: &bytes };
+    let steps = collector().take(&Record::Trace(chunk), SystemTime::UNIX_EPOCH);
+    let [Step::Trace(rows)] = steps.as_slice() else { panic!("{steps:?}") };
+    let named = testing::trace_row(5, 9, 77, "ready", &[("thread", 5), ("waker", 3), ("core", 1)]);
+    let unnamed = testing::trace_row(5, 9, 77, "unknown-999", &[]);
+    assert_eq!(rows.as_slice(), [TraceRow { number: 40, ..named }, TraceRow { number: 41, ..unnamed }]);
 }

@@ -2,7 +2,10 @@
 
 use crate::error::{Class, Error, Result};
 use crate::results::hlog;
-use crate::results::schema::{CaseRow, CompleteFile, EnvFile, HistRef, RunFile, RunStatus, VERSION};
+use crate::results::schema::{
+    CaseRow, CompleteFile, EnvFile, HistRef, RunFile, RunStatus, TraceRow, VERSION,
+};
+use crate::results::writer::TRACE;
 use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -40,7 +43,7 @@ impl Run {
             }
         }
         let complete = dir.join("COMPLETE");
-        let rows = rows(&dir.join("cases.jsonl"), complete.exists())?;
+        let rows: Vec<CaseRow> = lines(&dir.join("cases.jsonl"), complete.exists())?;
         if complete.exists() {
             check_sizes(dir, &json(&complete)?, rows.len())?;
         } else {
@@ -98,6 +101,15 @@ impl Run {
         Ok(table)
     }
 
+    /// What was traced, in the order in which it arrived; `None` if nothing was.
+    ///
+    /// # Errors
+    /// [`Class::BadRun`]: the file is damaged.
+    pub fn trace(&self) -> Result<Option<Vec<TraceRow>>> {
+        let path = self.dir.join(TRACE);
+        if path.exists() { lines(&path, self.is_complete()).map(Some) } else { Ok(None) }
+    }
+
     /// A path named in a row, which must not lead out of the run.
     fn inside(&self, name: &str) -> Result<PathBuf> {
         let plain = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
@@ -134,8 +146,8 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&text).map_err(|error| bad(path, &error.to_string()))
 }
 
-/// The rows. In an unfinished run the last line may be cut off, and is then dropped.
-fn rows(path: &Path, complete: bool) -> Result<Vec<CaseRow>> {
+/// The objects of a file of lines. In an unfinished run the last line may be cut off, and is then dropped.
+fn lines<T: DeserializeOwned>(path: &Path, complete: bool) -> Result<Vec<T>> {
     let text = fs::read(path).map_err(|error| bad(path, &error.to_string()))?;
     let mut rows = Vec::new();
     for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {

@@ -437,6 +437,25 @@ pub struct MatrixRef {
     pub file: String,
 }
 
+/// One line of `trace.jsonl`: something that happened on a core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TraceRow {
+    /// Machine start, from 0; the clock starts anew with each.
+    pub boot: u32,
+    /// The core, by its id in `env.json`.
+    pub core: u32,
+    /// Number among the records of this core, from 0. Those that are missing were overwritten before the end of the run.
+    pub number: u64,
+    /// When, in ticks of the clock.
+    pub ticks: u64,
+    /// What: a word of the table in `perf/src/trace.rs`.
+    pub event: String,
+    /// Its numbers by their names in that table.
+    pub args: BTreeMap<String, u64>,
+}
+
 /// The file `COMPLETE`, written last: sizes of everything else, so that a truncated copy is noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -4,7 +4,7 @@
 
 use crate::report;
 use crate::results::disk::FileSystem;
-use crate::results::schema::{CaseRow, CompleteFile, EnvFile, RunFile};
+use crate::results::schema::{CaseRow, CompleteFile, EnvFile, RunFile, TraceRow};
 use crate::results::testing::{self, TempDir};
 use crate::results::writer::RunWriter;
 use schemars::JsonSchema;
@@ -36,6 +36,7 @@ fn committed_schemas_equal_the_types() {
         ("env", generated::<EnvFile>()),
         ("case", generated::<CaseRow>()),
         ("complete", generated::<CompleteFile>()),
+        ("trace", generated::<TraceRow>()),
     ];
     for (name, schema) in all {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
@@ -53,8 +54,15 @@ fn written_files_satisfy_their_schemas() {
     let mut writer =
         RunWriter::create(FileSystem, dir.path(), testing::run_file("r"), testing::env_file()).unwrap();
     writer.case(testing::finished("a.b/x=1")).unwrap();
+    writer.trace(&[testing::trace_row(0, 7, 99, "ipi", &[])]).unwrap();
     writer.complete("2026-01-02T03:05:00Z".to_owned(), report::render).unwrap();
-    let files = [("run", "run.json"), ("env", "env.json"), ("case", "cases.jsonl"), ("complete", "COMPLETE")];
+    let files = [
+        ("run", "run.json"),
+        ("env", "env.json"),
+        ("case", "cases.jsonl"),
+        ("complete", "COMPLETE"),
+        ("trace", "trace.jsonl"),
+    ];
     for (name, file) in files {
         let mut value: Value = serde_json::from_slice(&fs::read(writer.dir().join(file)).unwrap()).unwrap();
         let validator = jsonschema::draft202012::new(&committed(name)).unwrap();

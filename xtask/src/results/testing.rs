@@ -5,7 +5,7 @@ use crate::results::env;
 use crate::results::hlog::{Interval, Sparse};
 use crate::results::schema::{
     CaseRow, CaseStatus, Clock, Core, Counts, Direction, EnvFile, Git, Metric, Node, Overhead, Placement,
-    Qemu, RunFile, RunStatus, Site, Target, VERSION,
+    Qemu, RunFile, RunStatus, Site, Target, TraceRow, VERSION,
 };
 use crate::results::writer::{Finished, Matrix};
 use abi::boot::Lane;
@@ -184,6 +184,12 @@ pub fn env_file() -> EnvFile {
             cores: (0..8).map(core).collect(),
         }),
     }
+}
+
+/// A line of `trace.jsonl`; its number is its time.
+pub fn trace_row(boot: u32, core: u32, ticks: u64, event: &str, args: &[(&str, u64)]) -> TraceRow {
+    let args = args.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+    TraceRow { boot, core, number: ticks, ticks, event: event.to_owned(), args }
 }
 
 /// A finished case with a histogram, a metric and a matrix.

@@ -7,11 +7,15 @@ use crate::results::disk::{Disk, Sync};
 use crate::results::hlog::{self, Interval, Sparse};
 use crate::results::reader::Run;
 use crate::results::schema::{
-    CaseRow, CaseStatus, CompleteFile, Counts, EnvFile, HistRef, MatrixRef, RunFile, RunStatus, VERSION,
+    CaseRow, CaseStatus, CompleteFile, Counts, EnvFile, HistRef, MatrixRef, RunFile, RunStatus, TraceRow,
+    VERSION,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Name of the trace in a run directory.
+pub const TRACE: &str = "trace.jsonl";
 
 /// What a matrix file is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +124,19 @@ impl<D: Disk> RunWriter<D> {
     /// As [`RunWriter::create`].
     pub fn serial(&mut self, bytes: &[u8]) -> Result<()> {
         self.append("serial.log", bytes, Sync::Later)
+    }
+
+    /// Appends to `trace.jsonl`, which is there only if something was traced.
+    ///
+    /// # Errors
+    /// As [`RunWriter::create`].
+    pub fn trace(&mut self, rows: &[TraceRow]) -> Result<()> {
+        let mut lines = Vec::new();
+        for row in rows {
+            lines.extend(encode(row)?);
+            lines.push(b'\n');
+        }
+        self.append(TRACE, &lines, Sync::Later)
     }
 
     /// Writes a finished case: histogram, matrices, then the row (R1).

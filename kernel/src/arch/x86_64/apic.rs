@@ -10,6 +10,7 @@ use x86_64::registers::model_specific::Msr;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::tables::vector;
+use super::timer;
 use crate::machine;
 
 /// IA32_APIC_BASE (SDM volume 3, figure 12-5 and §12.12.1): address, global enable (bit 11), x2APIC mode (bit 10).
@@ -33,10 +34,16 @@ mod reg {
     pub(super) const LVT_LINT1: u32 = 0x360;
     pub(super) const LVT_ERROR: u32 = 0x370;
     pub(super) const TIMER_INITIAL: u32 = 0x380;
+    pub(super) const TIMER_CURRENT: u32 = 0x390;
+    pub(super) const TIMER_DIVIDE: u32 = 0x3e0;
 }
 
 /// LVT mask bit (SDM volume 3, figure 12-8).
 const LVT_MASKED: u32 = 1 << 16;
+/// Timer mode of the LVT's timer entry (SDM volume 3, figure 12-8, bits 18:17): 0 counts down once, this compares with a deadline.
+const LVT_TSC_DEADLINE: u32 = 0b10 << 17;
+/// Divide configuration (SDM volume 3, figure 12-10): by 1, the finest.
+const DIVIDE_BY_1: u32 = 0b1011;
 /// Software enable in the spurious-interrupt register (SDM volume 3, figure 12-23).
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 /// Interrupt command register fields (SDM volume 3, figure 12-12): NMI delivery, logical destination, pending, assert, shorthand.
@@ -216,11 +223,54 @@ pub(crate) fn logical_id() -> u32 {
     read(reg::LDR)
 }
 
-/// Whether the inter-processor interrupt waits to be taken by the core this runs on: its bit in the request register, which has a
-/// word of its own for every 32 vectors (SDM volume 3, §12.8.4).
+/// Whether the inter-processor interrupt waits to be taken by the core this runs on.
 pub(crate) fn is_requested() -> bool {
-    let (word, bit) = (u32::from(vector::IPI) / 32, u32::from(vector::IPI) % 32);
+    has_request(vector::IPI)
+}
+
+/// Whether an interrupt of this vector waits to be taken by the core this runs on: its bit in the request register, which has a word of
+/// its own for every 32 vectors (SDM volume 3, §12.8.4).
+pub(super) fn has_request(vector: u8) -> bool {
+    let (word, bit) = (u32::from(vector) / 32, u32::from(vector) % 32);
     read(reg::REQUESTS + word * 0x10) & (1 << bit) != 0
+}
+
+/// How the timer of the unit is programmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimerUse {
+    /// It counts down, and interrupts nobody.
+    Measured,
+    /// It counts down, and interrupts at 0.
+    Counting(u8),
+    /// It interrupts when the time-stamp counter has reached IA32_TSC_DEADLINE.
+    Deadline(u8),
+}
+
+/// Programs the timer of the core this runs on; it stands still.
+pub(super) fn set_timer(usage: TimerUse) {
+    write(reg::TIMER_DIVIDE, DIVIDE_BY_1);
+    write(reg::LVT_TIMER, lvt(usage));
+    write(reg::TIMER_INITIAL, 0);
+}
+
+const fn lvt(usage: TimerUse) -> u32 {
+    match usage {
+        TimerUse::Measured => LVT_MASKED,
+        TimerUse::Counting(vector) => vector as u32,
+        TimerUse::Deadline(vector) => LVT_TSC_DEADLINE | vector as u32,
+    }
+}
+
+/// Lets the timer count down from here; 0 stops it (SDM volume 3, §12.5.4).
+#[inline(always)]
+pub(super) fn count_down(from: u32) {
+    write(reg::TIMER_INITIAL, from);
+}
+
+/// Where the timer stands.
+#[inline]
+pub(super) fn count() -> u32 {
+    read(reg::TIMER_CURRENT)
 }
 
 /// How the unit of one core stands.
@@ -230,8 +280,10 @@ pub(crate) struct Setup {
     pub(crate) mode: Option<Mode>,
     /// Whether the spurious-interrupt register enables it.
     pub(crate) enabled: bool,
-    /// Whether the timer and both pins are masked.
+    /// Whether both pins are masked.
     pub(crate) masked: bool,
+    /// Whether the timer interrupts on its own vector, if it does.
+    pub(crate) timer: bool,
     /// Whether errors arrive on the vector that has a handler for them.
     pub(crate) reports_errors: bool,
 }
@@ -240,13 +292,15 @@ impl Setup {
     /// Reads the registers of the core this runs on.
     pub(crate) fn read() -> Self {
         let base = read_msr(APIC_BASE);
-        let local = [reg::LVT_TIMER, reg::LVT_LINT0, reg::LVT_LINT1];
+        let pins = [reg::LVT_LINT0, reg::LVT_LINT1];
+        let timer = read(reg::LVT_TIMER);
         let error = read(reg::LVT_ERROR);
         let mode = if base & BASE_X2APIC != 0 { Mode::X2apic } else { Mode::Xapic };
         Self {
             mode: (base & BASE_ENABLE != 0).then_some(mode),
             enabled: read(reg::SPURIOUS) & SOFTWARE_ENABLE != 0,
-            masked: local.iter().all(|&lvt| read(lvt) & LVT_MASKED != 0),
+            masked: pins.iter().all(|&lvt| read(lvt) & LVT_MASKED != 0),
+            timer: timer & LVT_MASKED != 0 || timer & 0xff == u32::from(timer::VECTOR),
             reports_errors: error & (LVT_MASKED | 0xff) == u32::from(vector::ERROR),
         }
     }

@@ -51,14 +51,22 @@ trap_stubs:
     push 0
     .endif
     push vector
+    # Those with a stack of their own (`IST_VECTORS`).
+    .if vector == {nmi} || vector == {double_fault} || vector == {machine_check}
+    jmp trap_apart
+    .else
     jmp trap_common
+    .endif
     .set vector, vector + 1
 .endr
 
 # trap_common: save every general register as a TrapFrame, call the dispatcher, restore, return.
-#   in: vector and error code on the stack.  GS: the kernel's.  IF: clear.
+#   in: vector and error code on the stack.  GS: the kernel's, unless ring 3 was interrupted.  IF: clear.
 #   The CPU aligned the stack to 16 before pushing 5 words; 2 words and 15 registers later it is aligned again.
+#   Interrupts of ring 3 are for `user.S`: what is pushed is the thread's frame.
 trap_common:
+    test byte ptr [rsp + {trap_cs}], {ring_3}
+    jnz user_trap
     push rax
     push rbx
     push rcx
@@ -95,12 +103,67 @@ trap_common:
     add rsp, 16
     iretq
 
+# trap_apart: as trap_common, for what can strike where GS is still, or again, the program's: the base tells, for a program's is 0 and the
+#   kernel's is not positive.
+#   in: vector and error code on the exception's own stack.  GS: either.  IF: clear.
+.balign 16
+trap_apart:
+    push rax
+    push rbx
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push rbp
+    push r8
+    push r9
+    push r10
+    push r11
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov ecx, {gs_base}
+    rdmsr
+    xor ebx, ebx
+    test edx, edx
+    js trap_apart_kernel
+    swapgs
+    inc ebx
+trap_apart_kernel:
+    mov rdi, rsp
+    call {trap_dispatch}
+    test ebx, ebx
+    jz trap_apart_leave
+    swapgs
+trap_apart_leave:
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rbp
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rbx
+    pop rax
+    add rsp, 16
+    iretq
+
 # irq_ipi: the inter-processor interrupt. Only what a C function may clobber is saved.
 #   in: nothing beyond the interrupt frame.  GS: the kernel's.  IF: clear.
 #   5 words by the CPU and 9 here leave the stack aligned to 16.
 .balign 64
 .global irq_ipi
 irq_ipi:
+    test byte ptr [rsp + {bare_cs}], {ring_3}
+    jnz irq_ipi_user
     push rax
     push rcx
     push rdx
@@ -122,6 +185,10 @@ irq_ipi:
     pop rcx
     pop rax
     iretq
+irq_ipi_user:
+    push 0
+    push {ipi}
+    jmp user_trap
 
 # irq_page_fault: the page fault. Only what a C function may clobber is saved, for the handler mostly resolves the fault.
 #   in: the interrupt frame and the error code.  GS: the kernel's.  IF: clear.  AC: the interrupted code's, hence cleared here.
@@ -134,6 +201,8 @@ irq_ipi:
 .balign 64
 .global irq_page_fault
 irq_page_fault:
+    test byte ptr [rsp + {error_cs}], {ring_3}
+    jnz irq_page_fault_user
     push rax
     push rcx
     push rdx
@@ -166,6 +235,9 @@ irq_page_fault_closed:
     jnz irq_page_fault_report
     add rsp, {word}
     iretq
+irq_page_fault_user:
+    push {page_fault}
+    jmp user_trap
 irq_page_fault_report:
     push {page_fault}
     jmp trap_common

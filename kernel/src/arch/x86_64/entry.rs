@@ -18,6 +18,15 @@ global_asm!(
     on_ipi = sym ipi::on_ipi,
     on_page_fault = sym page_fault::on_page_fault,
     page_fault = const tables::vector::PAGE_FAULT,
+    ipi = const tables::vector::IPI as u32,
+    nmi = const tables::vector::NMI,
+    double_fault = const tables::vector::DOUBLE_FAULT,
+    machine_check = const tables::vector::MACHINE_CHECK,
+    gs_base = const GS_BASE,
+    ring_3 = const RING_3,
+    trap_cs = const offset_of!(trap::TrapFrame, cs) - offset_of!(trap::TrapFrame, vector),
+    error_cs = const offset_of!(trap::TrapFrame, cs) - offset_of!(trap::TrapFrame, error),
+    bare_cs = const offset_of!(trap::TrapFrame, cs) - offset_of!(trap::TrapFrame, rip),
     smap = sym usercopy::SMAP,
     word = const size_of::<u64>(),
 );
@@ -29,6 +38,11 @@ unsafe extern "C" {
     fn irq_ipi();
     fn irq_page_fault();
 }
+
+/// IA32_GS_BASE.
+const GS_BASE: u32 = 0xc000_0101;
+/// The privilege level in a selector of ring 3.
+const RING_3: u8 = 3;
 
 /// Distance between two stubs, as `.balign 16` in `entry.S` sets it.
 const STUB_BYTES: usize = 16;

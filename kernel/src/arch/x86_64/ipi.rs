@@ -2,9 +2,10 @@
 
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use percpu::{CoreId, CoreSet, IrqOff, core_local, mailbox};
+use perf::trace::Event;
 
 use super::apic;
-use crate::machine;
+use crate::{machine, trace};
 
 core_local! {
     /// Inter-processor interrupts that this core has taken. Written by its own handler only; other cores may read it.
@@ -33,6 +34,16 @@ pub(crate) fn taken(core: CoreId) -> u64 {
     TAKEN.of(core).map_or(0, |count| count.load(Ordering::Acquire))
 }
 
+/// Counts one that this core has taken.
+#[inline(always)]
+pub(crate) fn count(irq: &IrqOff) {
+    let count = TAKEN.local(irq);
+    // ORDER: Relaxed; this core is the only writer.
+    let before = count.load(Ordering::Relaxed);
+    // ORDER: Release pairs with Acquire in `taken`.
+    count.store(before + 1, Ordering::Release);
+}
+
 /// Called by `irq_ipi`. A core that was busy answers at once: it may run a program that never enters the kernel by itself. The idle loop
 /// answers after its sleep, because it has more to do on waking.
 ///
@@ -46,6 +57,7 @@ pub(super) extern "C" fn on_ipi() {
     let before = count.load(Ordering::Relaxed);
     // ORDER: Release pairs with Acquire in `taken`.
     count.store(before + 1, Ordering::Release);
+    trace::event(&irq, Event::Ipi, 0, 0, 0);
     apic::end_of_interrupt();
     mailbox::serve_unless_armed(&mut irq);
 }

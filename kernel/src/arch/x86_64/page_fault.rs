@@ -54,7 +54,7 @@ pub(super) extern "C" fn on_page_fault(frame: &mut FaultFrame, address: u64) -> 
 }
 
 /// The error code in words (SDM volume 3, figure 5-12).
-fn access(error: Error, mode: Mode) -> Access {
+pub(crate) fn access(error: Error, mode: Mode) -> Access {
     let kind = if error.contains(Error::INSTRUCTION_FETCH) {
         Kind::Execute
     } else if error.contains(Error::CAUSED_BY_WRITE) {

@@ -18,6 +18,8 @@ use super::entry;
 
 /// Interrupt vectors of the kernel's own making. Vectors 32 to 239 are free for devices.
 pub(crate) mod vector {
+    /// The core's own timer.
+    pub(crate) const TIMER: u8 = crate::arch::timer::VECTOR;
     /// Inter-processor interrupt: look at your mailbox.
     pub(crate) const IPI: u8 = 0xf0;
     /// Local APIC error.
@@ -28,6 +30,8 @@ pub(crate) mod vector {
     pub(crate) const NMI: u8 = 2;
     /// Double fault.
     pub(crate) const DOUBLE_FAULT: u8 = 8;
+    /// General protection.
+    pub(crate) const GENERAL_PROTECTION: u8 = 13;
     /// Page fault.
     pub(crate) const PAGE_FAULT: u8 = 14;
     /// Machine check.
@@ -36,6 +40,18 @@ pub(crate) mod vector {
 
 /// The exceptions with a stack of their own, in the order of their IST slots.
 pub(crate) const IST_VECTORS: [u8; 3] = [vector::DOUBLE_FAULT, vector::NMI, vector::MACHINE_CHECK];
+
+/// Selectors, in the order in which SYSCALL and SYSRET expect the segments (SDM volume 3, §5.8.8): the kernel's code, its data, a program's
+/// data, its code. The task-state segment comes last.
+pub(crate) const KERNEL_CODE: u16 = 1 << 3;
+pub(crate) const KERNEL_DATA: u16 = 2 << 3;
+pub(crate) const USER_DATA: u16 = 3 << 3 | RING_3;
+pub(crate) const USER_CODE: u16 = 4 << 3 | RING_3;
+/// From this SYSRET takes 8 more for the stack's and 16 more for the code's selector.
+pub(crate) const SYSRET_BASE: u16 = USER_DATA - 8;
+const RING_3: u16 = 3;
+
+const _: () = assert!(SYSRET_BASE + 16 == USER_CODE && KERNEL_CODE + 8 == KERNEL_DATA);
 
 /// The descriptor tables of one core.
 #[repr(C, align(64))]
@@ -57,16 +73,26 @@ impl Tables {
 
     /// Makes these the tables of the core this runs on, together with the shared IDT.
     ///
-    /// The segment registers' bases are reset: the caller installs the GS base afterwards.
-    pub(crate) fn load(&'static mut self) {
+    /// The segment registers' bases are reset: the caller installs the GS base afterwards. Returns where the task-state segment says which
+    /// stack an interrupt of ring 3 finds; the word is 4 bytes off alignment.
+    pub(crate) fn load(&'static mut self) -> *mut u64 {
+        let stack_slot = (&raw mut self.tss.privilege_stack_table).cast::<u64>();
         let code = self.gdt.append(Descriptor::kernel_code_segment());
         let data = self.gdt.append(Descriptor::kernel_data_segment());
+        let user_data = self.gdt.append(Descriptor::user_data_segment());
+        let user_code = self.gdt.append(Descriptor::user_code_segment());
+        let expected = [KERNEL_CODE, KERNEL_DATA, USER_DATA, USER_CODE];
+        assert!(
+            [code.0, data.0, user_data.0, user_code.0] == expected,
+            "G3: the selectors are where they are expected"
+        );
         let task = self.gdt.append(Descriptor::tss_segment(&self.tss));
         self.gdt.load();
         load_segments(code, data);
         // SAFETY: the selector was just made from this core's TSS, which lives forever.
         unsafe { load_tss(task) };
         load_idt();
+        stack_slot
     }
 }
 

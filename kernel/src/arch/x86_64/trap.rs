@@ -3,9 +3,10 @@
 use core::fmt;
 
 use abi::exit::Exit;
+use percpu::IrqOff;
 use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
-use super::{apic, io, tables::vector};
+use super::{apic, io, tables::vector, timer};
 use crate::{log, panic, symbols};
 
 /// The registers of interrupted code, as `trap_common` in `entry.S` lays them out, lowest address first.
@@ -26,10 +27,10 @@ pub(crate) struct TrapFrame {
     rcx: u64,
     rbx: u64,
     rax: u64,
-    vector: u64,
-    error: u64,
-    rip: u64,
-    cs: u64,
+    pub(super) vector: u64,
+    pub(super) error: u64,
+    pub(super) rip: u64,
+    pub(super) cs: u64,
     rflags: u64,
     rsp: u64,
     ss: u64,
@@ -78,6 +79,12 @@ pub(super) extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
     match frame.vector as u8 {
         vector::NMI if panic::stopping() => panic::stop_here(),
         vector::SPURIOUS => {}
+        // It has ended a sleep, whose core looks what is due, or comes where `cores::expose` lets it.
+        vector::TIMER => {
+            // SAFETY: an interrupt gate has turned interrupts off, and they come back with the return only.
+            let irq = unsafe { IrqOff::assume() };
+            let _rang = timer::on_interrupt(&irq);
+        }
         vector::ERROR => {
             let errors = apic::take_errors();
             apic::end_of_interrupt();

@@ -1,0 +1,215 @@
+//! Putting capabilities into a table and taking them out.
+
+use crate::memory::{LeafAt, Memory};
+use crate::table::{self, Entry, Table};
+use crate::word::{Head, Meta, SlotId};
+use crate::{LEAF_SLOTS, SLOTS};
+use abi::cap::{Handle, ObjectKind, Rights};
+use abi::error::Error;
+use core::ptr;
+use percpu::sync::atomic::Ordering;
+
+/// A capability to be put into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// What it is for.
+    pub kind: ObjectKind,
+    /// What it allows.
+    pub rights: Rights,
+    /// The word by which the kernel knows the object.
+    pub object: u64,
+    /// The word that is told to whoever asks for it.
+    pub badge: u64,
+}
+
+/// A reference to an object that a table no longer owns: the caller's to give up (C5).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the reference is the caller's to give up"]
+pub struct Gone {
+    /// What the capability was for.
+    pub kind: ObjectKind,
+    /// The word that the inserter gave for the object.
+    pub object: u64,
+}
+
+/// Why nothing was derived.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a reference may have to be given up"]
+pub struct Refusal {
+    /// What the caller of the system call is told.
+    pub error: Error,
+    /// The reference that was acquired for nothing.
+    pub reference: Option<Gone>,
+}
+
+impl Refusal {
+    /// The error, after `give_up` has dealt with the reference if there is one.
+    pub fn settle(self, give_up: impl FnOnce(Gone)) -> Error {
+        if let Some(gone) = self.reference {
+            give_up(gone);
+        }
+        self.error
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { error, reference: None }
+    }
+}
+
+impl<M: Memory> Table<M> {
+    /// Puts a capability in. The table takes over one reference to the object, which the caller has made; after an error it is still the
+    /// caller's. Rights that do not exist are left out.
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`] at the limit, or when the table is closed; [`Error::NoMemory`].
+    pub fn insert(&self, capability: Capability) -> Result<Handle, Error> {
+        let slot = self.claim()?;
+        Ok(self.publish(slot, capability))
+    }
+
+    /// Makes another capability of one that has `GRANT`, in this table or in another: for the same object, with those of its rights that
+    /// are in `rights`. `acquire` makes the reference that the new one owns; it returns false if the object has no reference any more
+    /// (it is readable, but being taken down), and it may be called for a capability that is just being deleted.
+    ///
+    /// The new capability becomes visible only if the source was still there after `acquire`, which must be an Acquire operation.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`], [`Error::MissingRight`], and those of [`insert`](Self::insert). The refusal holds the reference if it was made.
+    pub fn derive(
+        &self,
+        from: Handle,
+        into: &Self,
+        rights: Rights,
+        badge: u64,
+        acquire: impl FnOnce(&Entry) -> bool,
+    ) -> Result<Handle, Refusal> {
+        let (entry, meta) = self.entry_meta(from)?;
+        if !entry.rights.has(Rights::GRANT) {
+            return Err(Error::MissingRight.into());
+        }
+        let slot = into.claim()?;
+        if !acquire(&entry) {
+            into.put(slot);
+            return Err(Error::BadHandle.into());
+        }
+        let Entry { kind, object, .. } = entry;
+        if !self.slot(from).still(meta) {
+            into.put(slot);
+            return Err(Refusal { error: Error::BadHandle, reference: Some(Gone { kind, object }) });
+        }
+        Ok(into.publish(slot, Capability { kind, rights: entry.rights.and(rights), object, badge }))
+    }
+
+    /// Takes a capability out. Of several callers one succeeds, and has the reference.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub fn delete(&self, handle: Handle) -> Result<Gone, Error> {
+        let slot = self.slot(handle);
+        let meta = slot.meta();
+        let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
+        // Read before, because afterwards the slot is somebody else's; right if the capability is still there then (C4).
+        let object = slot.object();
+        let id = SlotId::of(handle);
+        if !slot.take(meta, Meta::dead(id, meta.generation())) {
+            return Err(Error::BadHandle);
+        }
+        self.put(id);
+        Ok(Gone { kind, object })
+    }
+
+    fn publish(&self, id: SlotId, capability: Capability) -> Handle {
+        let slot = self.slot_at(id);
+        // C3: a slot whose last generation was the largest is on no list.
+        let generation = slot.meta().generation() + 1;
+        let meta = Meta::live(id, generation, capability.kind, capability.rights);
+        slot.publish(meta, capability.object, capability.badge);
+        id.handle(generation)
+    }
+
+    /// Claims a slot: from the free list, or one that was never used.
+    fn claim(&self) -> Result<SlotId, Error> {
+        // ORDER: Acquire pairs with Release in `replace`: the first slot's link is seen.
+        let mut head = Head(self.counters.head.load(Ordering::Acquire));
+        loop {
+            let first = head.first();
+            // Another thread may have claimed it and filled it; then the head has changed.
+            let next = if first == SlotId::NONE { first } else { self.slot_at(first).link() };
+            let claimed = head.claim(self.limit, next).ok_or(Error::NoSlot)?;
+            match self.replace(head, claimed) {
+                Ok(()) if first == SlotId::NONE => return self.claim_fresh(),
+                Ok(()) => return Ok(first),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// A slot that was never used, for a caller whom the head already counts.
+    fn claim_fresh(&self) -> Result<SlotId, Error> {
+        let fresh = &self.counters.fresh;
+        // ORDER: Relaxed: a guess, which the exchange below verifies.
+        let mut number = fresh.load(Ordering::Relaxed);
+        loop {
+            if let Err(error) = self.place(number) {
+                self.update(Head::retire);
+                return Err(error);
+            }
+            // ORDER: Relaxed: only numbers are handed out; the leaf is ordered by its place in the root.
+            match fresh.compare_exchange_weak(number, number + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(SlotId::new(number)),
+                Err(now) => number = now,
+            }
+        }
+    }
+
+    /// Sees to it that there is a leaf for a slot.
+    fn place(&self, number: usize) -> Result<(), Error> {
+        if number >= SLOTS {
+            return Err(Error::NoSlot);
+        }
+        let entry = self.root_entry(SlotId::new(number).leaf());
+        let empty = table::empty();
+        // ORDER: Relaxed: whether a leaf is there; `slot_at` loads it again.
+        if !ptr::eq(entry.load(Ordering::Relaxed), empty) {
+            return Ok(());
+        }
+        let leaf = self.memory.take().ok_or(Error::NoMemory)?.as_ptr();
+        self.memory.leaf(LeafAt::new(leaf)).clear(number / LEAF_SLOTS * LEAF_SLOTS);
+        // ORDER: Release pairs with Acquire in `slot_at`. Relaxed on failure: another has been quicker, and this one was shown to nobody.
+        if entry.compare_exchange(empty, leaf, Ordering::Release, Ordering::Relaxed).is_err() {
+            self.memory.give_back(LeafAt::new(leaf));
+        }
+        Ok(())
+    }
+
+    /// Gives up a slot that the caller has claimed, and which is not live.
+    fn put(&self, id: SlotId) {
+        let slot = self.slot_at(id);
+        if slot.meta().generation() == u32::MAX {
+            return self.update(Head::retire);
+        }
+        self.update(|head| {
+            slot.set_link(head.first());
+            head.put(id)
+        });
+    }
+
+    fn update(&self, change: impl Fn(Head) -> Head) {
+        // ORDER: Relaxed: a guess, which the exchange verifies.
+        let mut head = Head(self.counters.head.load(Ordering::Relaxed));
+        while let Err(now) = self.replace(head, change(head)) {
+            head = now;
+        }
+    }
+
+    fn replace(&self, old: Head, new: Head) -> Result<(), Head> {
+        // ORDER: AcqRel: Release pairs with Acquire here, in `claim` and in `drain`: links are seen, and the deleter is done with its slot.
+        // Later exchanges continue the release sequence, so each slot's own putting is seen by whoever claims it. Acquire on failure:
+        // `claim` goes on with what it gets.
+        let exchanged =
+            self.counters.head.compare_exchange_weak(old.0, new.0, Ordering::AcqRel, Ordering::Acquire);
+        exchanged.map(drop).map_err(Head)
+    }
+}

@@ -1,0 +1,147 @@
+//! Slots and leaves: the memory of a table.
+
+use crate::LEAF_SLOTS;
+use crate::word::{Meta, SlotId};
+use percpu::const_fn;
+use percpu::sync::atomic::{AtomicU64, Ordering};
+
+/// Room for one capability.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `meta` | the inserter publishes, one deleter takes | all | Release / Acquire |
+/// | `object` | the inserter before it publishes; whoever puts it on the free list: the next free slot | all, between two looks at `meta` | Release / Acquire |
+/// | `badge` | the inserter before it publishes | as `object` | Release / Acquire |
+/// | `revoker` | nobody: the place of the derivation tree's links, 0 | nobody | – |
+#[derive(Debug)]
+#[repr(C, align(32))]
+pub(crate) struct Slot {
+    meta: AtomicU64,
+    object: AtomicU64,
+    badge: AtomicU64,
+    revoker: AtomicU64,
+}
+
+/// A frame of slots. A table fills it before it uses it.
+#[derive(Debug)]
+#[cfg_attr(not(loom), repr(C, align(4096)))]
+pub struct Leaf {
+    slots: [Slot; LEAF_SLOTS],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Leaf>() == 4096);
+
+impl Slot {
+    const_fn! {
+        const fn new(number: usize) -> Self {
+            Self {
+                meta: AtomicU64::new(Meta::dead(SlotId::new(number), 0).0),
+                object: AtomicU64::new(0),
+                badge: AtomicU64::new(0),
+                revoker: AtomicU64::new(0),
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn meta(&self) -> Meta {
+        // ORDER: Acquire pairs with Release in `publish`: what is loaded after this is of this capability or of a later one.
+        Meta(self.meta.load(Ordering::Acquire))
+    }
+
+    /// The object's word. Whose it is, [`still`](Self::still) tells afterwards.
+    #[inline(always)]
+    pub(crate) fn object(&self) -> u64 {
+        // ORDER: Acquire pairs with Release in `publish` and `set_link`: who sees a later word also sees that the capability has gone.
+        self.object.load(Ordering::Acquire)
+    }
+
+    /// The badge, as [`object`](Self::object).
+    #[inline(always)]
+    pub(crate) fn badge(&self) -> u64 {
+        // ORDER: Acquire pairs with Release in `publish`, as for `object`.
+        self.badge.load(Ordering::Acquire)
+    }
+
+    /// Whether the slot has held this capability until now.
+    #[inline(always)]
+    pub(crate) fn still(&self, meta: Meta) -> bool {
+        // ORDER: Relaxed: the Acquire loads of `object` and `badge`, or the caller's own, keep it behind them.
+        self.meta.load(Ordering::Relaxed) == meta.0
+    }
+
+    /// Fills the slot, which the caller has claimed (C1), and opens it to lookups.
+    #[inline]
+    pub(crate) fn publish(&self, meta: Meta, object: u64, badge: u64) {
+        // ORDER: Release pairs with Acquire in `object`: a reader that meets this word then sees that the last capability has gone, which
+        // happened before the slot was claimed.
+        self.object.store(object, Ordering::Release);
+        // ORDER: Release pairs with Acquire in `badge`: likewise.
+        self.badge.store(badge, Ordering::Release);
+        // ORDER: Release pairs with Acquire in `meta`.
+        self.meta.store(meta.0, Ordering::Release);
+    }
+
+    /// Takes the capability out: true for exactly one caller (C5).
+    #[inline]
+    pub(crate) fn take(&self, meta: Meta, dead: Meta) -> bool {
+        // ORDER: Relaxed: `meta` was loaded with Acquire, and the head of the free list orders this before the slot's next use.
+        self.meta.compare_exchange(meta.0, dead.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Makes a free slot look as if it had been used up to a generation.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn age(&self, meta: Meta) {
+        // ORDER: Relaxed: by the test's only thread.
+        self.meta.store(meta.0, Ordering::Relaxed);
+    }
+
+    /// The free slot after this one.
+    #[inline]
+    pub(crate) fn link(&self) -> SlotId {
+        // ORDER: Relaxed: the free list's head, loaded with Acquire, orders it.
+        SlotId(self.object.load(Ordering::Relaxed) as u16)
+    }
+
+    /// Says which free slot comes after this one, which the caller owns (C1).
+    #[inline]
+    pub(crate) fn set_link(&self, next: SlotId) {
+        // ORDER: Release pairs with Acquire in `object`, as in `publish`.
+        self.object.store(u64::from(next.0), Ordering::Release);
+    }
+}
+
+impl Leaf {
+    /// The first leaf, empty: what the empty leaf of all tables holds.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        let mut slots = [const { Slot::new(0) }; LEAF_SLOTS];
+        let mut i = 0;
+        while i < LEAF_SLOTS {
+            slots[i] = Slot::new(i);
+            i += 1;
+        }
+        Self { slots }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self { slots: core::array::from_fn(Slot::new) }
+    }
+
+    /// Makes it the empty leaf that begins with slot `first`, whatever it held. It is the caller's alone.
+    pub(crate) fn clear(&self, first: usize) {
+        for (slot, number) in self.slots.iter().zip(first..) {
+            // ORDER: Relaxed: shown to nobody before it is published in the root.
+            slot.meta.store(Meta::dead(SlotId::new(number), 0).0, Ordering::Relaxed);
+            // ORDER: Relaxed: as above.
+            slot.revoker.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(&self, slot: SlotId) -> &Slot {
+        &self.slots[slot.in_leaf()]
+    }
+}

@@ -1,0 +1,194 @@
+# The border between ring 3 and the kernel: system calls, interrupts of programs, and the way back.
+#
+# A program's registers are saved straight into its thread (`Frame`), never on the core's stack. The task-state segment's rsp0 points behind
+# the current thread's frame, so the CPU itself stores the interrupted context there; interrupts are off until the thread is left again.
+# GS: the kernel's base is the distance to the core's data, a program's is 0 (it cannot set one: CR4.FSGSBASE is off). SWAPGS comes first
+# on every way in from ring 3 and last on every way out; what can strike in between has a stack of its own and looks at the base
+# (`trap_apart`).
+
+# syscall_entry: SYSCALL (SDM volume 2: rcx = return address, r11 = flags; IF, DF, AC, TF, NT are masked).
+#   in: rax = number, rdi rsi rdx r10 r8 r9 = arguments.  GS: the program's.  IF: clear.  stack: the program's, not to be used.
+#   out: rax = status, rdx = value; rcx r11 as SYSRET needs them; rsi rdi r8 r9 r10 are 0, so that nothing of the kernel shows.
+#   What the convention preserves is saved before a handler can change it: a handler that blocks simply does not return.
+.section .text.user, "ax"
+.balign 64
+.global syscall_entry
+syscall_entry:
+    swapgs
+    mov gs:[rip + {head} + {user_sp}], rsp
+    mov rsp, gs:[rip + {head} + {current}]
+    mov [rsp + {rip}], rcx
+    mov [rsp + {rflags}], r11
+    mov rcx, gs:[rip + {head} + {user_sp}]
+    mov [rsp + {rbx}], rbx
+    mov [rsp + {rbp}], rbp
+    mov [rsp + {r12}], r12
+    mov [rsp + {r13}], r13
+    mov [rsp + {r14}], r14
+    mov [rsp + {r15}], r15
+    mov [rsp + {rsp}], rcx
+    mov dword ptr [rsp + {vector}], {syscall}
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    cmp rax, {count}
+    jae syscall_unknown
+    mov rcx, r10
+    call [rax * 8 + {handlers}]
+syscall_done:
+    cmp dword ptr gs:[rip + {head} + {pending}], 0
+    mov rdi, gs:[rip + {head} + {current}]
+    jne syscall_pending
+    mov rcx, [rdi + {rip}]
+    mov r11, [rdi + {rflags}]
+    mov rsp, [rdi + {rsp}]
+    mov r8, rcx
+    shr r8, {user_bits}
+    jnz syscall_far
+    xor r9d, r9d
+    xor r10d, r10d
+    xor esi, esi
+    xor edi, edi
+    swapgs
+    sysretq
+syscall_unknown:
+    call {unknown}
+    jmp syscall_done
+    # The results belong to the thread before anything else can happen to it.
+syscall_pending:
+    mov [rdi + {rax}], rax
+    mov [rdi + {rdx}], rdx
+    call {leave}
+    ud2
+    # SYSRET to an address that is not canonical would fault in ring 0 on the program's stack (CVE-2012-0217). IRETQ faults too, but in
+    # the kernel's order: `resume` sends such a thread through the full path, whose fault `trap` turns into the thread's.
+syscall_far:
+    mov [rdi + {rax}], rax
+    mov [rdi + {rdx}], rdx
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    call {far}
+    ud2
+
+# user_resume: go on with a thread.
+#   in: rdi = thread, which is current: its space, segment bases and extended state are loaded.  GS: the kernel's.  IF: clear.
+#   out: never returns.
+.balign 64
+.global user_resume
+user_resume:
+    cmp dword ptr [rdi + {vector}], {syscall}
+    jne resume_whole
+    mov rbx, [rdi + {rbx}]
+    mov rbp, [rdi + {rbp}]
+    mov r12, [rdi + {r12}]
+    mov r13, [rdi + {r13}]
+    mov r14, [rdi + {r14}]
+    mov r15, [rdi + {r15}]
+    mov rax, [rdi + {rax}]
+    mov rdx, [rdi + {rdx}]
+    mov rcx, [rdi + {rip}]
+    mov r11, [rdi + {rflags}]
+    mov rsp, [rdi + {rsp}]
+    mov r8, rcx
+    shr r8, {user_bits}
+    jnz syscall_far
+    xor r9d, r9d
+    xor r10d, r10d
+    xor esi, esi
+    xor edi, edi
+    swapgs
+    sysretq
+resume_whole:
+    lea rsp, [rdi + {frame}]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rbp
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rbx
+    pop rax
+    add rsp, 2 * {word}
+    swapgs
+    iretq
+
+# user_trap: an interrupt or exception of a program, from `trap_common`.
+#   in: the CPU's words, error code and vector in the thread's frame, rsp on them.  GS: the program's.  IF: clear.  AC: the program's.
+#   out: never returns; `trap` goes on with some thread.
+.balign 16
+.global user_trap
+user_trap:
+    swapgs
+    push rax
+    push rbx
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push rbp
+    push r8
+    push r9
+    push r10
+    push r11
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rsp
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    cld
+    xor ebp, ebp
+    cmp byte ptr [rip + {smap}], 0
+    je user_trap_closed
+    clac
+user_trap_closed:
+    call {trap}
+    mov rdi, gs:[rip + {head} + {current}]
+    cmp dword ptr gs:[rip + {head} + {pending}], 0
+    je resume_whole
+    call {leave}
+    ud2
+
+# serve_begin: run a function that gives the core to threads, and come back when `serve_end` says so.
+#   in: rdi = function.  out: returns after `serve_end`.  clobbers: what a C function may.  IF: clear.
+#   The stack below this frame is the kernel's on every entry from ring 3 meanwhile.
+.global serve_begin
+serve_begin:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    push gs:[rip + {head} + {kernel_sp}]
+    mov gs:[rip + {head} + {kernel_sp}], rsp
+    xor ebp, ebp
+    call rdi
+    ud2
+
+# serve_end: leave what `serve_begin` began; everything above its frame is given up.
+#   out: returns from `serve_begin`.  IF: clear.
+.global serve_end
+serve_end:
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    pop gs:[rip + {head} + {kernel_sp}]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+
+# serve_again: call a function on the empty kernel stack: what was on it is given up.
+#   in: rdi = function.  out: never returns.  IF: clear.
+.global serve_again
+serve_again:
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    xor ebp, ebp
+    call rdi
+    ud2

@@ -1,0 +1,297 @@
+//! The Rust side of `user.S`: a thread's saved registers, the words of a core that the assembly uses, and switching ring 3 on.
+//!
+//! * **R1** While a thread is [`Head::current`], its frame belongs to the CPU and the assembly; otherwise to whoever owns the thread.
+//! * **R2** What returns to ring 3 has a code address below 2^47, the program's selectors, and flags that a program may have.
+
+use core::arch::global_asm;
+use core::cell::Cell;
+use core::mem::offset_of;
+use core::ptr;
+
+use abi::syscall;
+use percpu::{IrqOff, core_local};
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
+use x86_64::registers::rflags::RFlags;
+
+use super::{tables, usercopy};
+use crate::thread::Thread;
+use crate::{dispatch, syscalls, traps};
+
+/// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
+///
+/// After a system call only what the convention preserves is there: `rip rflags rsp rbx rbp r12–r15` and, once it has ended, `rax rdx`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(crate) struct Frame {
+    pub(crate) r15: u64,
+    pub(crate) r14: u64,
+    pub(crate) r13: u64,
+    pub(crate) r12: u64,
+    pub(crate) r11: u64,
+    pub(crate) r10: u64,
+    pub(crate) r9: u64,
+    pub(crate) r8: u64,
+    pub(crate) rbp: u64,
+    pub(crate) rdi: u64,
+    pub(crate) rsi: u64,
+    pub(crate) rdx: u64,
+    pub(crate) rcx: u64,
+    pub(crate) rbx: u64,
+    pub(crate) rax: u64,
+    /// How the thread came into the kernel: the vector, or [`SYSCALL`], in the low half.
+    pub(crate) vector: u64,
+    pub(crate) error: u64,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+}
+
+/// In [`Frame::vector`]: by a system call.
+pub(crate) const SYSCALL: u32 = 0x100;
+
+const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
+
+/// Flags of a program at its start: interrupts on, and the bit that is always set (SDM volume 1, figure 3-8).
+const START_FLAGS: u64 = 0x202;
+
+impl Frame {
+    /// A thread at its first instruction.
+    pub(crate) fn start(entry: u64, stack: u64, argument: u64) -> Self {
+        Self {
+            rip: entry,
+            rsp: stack,
+            rdi: argument,
+            cs: u64::from(tables::USER_CODE),
+            ss: u64::from(tables::USER_DATA),
+            rflags: START_FLAGS,
+            ..Self::EMPTY
+        }
+    }
+
+    /// Nothing.
+    pub(crate) const EMPTY: Self = Self {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rbp: 0,
+        rdi: 0,
+        rsi: 0,
+        rdx: 0,
+        rcx: 0,
+        rbx: 0,
+        rax: 0,
+        vector: 0,
+        error: 0,
+        rip: 0,
+        cs: 0,
+        rflags: 0,
+        rsp: 0,
+        ss: 0,
+    };
+}
+
+/// The words of a core that `user.S` uses. Only the core itself reads and writes them.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Head {
+    /// The thread whose registers the next entry saves; null between threads.
+    current: Cell<*const Thread>,
+    /// Bits of [`pending`]: what has to be looked at before a thread goes on.
+    pending: Cell<u32>,
+    /// A program's stack pointer, for three instructions.
+    user_sp: Cell<u64>,
+    /// Where the kernel's stack begins on entry.
+    kernel_sp: Cell<u64>,
+    /// Where the task-state segment says where an interrupt of ring 3 stores what it interrupts.
+    stack_slot: Cell<*mut u64>,
+}
+
+/// Bits of [`Head::pending`].
+pub(crate) mod pending {
+    /// Another thread may have to run.
+    pub(crate) const RESCHEDULE: u32 = 1 << 0;
+    /// The current thread is to be ended or stopped.
+    pub(crate) const STOP: u32 = 1 << 1;
+    /// The timer has to be set anew.
+    pub(crate) const TIMER: u32 = 1 << 2;
+    /// There is work to be done in steps, or something retired.
+    pub(crate) const WORK: u32 = 1 << 3;
+}
+
+core_local! {
+    /// This core's words.
+    pub(crate) static HEAD: Head = const { Head {
+        current: Cell::new(ptr::null()),
+        pending: Cell::new(0),
+        user_sp: Cell::new(0),
+        kernel_sp: Cell::new(0),
+        stack_slot: Cell::new(ptr::null_mut()),
+    } };
+}
+
+impl Head {
+    /// The thread that is current here; null for none.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> *const Thread {
+        self.current.get()
+    }
+
+    /// Makes a thread the one that entries save into.
+    ///
+    /// # Safety
+    /// 1. The thread stays where it is as long as it is current.
+    #[inline(always)]
+    pub(crate) unsafe fn set_current(&self, thread: *const Thread) {
+        self.current.set(thread);
+        let end = thread.wrapping_byte_add(Thread::FRAME + size_of::<Frame>());
+        // SAFETY: `enter` took the address from this core's own task-state segment, which lives forever; it is 4 bytes off alignment.
+        unsafe { self.stack_slot.get().write_unaligned(end.expose_provenance() as u64) };
+    }
+
+    /// Nothing is current.
+    #[inline(always)]
+    pub(crate) fn clear_current(&self) {
+        self.current.set(ptr::null());
+    }
+
+    /// Has something looked at before a thread goes on.
+    #[inline(always)]
+    pub(crate) fn raise(&self, bits: u32) {
+        self.pending.set(self.pending.get() | bits);
+    }
+
+    /// Takes what is pending.
+    #[inline(always)]
+    pub(crate) fn take(&self) -> u32 {
+        self.pending.replace(0)
+    }
+
+    /// Whether nothing is pending.
+    #[inline(always)]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.pending.get() == 0
+    }
+}
+
+global_asm!(
+    include_str!("user.S"),
+    head = sym HEAD,
+    current = const offset_of!(Head, current),
+    pending = const offset_of!(Head, pending),
+    user_sp = const offset_of!(Head, user_sp),
+    kernel_sp = const offset_of!(Head, kernel_sp),
+    frame = const Thread::FRAME,
+    rip = const Thread::FRAME + offset_of!(Frame, rip),
+    rflags = const Thread::FRAME + offset_of!(Frame, rflags),
+    rsp = const Thread::FRAME + offset_of!(Frame, rsp),
+    rax = const Thread::FRAME + offset_of!(Frame, rax),
+    rdx = const Thread::FRAME + offset_of!(Frame, rdx),
+    rbx = const Thread::FRAME + offset_of!(Frame, rbx),
+    rbp = const Thread::FRAME + offset_of!(Frame, rbp),
+    r12 = const Thread::FRAME + offset_of!(Frame, r12),
+    r13 = const Thread::FRAME + offset_of!(Frame, r13),
+    r14 = const Thread::FRAME + offset_of!(Frame, r14),
+    r15 = const Thread::FRAME + offset_of!(Frame, r15),
+    vector = const Thread::FRAME + offset_of!(Frame, vector),
+    syscall = const SYSCALL,
+    count = const syscall::COUNT,
+    handlers = sym syscalls::HANDLERS,
+    unknown = sym syscalls::unknown,
+    leave = sym dispatch::leave,
+    far = sym traps::far_return,
+    trap = sym traps::trap,
+    smap = sym usercopy::SMAP,
+    user_bits = const mm::user::USER_END.trailing_zeros(),
+    word = const size_of::<u64>(),
+);
+
+unsafe extern "C" {
+    fn syscall_entry();
+    fn user_resume(thread: *const ()) -> !;
+    fn serve_begin(function: extern "C" fn() -> !);
+    fn serve_end() -> !;
+    fn serve_again(function: extern "C" fn() -> !) -> !;
+}
+
+/// Goes on with the current thread.
+///
+/// # Safety
+/// 1. The thread is current, its space, segment bases and extended state are loaded, and its frame keeps R2.
+/// 2. No `IrqOff` made further up is needed any more: the stack is given up.
+#[inline(always)]
+pub(crate) unsafe fn resume(thread: *const Thread) -> ! {
+    // SAFETY: obligations 1 and 2.
+    unsafe { user_resume(thread.cast()) }
+}
+
+/// Gives this core to `function`, on this stack, until it calls [`stop_serving`].
+///
+/// # Safety
+/// 1. The caller has no core-local data in use: everything that this core does otherwise goes on meanwhile.
+pub(crate) unsafe fn serve(function: extern "C" fn() -> !) {
+    // SAFETY: the routine keeps what the convention preserves; obligation 1 covers the rest.
+    unsafe { serve_begin(function) }
+}
+
+/// Comes back from [`serve`].
+///
+/// # Safety
+/// 1. This core is between [`serve`] and this, with no thread current; nothing on the stack above is needed any more.
+pub(crate) unsafe fn stop_serving() -> ! {
+    // SAFETY: obligation 1.
+    unsafe { serve_end() }
+}
+
+/// Goes on with `function` on the empty kernel stack.
+///
+/// # Safety
+/// 1. This core serves, and nothing on its stack is needed any more.
+pub(crate) unsafe fn again(function: extern "C" fn() -> !) -> ! {
+    // SAFETY: obligation 1.
+    unsafe { serve_again(function) }
+}
+
+/// IA32_STAR (SDM volume 3, §5.8.8): bits 47:32 what SYSCALL loads into CS, SS being the next; bits 63:48 what SYSRET builds its own from.
+const STAR: u32 = 0xc000_0081;
+
+/// IA32_FS_BASE.
+const FS_BASE: Msr = Msr::new(0xc000_0100);
+
+/// Switches SYSCALL on on the core that calls; `stack_slot` is where its task-state segment holds rsp0.
+pub(crate) fn enter(irq: &IrqOff, stack_slot: *mut u64) {
+    HEAD.owned(irq).stack_slot.set(stack_slot);
+    let selectors = u64::from(tables::KERNEL_CODE) << 32 | u64::from(tables::SYSRET_BASE) << 48;
+    // SAFETY: the selectors are those of this core's table, in the order that both instructions expect (`tables`).
+    unsafe { Msr::new(STAR).write(selectors) };
+    LStar::write(VirtAddr::new(syscall_entry as *const () as u64));
+    SFMask::write(
+        RFlags::INTERRUPT_FLAG
+            | RFlags::DIRECTION_FLAG
+            | RFlags::TRAP_FLAG
+            | RFlags::NESTED_TASK
+            | RFlags::ALIGNMENT_CHECK
+            | RFlags::RESUME_FLAG
+            | RFlags::IOPL_LOW
+            | RFlags::IOPL_HIGH,
+    );
+    KernelGsBase::write(VirtAddr::zero());
+    // SAFETY: the registers that the instruction uses have just been set.
+    unsafe { Efer::update(|efer| efer.insert(EferFlags::SYSTEM_CALL_EXTENSIONS)) };
+}
+
+/// Loads a thread's FS base, which lies in the user half. A program can zero it by loading a selector, so what was loaded before says
+/// nothing.
+#[inline(always)]
+pub(crate) fn set_fs_base(base: u64) {
+    let mut register = FS_BASE;
+    // SAFETY: a canonical address (`Thread::tls`), and the kernel does not use FS.
+    unsafe { register.write(base) };
+}

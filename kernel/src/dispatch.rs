@@ -1,0 +1,422 @@
+//! Giving cores to threads: the mechanism under `sched`, which decides.
+//!
+//! Each core runs [`serve_threads`] at the bottom of its stack: it delivers messages, picks a thread, and resumes it. A thread enters the
+//! kernel on the empty stack and either goes on at once (`user.S`), or through [`leave`], which looks at what is pending, or not at all:
+//! then [`dispatch`] gives the stack up and starts the loop again. Nothing ever waits on a kernel stack.
+//!
+//! Threads live on a core (Y1). What another core wants of one it sends (`homes::send_home`, one compare-exchange) or asks for
+//! (`homes::at_home`, a call). Idle cores ask a loaded one for a thread; loaded ones look for idle ones every [`BALANCE_HZ`]th of a second.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use abi::error::Error;
+use abi::task::NEVER;
+use percpu::mailbox;
+use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use percpu::{Held, IrqOff, core_local, epoch};
+use sched::{Decision, Ready, Stop, Tunables};
+
+use crate::arch::user::{self, HEAD, pending};
+use crate::arch::{fpu, timer, tsc};
+use crate::thread::{State, ThreadRef};
+use crate::{cores, homes, jobs, machine, spaces, spread, upcall, wait};
+
+/// How often a loaded core looks for an idle one, per second (FEATURES 24).
+pub(crate) const BALANCE_HZ: u64 = 10;
+
+/// How often a core with something retired looks whether it is ripe, per second.
+const RIPE_HZ: u64 = 1000;
+
+core_local! {
+    /// Who runs on this core, and who could.
+    pub(crate) static SCHED: sched::Core<ThreadRef> = const { sched::Core::new(Tunables::at(1_000_000)) };
+    /// The rest of what this core keeps for its threads.
+    static HERE: Here = const { Here {
+        state: Cell::new(None),
+        condition: Cell::new(None),
+        retry: Cell::new(NEVER),
+        balance: Cell::new(0),
+    } };
+    /// What this core shows of its load.
+    pub(crate) static SHOWN: Shown = Shown { load: AtomicU32::new(0), promised: AtomicU64::new(0) };
+}
+
+/// When a core that serves may stop; see [`serve_until`].
+type Condition = &'static dyn Fn() -> bool;
+
+struct Here {
+    /// The thread whose extended state is in the registers.
+    state: Cell<Option<ThreadRef>>,
+    condition: Cell<Option<Condition>>,
+    /// When to look again whether something retired is ripe.
+    retry: Cell<u64>,
+    /// When to look for idle cores.
+    balance: Cell<u64>,
+}
+
+/// What other cores may look at.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `load` | its core | whoever spreads threads | Relaxed: a hint |
+/// | `promised` | its core | reports | Relaxed: a figure |
+#[repr(align(64))]
+pub(crate) struct Shown {
+    /// Threads that could run there, the current one included.
+    pub(crate) load: AtomicU32,
+    /// Parts per million of its time that deadlines have been promised.
+    pub(crate) promised: AtomicU64,
+}
+
+/// Sets up what this core needs, once the clock is known.
+pub(crate) fn enter(irq: &IrqOff) {
+    let (hertz, _) = machine::clock();
+    SCHED.owned(irq).set_tunables(Tunables::at(hertz / 1000));
+}
+
+/// The thread that is current on this core.
+///
+/// Called by system calls and traps of ring 3 only, where there is one.
+#[inline(always)]
+pub(crate) fn current(irq: &IrqOff) -> ThreadRef {
+    let thread = HEAD.owned(irq).current().cast_mut();
+    // SAFETY: inside a system call or a trap of ring 3 a thread is current, hence not null, and has not ended.
+    unsafe { ThreadRef::new(NonNull::new_unchecked(thread)) }
+}
+
+/// The current thread, if there is one.
+pub(crate) fn running(irq: &IrqOff) -> Option<ThreadRef> {
+    // SAFETY: a current thread has not ended.
+    NonNull::new(HEAD.owned(irq).current().cast_mut()).map(|thread| unsafe { ThreadRef::new(thread) })
+}
+
+/// Shows how loaded this core is now.
+#[inline(always)]
+fn show_load(irq: &IrqOff) {
+    let load = SCHED.owned(irq).load() as u32;
+    // ORDER: Relaxed: a hint.
+    SHOWN.local(irq).load.store(load, Ordering::Relaxed);
+}
+
+/// Makes a thread current and goes on with it; it was just picked.
+fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
+    show_load(irq);
+    timer::arm_before(irq, next_event(irq, now));
+    resume(irq, thread)
+}
+
+/// Loads what a thread needs in ring 3, and goes there.
+#[inline(always)]
+fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    let head = HEAD.owned(irq);
+    let at = thread.as_ptr().as_ptr().cast_const();
+    // SAFETY: a picked thread has not ended, and does not before it has left the core.
+    unsafe { head.set_current(at) };
+    head.take();
+    spaces::enter(irq, thread.space());
+    load_state(irq, thread);
+    user::set_fs_base(thread.tls());
+    // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
+    unsafe { user::resume(at) }
+}
+
+/// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
+#[inline(always)]
+fn load_state(irq: &IrqOff, thread: ThreadRef) {
+    let here = HERE.owned(irq);
+    if here.state.get() != Some(thread) {
+        exchange_state(irq, Some(thread));
+    }
+}
+
+fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
+    let here = HERE.owned(irq);
+    let before = here.state.replace(next);
+    let area = |thread: &ThreadRef| thread.fpu.as_ptr();
+    // SAFETY: the cells of threads of this core (Y1), read while nothing writes them.
+    let before = before.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
+    // SAFETY: as above.
+    let next = next.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
+    // SAFETY: the registers are those of the thread whose state was loaded last on this core, or blocked; its home is this core, as is the
+    // next one's, so no other core uses their areas (Y1).
+    unsafe { fpu::switch(irq, before, next) };
+}
+
+/// Takes a thread's extended state out of the registers, before another core runs it or it ends.
+pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
+    if HERE.owned(irq).state.get() == Some(thread) {
+        exchange_state(irq, None);
+    }
+}
+
+/// When this core has to be interrupted at the latest.
+fn next_event(irq: &IrqOff, now: u64) -> u64 {
+    let here = HERE.owned(irq);
+    let mut at = SCHED.owned(irq).next_event();
+    at = at.min(here.retry.get());
+    if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
+        at = at.min(here.balance.get().max(now));
+    }
+    at
+}
+
+/// The way back to ring 3 when something is pending; called by `user.S` with the current thread's results saved.
+pub(crate) extern "C" fn leave() -> ! {
+    // SAFETY: interrupts have been off since the core entered the kernel, and no other witness is in use: the stack is empty.
+    let mut irq = unsafe { IrqOff::assume() };
+    loop {
+        let bits = HEAD.owned(&irq).take();
+        announce(&mut irq);
+        own_inbox(&irq).serve(&mut irq);
+        let thread = current(&irq);
+        if bits & pending::STOP != 0 {
+            stop_current(&mut irq, thread);
+        }
+        if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
+            SCHED.owned(&irq).stop(tsc::now(), Stop::Preempted);
+            dispatch(&mut irq);
+        }
+        if HEAD.owned(&irq).is_clear() {
+            let now = tsc::now();
+            show_load(&irq);
+            timer::arm_before(&irq, next_event(&irq, now));
+            resume(&mut irq, thread);
+        }
+    }
+}
+
+/// The inbox of the core that runs this.
+#[inline(always)]
+fn own_inbox(irq: &IrqOff) -> &'static percpu::Inbox {
+    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data")
+}
+
+/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
+fn announce(irq: &mut IrqOff) {
+    epoch::leave_kernel(irq, machine::topology().core_count());
+    let here = HERE.owned(irq);
+    if !epoch::has_retired(irq) {
+        here.retry.set(NEVER);
+    } else if here.retry.get() == NEVER {
+        here.retry.set(tsc::now() + machine::clock().0 / RIPE_HZ);
+    }
+}
+
+/// Something has been retired: it is looked at again at the next way out.
+pub(crate) fn note_retired(irq: &IrqOff) {
+    HEAD.owned(irq).raise(pending::TIMER);
+}
+
+/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next.
+pub(crate) fn dispatch(irq: &mut IrqOff) -> ! {
+    HEAD.owned(irq).clear_current();
+    // SAFETY: a core that has had a thread serves; whoever calls this is through.
+    unsafe { user::again(serve_threads) }
+}
+
+/// What a core does for ever, or until its condition holds: messages, timeouts, work in steps, threads, and sleep.
+pub(crate) extern "C" fn serve_threads() -> ! {
+    // SAFETY: interrupts are off in the kernel, and the stack is empty: no other witness is in use.
+    let mut irq = unsafe { IrqOff::assume() };
+    loop {
+        announce(&mut irq);
+        own_inbox(&irq).serve(&mut irq);
+        let now = tsc::now();
+        if SCHED.owned(&irq).next_event() <= now {
+            // Nobody is current: what it decides is who can be picked.
+            let _decision = SCHED.owned(&irq).tick(now);
+            expire(&mut irq, now);
+        }
+        if jobs::step(&mut irq) {
+            continue;
+        }
+        if let Some(thread) = SCHED.owned(&irq).pick(now) {
+            enter_thread(&mut irq, thread, now);
+        }
+        show_load(&irq);
+        if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
+            // SAFETY: no thread is current, and the stack above is done with.
+            unsafe { user::stop_serving() };
+        }
+        spread::beg(&mut irq);
+        timer::arm_before(&irq, next_event(&irq, now));
+        cores::rest(&mut irq);
+    }
+}
+
+/// Gives this core to threads until none can run on it and the condition holds; it is looked at whenever the core has nothing to do. Who
+/// makes it true sends this core something.
+///
+/// # Safety
+/// 1. The caller has no core-local data in use, as with `cores::expose`.
+pub(crate) unsafe fn serve_until(irq: &mut IrqOff, condition: &dyn Fn() -> bool) {
+    // SAFETY: only the lifetime changes; the reference is taken back below, before it ends.
+    let condition = unsafe { core::mem::transmute::<&dyn Fn() -> bool, Condition>(condition) };
+    HERE.owned(irq).condition.set(Some(condition));
+    // SAFETY: obligation 1; `serve_threads` comes back by `stop_serving`.
+    unsafe { user::serve(serve_threads) };
+    HERE.owned(irq).condition.set(None);
+}
+
+/// Gives this core to threads for ever.
+pub(crate) fn serve_for_ever() -> ! {
+    // SAFETY: the caller never comes back to anything that it uses.
+    unsafe { user::serve(serve_threads) };
+    unreachable!("Y1: a core without a condition serves for ever")
+}
+
+/// Ends the waits whose time has come.
+fn expire(irq: &mut IrqOff, now: u64) {
+    while let Some(thread) = SCHED.owned(irq).expired(now) {
+        irq.locks(|held| time_out(held, thread));
+    }
+}
+
+fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    if thread.state.get() == State::Asleep {
+        thread.answer(0, thread.take_value());
+    } else if wait::delist(held, thread) {
+        thread.answer(Error::TimedOut as u64, 0);
+    } else {
+        // Somebody has woken it, and it is on its way.
+        return;
+    }
+    homes::ready(held, thread, Ready::Woken);
+}
+
+/// The current thread gives way to another of its priority, if there is one; what it called returns success.
+#[inline(always)]
+pub(crate) fn yield_now(irq: &mut IrqOff) {
+    let sched = SCHED.owned(irq);
+    if !sched.has_equal() {
+        return;
+    }
+    let now = tsc::now();
+    let current = current(irq);
+    let Some(next) = sched.yield_now(now) else { return };
+    current.answer(0, 0);
+    timer::arm_before(irq, next_event(irq, now));
+    epoch::leave_kernel(irq, machine::topology().core_count());
+    resume(irq, next)
+}
+
+/// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
+/// the wait says. A time that has passed ends a wait that nobody has ended yet.
+pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
+    let thread = current(irq);
+    let now = tsc::now();
+    if !thread.woken.get() && deadline <= now {
+        irq.locks(|held| time_out_current(held, thread));
+    }
+    if thread.woken.take() {
+        thread.state.set(State::Runnable);
+        HEAD.owned(irq).raise(pending::TIMER);
+        leave();
+    }
+    let sched = SCHED.owned(irq);
+    if deadline != NEVER && deadline > now {
+        sched.arm(thread, deadline);
+    }
+    sched.stop(now, Stop::Blocked);
+    upcall::blocked(irq, thread);
+    dispatch(irq)
+}
+
+fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    let asleep = thread.state.get() == State::Asleep;
+    if asleep || wait::delist(held, thread) {
+        let status = if asleep { 0 } else { Error::TimedOut as u64 };
+        thread.answer(status, thread.take_value());
+        thread.woken.set(true);
+    }
+}
+
+/// The current thread has enlisted and need not wait after all. If somebody has woken it meanwhile, the message is delivered first.
+pub(crate) fn do_not_block(irq: &mut IrqOff, thread: ThreadRef) -> Waited {
+    let listed = irq.locks(|held| wait::delist(held, thread));
+    while !listed && !thread.woken.get() {
+        serve_inbox(irq);
+        core::hint::spin_loop();
+    }
+    thread.woken.set(false);
+    thread.state.set(State::Runnable);
+    if listed { Waited::Not } else { Waited::Woken }
+}
+
+/// Whether somebody has woken a thread that did not have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// Nobody.
+    Not,
+    /// Somebody, who counts on it.
+    Woken,
+}
+
+/// Delivers this core's messages.
+pub(crate) fn serve_inbox(irq: &mut IrqOff) {
+    own_inbox(irq).serve(irq);
+}
+
+/// This core was interrupted in ring 3, for which something may wait: it has been in the kernel, and leaves.
+pub(crate) fn passed_through(irq: &mut IrqOff) {
+    announce(irq);
+}
+
+/// Shows what this core has promised to deadlines.
+pub(crate) fn show_promised(irq: &IrqOff) {
+    // ORDER: Relaxed: a figure.
+    SHOWN.local(irq).promised.store(SCHED.owned(irq).promised(), Ordering::Relaxed);
+}
+
+/// Ends or stops the current thread, as somebody has asked, or sends it where it may run.
+fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
+    if thread.doomed.get() {
+        end_current(irq, thread);
+    }
+    if thread.suspended.get() {
+        SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        thread.state.set(State::Parked);
+        upcall::blocked(irq, thread);
+        dispatch(irq);
+    }
+    if !spread::may_run_here(irq, thread) {
+        SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        HEAD.owned(irq).clear_current();
+        irq.locks(|held| {
+            let to = spread::target(held, thread);
+            homes::depart(held, thread, to);
+        });
+        dispatch(irq);
+    }
+}
+
+/// Ends the current thread with the code that it has.
+pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    SCHED.owned(irq).stop(tsc::now(), Stop::Ended);
+    HEAD.owned(irq).clear_current();
+    irq.locks(|held| homes::finish(held, thread));
+    dispatch(irq)
+}
+
+/// The timer's interrupt, in ring 3 or in the idle loop's sleep.
+pub(crate) fn on_timer(irq: &mut IrqOff) {
+    // Early or not, what is due is looked at.
+    let _rang = timer::on_interrupt(irq);
+    let now = tsc::now();
+    let head = HEAD.owned(irq);
+    head.raise(pending::TIMER);
+    if running(irq).is_some() && SCHED.owned(irq).tick(now) == Decision::Preempt {
+        head.raise(pending::RESCHEDULE);
+    }
+    expire(irq, now);
+    let here = HERE.owned(irq);
+    if here.retry.get() <= now {
+        here.retry.set(NEVER);
+        spread::hurry(irq);
+    }
+    if here.balance.get() <= now {
+        here.balance.set(now + machine::clock().0 / BALANCE_HZ);
+        irq.locks(|held| spread::balance(held));
+    }
+}

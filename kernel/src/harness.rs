@@ -1,0 +1,123 @@
+//! Programs run by the kernel's own tests and benchmarks: made, started, waited for, and their memory drained, from the boot core's stack.
+
+use abi::cap::{Handle, Rights};
+use abi::error::Error;
+use abi::task::{ExitStatus, ProcessState};
+use percpu::mailbox::{self, Kick, Signal, Urgency};
+use percpu::{Ipi, IrqOff};
+
+use crate::arch::ipi::Interrupts;
+use crate::arch::tsc;
+use crate::machine_object::{Core, Debug};
+use crate::object::Ref;
+use crate::process::{Maker, Process};
+use crate::programs;
+use crate::programs::startup::Part;
+use crate::region::Region;
+use crate::tables::Capabilities;
+use crate::{dispatch, machine};
+
+/// Makes the boot core look at what it waits for.
+static NOTICE: Signal = Signal::new(|_, _| {});
+
+/// Something may have happened that the boot core waits for.
+pub(crate) fn notice(irq: &IrqOff) {
+    let to = machine::boot_core();
+    if irq.core() == to {
+        return;
+    }
+    let inbox = mailbox::INBOX.of(to).expect("the boot core has its data");
+    if NOTICE.raise(inbox, Urgency::Lazy) == Kick::Interrupt {
+        Interrupts.send(to);
+    }
+}
+
+/// What a program is given by the kernel: first the debug interface, then every core by its number, then a region if there is one.
+pub(crate) struct Run<'a> {
+    /// Its name in the bundle, without the folder.
+    pub(crate) program: &'a str,
+    /// Its arguments, each ending with a zero byte.
+    pub(crate) arguments: &'a [u8],
+    /// Memory that it shares with the kernel.
+    pub(crate) region: Option<&'a Ref<Region>>,
+    /// Flags of `ProcessSpec`.
+    pub(crate) flags: u64,
+}
+
+impl Run<'_> {
+    /// Makes the process.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] if there is no such program; those of [`Process::new`].
+    pub(crate) fn make(&self, irq: &mut IrqOff) -> Result<Ref<Process>, Error> {
+        let number = programs::find(self.program).ok_or(Error::BadArgument)?;
+        let program = programs::get(number).ok_or(Error::BadArgument)?;
+        let maker = Maker {
+            program,
+            name: self.program.as_bytes(),
+            texts: (self.arguments.len(), 0),
+            parent: 0,
+            flags: self.flags,
+        };
+        let text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
+            if part == Part::Arguments {
+                to.copy_from_slice(&self.arguments[from..from + to.len()]);
+            }
+            true
+        };
+        Process::new(
+            irq,
+            &maker,
+            &mut |_: &mut IrqOff, table: &Capabilities, handles: &mut [Handle]| self.give(table, handles),
+            text,
+        )
+    }
+
+    fn give(&self, table: &Capabilities, handles: &mut [Handle]) -> Result<usize, Error> {
+        let mut count = 0;
+        let mut add = |handle: Handle| match handles.get_mut(count) {
+            Some(slot) => {
+                *slot = handle;
+                count += 1;
+                Ok(())
+            }
+            None => Err(Error::NoSlot),
+        };
+        add(table.insert(Debug::get(), Rights::ALL)?)?;
+        if let Some(region) = self.region {
+            add(table.insert(region.clone(), Rights::ALL)?)?;
+        }
+        for core in machine::topology().cores().take(GIVEN_CORES) {
+            let core = Core::of(core).ok_or(Error::NoMemory)?;
+            add(table.insert(core, Rights::ALL)?)?;
+        }
+        Ok(count)
+    }
+}
+
+/// Most cores that a program is given: what fits beside the rest into `ProcessSpec::MAX_GRANTS`.
+const GIVEN_CORES: usize = 60;
+
+/// Starts a process and gives the cores to threads until it has ended and everything is given back, or the time is over, when it is killed;
+/// `None` then. Called on the boot core, from its own stack.
+///
+/// # Errors
+/// Those of [`Process::start`].
+pub(crate) fn run(
+    irq: &mut IrqOff,
+    process: &Ref<Process>,
+    deadline: u64,
+) -> Result<Option<ExitStatus>, Error> {
+    Process::start(process, irq)?;
+    let ended = || process.state() == ProcessState::Ended;
+    // SAFETY: the callers hold nothing core-local: tests and benchmarks run with nothing but their own data.
+    unsafe { dispatch::serve_until(irq, &|| ended() || tsc::now() > deadline) };
+    if ended() {
+        return Ok(Some(process.status()));
+    }
+    let status = ExitStatus { reason: ExitStatus::KILLED, code: 0, ..ExitStatus::default() };
+    Process::end(process, irq, status);
+    // SAFETY: as above.
+    unsafe { dispatch::serve_until(irq, &ended) };
+    Ok(None)
+}

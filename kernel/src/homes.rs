@@ -1,0 +1,278 @@
+//! Threads and their homes: waking, moving, starting, stopping and ending them, from their own core or another (Y1, Y2).
+
+use core::ptr::NonNull;
+
+use abi::error::Error;
+use abi::task::SchedSpec;
+use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
+use percpu::sync::atomic::{AtomicU64, Ordering};
+use percpu::{CoreId, Held, Ipi, IrqOff};
+use sched::{Decision, Ready};
+
+use crate::arch::ipi::Interrupts;
+use crate::arch::tsc;
+use crate::arch::user::{HEAD, pending};
+use crate::dispatch::{self, SCHED};
+use crate::object::Ref;
+use crate::process::Process;
+use crate::thread::{State, Thread, ThreadRef};
+use crate::{cores, spread, upcall, wait};
+
+/// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
+#[inline]
+pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    let place = thread.place();
+    if place.core == held.core() { receive(held, thread) } else { post(thread, place.core, deliver_wake) }
+}
+
+/// Sends a thread's node to a core.
+#[inline(always)]
+fn post(thread: ThreadRef, to: CoreId, deliver: Deliver) {
+    let inbox = mailbox::INBOX.of(to).expect("Y1: a home is a core that runs");
+    let node = NonNull::from_ref(&thread.node);
+    // SAFETY: one thread is in at most one inbox (Y2): the caller has just taken it out of where it was. It lives until it has ended, which
+    // happens at its home, after delivery; both functions expect the node of a living thread.
+    if unsafe { inbox.push(node, deliver, Urgency::Eager) } == Kick::Interrupt {
+        Interrupts.send(to);
+    }
+}
+
+/// # Safety
+/// 1. `node` is that of a living thread whose home this core is.
+unsafe fn deliver_wake(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    // SAFETY: obligation 1.
+    receive(held, unsafe { ThreadRef::of_node(node) });
+}
+
+/// # Safety
+/// 1. `node` is that of a living thread that was sent to this core to live on.
+unsafe fn deliver_arrival(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    // SAFETY: obligation 1.
+    let thread = unsafe { ThreadRef::of_node(node) };
+    thread.settle(held.core());
+    let arrived = SCHED.owned(held).arrive(thread, tsc::now());
+    arrived.expect("Y1: a thread with a deadline stays on the core that promised it");
+    thread.migrations.set(thread.migrations.get() + 1);
+    ready(held, thread, Ready::Arrived);
+}
+
+/// A thread of this core has been woken.
+#[inline]
+fn receive(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    if dispatch::running(held) == Some(thread) {
+        // It has enlisted and not left the core yet: `dispatch::block` finds this.
+        thread.woken.set(true);
+        return;
+    }
+    SCHED.owned(held).disarm(thread);
+    ready(held, thread, Ready::Woken);
+}
+
+/// A thread of this core can run: unless it has to end, is stopped, or belongs elsewhere now.
+pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
+    if thread.doomed.get() {
+        return finish(held, thread);
+    }
+    upcall::unblocked(held, thread);
+    if thread.suspended.get() {
+        thread.state.set(State::Parked);
+        return;
+    }
+    thread.state.set(State::Runnable);
+    if !spread::may_run_here(held, thread) {
+        let to = spread::target(held, thread);
+        return depart(held, thread, to);
+    }
+    let decision = SCHED.owned(held).ready(thread, tsc::now(), why);
+    act_on(held, decision);
+}
+
+/// Has a decision of the scheduler's looked at before this core goes on.
+#[inline(always)]
+fn act_on(irq: &IrqOff, decision: Decision) {
+    let bits = match decision {
+        Decision::Preempt => pending::RESCHEDULE,
+        Decision::Keep => pending::TIMER,
+    };
+    HEAD.owned(irq).raise(bits);
+}
+
+/// Sends a runnable thread that is on no queue to another core to live there.
+pub(crate) fn depart(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId) {
+    SCHED.owned(held).leave(thread);
+    dispatch::save_state(held, thread);
+    thread.depart(to);
+    post(thread, to, deliver_arrival);
+}
+
+/// Runs `f` at a thread's home, and returns what it returns. While this core waits for the other, it serves its own messages.
+pub(crate) fn at_home(
+    irq: &mut IrqOff,
+    thread: &Ref<Thread>,
+    f: impl Fn(&mut Held<'_, 0>, ThreadRef) -> u64 + Sync,
+) -> u64 {
+    // SAFETY: the counted reference keeps the thread for as long as this runs.
+    let thread = unsafe { ThreadRef::new(thread.as_ptr()) };
+    let result = AtomicU64::new(0);
+    let done = AtomicU64::new(0);
+    loop {
+        let core = thread.place().core;
+        cores::call_from(irq, core, |held| {
+            let place = thread.place();
+            if place.core == held.core() && !place.in_flight {
+                // ORDER: Relaxed, both: the end of the call publishes them.
+                result.store(f(held, thread), Ordering::Relaxed);
+                // ORDER: Relaxed; as above.
+                done.store(1, Ordering::Relaxed);
+            }
+        });
+        // ORDER: Relaxed, both: as above.
+        if done.load(Ordering::Relaxed) != 0 {
+            // ORDER: Relaxed; as above.
+            return result.load(Ordering::Relaxed);
+        }
+        // On its way, perhaps to here.
+        dispatch::serve_inbox(irq);
+        core::hint::spin_loop();
+    }
+}
+
+/// A thread may not run on this core any more. At its home, which this core is.
+pub(crate) fn leave_core(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    if dispatch::running(held) == Some(thread) {
+        HEAD.owned(held).raise(pending::STOP);
+    } else if thread.state.get() == State::Runnable {
+        SCHED.owned(held).remove(thread);
+        let to = spread::target(held, thread);
+        depart(held, thread, to);
+    }
+}
+
+/// Says how a thread is scheduled. At its home.
+///
+/// # Errors
+/// [`Error::BadArgument`], [`Error::NotAdmitted`]; [`Error::WrongState`] if it has ended.
+pub(crate) fn configure(held: &mut Held<'_, 0>, thread: ThreadRef, spec: &SchedSpec) -> Result<(), Error> {
+    if thread.state.get() == State::Ended {
+        return Err(Error::WrongState);
+    }
+    let decision = SCHED.owned(held).configure(thread, spec, tsc::now())?;
+    act_on(held, decision);
+    dispatch::show_promised(held);
+    Ok(())
+}
+
+/// Starts a thread that has not started. At its home, which is this core.
+///
+/// # Errors
+/// [`Error::WrongState`].
+pub(crate) fn start(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), Error> {
+    if thread.state.get() != State::New || !thread.process().is_running() {
+        return Err(Error::WrongState);
+    }
+    // A thread that has started keeps itself until it has ended.
+    thread.keep();
+    if thread.doomed.get() {
+        finish(held, thread);
+        return Ok(());
+    }
+    if thread.suspended.get() {
+        thread.state.set(State::Parked);
+        return Ok(());
+    }
+    thread.state.set(State::Runnable);
+    let to = spread::target(held, thread);
+    if to == held.core() {
+        let decision = SCHED.owned(held).ready(thread, tsc::now(), Ready::New);
+        act_on(held, decision);
+    } else {
+        depart(held, thread, to);
+    }
+    Ok(())
+}
+
+/// Stops a thread until it is resumed. At its home.
+///
+/// # Errors
+/// [`Error::WrongState`] if it has ended.
+pub(crate) fn suspend(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), Error> {
+    if thread.state.get() == State::Ended {
+        return Err(Error::WrongState);
+    }
+    thread.suspended.set(true);
+    if dispatch::running(held) == Some(thread) {
+        HEAD.owned(held).raise(pending::STOP);
+    } else if thread.state.get() == State::Runnable {
+        SCHED.owned(held).remove(thread);
+        thread.state.set(State::Parked);
+    }
+    Ok(())
+}
+
+/// Lets a suspended thread go on. At its home.
+///
+/// # Errors
+/// [`Error::WrongState`] if it is not suspended.
+pub(crate) fn resume(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), Error> {
+    if !thread.suspended.replace(false) || thread.state.get() == State::Ended {
+        return Err(Error::WrongState);
+    }
+    if thread.state.get() == State::Parked {
+        ready(held, thread, Ready::Woken);
+    }
+    Ok(())
+}
+
+/// Ends a thread as soon as nothing else holds it. At its home.
+pub(crate) fn kill(held: &mut Held<'_, 0>, thread: ThreadRef, code: u64) {
+    if thread.state.get() == State::Ended || thread.doomed.replace(true) {
+        return;
+    }
+    thread.set_code(code);
+    if dispatch::running(held) == Some(thread) {
+        HEAD.owned(held).raise(pending::STOP);
+        return;
+    }
+    match thread.state.get() {
+        // It is finished when it starts, or goes with its last reference.
+        State::New => finish_new(held, thread),
+        State::Runnable => {
+            SCHED.owned(held).remove(thread);
+            finish(held, thread);
+        }
+        State::Parked => finish(held, thread),
+        State::Asleep => {
+            SCHED.owned(held).disarm(thread);
+            finish(held, thread);
+        }
+        State::Blocked => {
+            // If somebody has woken it, it is on its way here, and ends on arrival.
+            if wait::delist(held, thread) {
+                SCHED.owned(held).disarm(thread);
+                finish(held, thread);
+            }
+        }
+        State::Ended => {}
+    }
+}
+
+/// Ends a thread that never started.
+fn finish_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    thread.keep();
+    finish(held, thread);
+}
+
+/// The end of a thread that is on no queue and not current: whoever waits for it is told, and it gives up itself.
+pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    SCHED.owned(held).leave(thread);
+    dispatch::save_state(held, thread);
+    drop(thread.fpu.take());
+    thread.set_ended();
+    upcall::ended(held, thread);
+    let code = thread.exit_code().unwrap_or(0);
+    wait::wake(held, wait::Key::object(thread.as_ptr()), u64::MAX, 0, code);
+    let ticks = sched::Entity::task(&thread).ticks();
+    Process::thread_ended(thread.process().clone(), held, thread, ticks);
+    // SAFETY: the count that it took when it started, given up once: here.
+    drop(unsafe { Ref::adopt(thread.as_ptr()) });
+}

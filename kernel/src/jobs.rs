@@ -1,0 +1,127 @@
+//! Work in steps: taking ended processes down, a bounded step at a time, on the core where the last thread ended.
+//!
+//! A step runs before a core picks a thread, so it goes before normal threads and waits at most one step for messages and timeouts. Real-time
+//! threads and deadlines do not wait: while one can run, no step does.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use abi::task::{ExitStatus, ProcessState};
+use cap::Drained;
+use mm::space::Progress;
+use mm::virt::{PageId, PageRange, USER_PAGES};
+use percpu::{Held, IrqOff, core_local};
+
+use crate::arch::user::{HEAD, pending};
+use crate::dispatch::SCHED;
+use crate::object::Ref;
+use crate::process::Process;
+use crate::{harness, spaces, wait};
+
+/// The next process in a core's list.
+pub(crate) type Link = Option<NonNull<Process>>;
+
+core_local! {
+    static JOBS: Jobs = const { Jobs { first: Cell::new(None), stage: Cell::new(Stage::Forget) } };
+}
+
+/// Processes that this core takes down, the first of them being worked on.
+struct Jobs {
+    first: Cell<Link>,
+    stage: Cell<Stage>,
+}
+
+/// How far the first has come.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Cores may have its tables loaded.
+    Forget,
+    /// From here on something may be mapped.
+    Unmap(PageId),
+    /// Capabilities may be left.
+    Drain,
+}
+
+/// Slots that one step looks at.
+const SLOTS_PER_STEP: usize = 128;
+
+/// Has a process taken down (V3), by this core.
+pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
+    let jobs = JOBS.owned(irq);
+    let at = process.as_ptr();
+    core::mem::forget(process);
+    // SAFETY: the reference that was just forgotten keeps it.
+    let own = unsafe { at.as_ref() };
+    match jobs.first.get() {
+        None => {
+            jobs.first.set(Some(at));
+            jobs.stage.set(Stage::Forget);
+        }
+        Some(first) => {
+            // Behind the one that is being worked on.
+            // SAFETY: in the list, so kept by the list's reference.
+            let first = unsafe { first.as_ref() };
+            own.job.set(first.job.replace(Some(at)));
+        }
+    }
+    HEAD.owned(irq).raise(pending::WORK);
+}
+
+/// Does a bounded step, unless somebody urgent can run; `false` if it did nothing.
+pub(crate) fn step(irq: &mut IrqOff) -> bool {
+    let jobs = JOBS.owned(irq);
+    let Some(first) = jobs.first.get() else { return false };
+    if SCHED.owned(irq).has_urgent() {
+        return false;
+    }
+    // SAFETY: in the list, so kept by the list's reference.
+    let process = unsafe { first.as_ref() };
+    let next = match jobs.stage.get() {
+        // A few thousand instructions at most, on another core.
+        Stage::Forget if process.has_guests() => Stage::Forget,
+        Stage::Forget => {
+            spaces::forget(irq, process.space());
+            Stage::Unmap(PageId::new(0))
+        }
+        Stage::Unmap(from) => match unmap(irq, process, from) {
+            Progress::More(at) => Stage::Unmap(at),
+            Progress::Done(()) => Stage::Drain,
+        },
+        Stage::Drain => match process.capabilities().drain(irq, SLOTS_PER_STEP) {
+            Drained::More => Stage::Drain,
+            Drained::Done => return finish(irq, process),
+        },
+    };
+    JOBS.owned(irq).stage.set(next);
+    true
+}
+
+fn unmap(irq: &mut IrqOff, process: &Process, from: PageId) -> Progress<PageId> {
+    let rest =
+        PageRange::new(from, USER_PAGES - from.number()).expect("a step that is not done has something left");
+    let step = spaces::with(irq, process.space(), |cx| process.space().unmap(cx, rest));
+    step.expect("the ends of the user half cut no region")
+}
+
+fn finish(irq: &mut IrqOff, process: &Process) -> bool {
+    let jobs = JOBS.owned(irq);
+    let at = NonNull::from_ref(process);
+    jobs.first.set(process.job.take());
+    jobs.stage.set(Stage::Forget);
+    // SAFETY: once, here; nobody has a thread in the space, and no core its tables.
+    let space = unsafe { process.take_space() };
+    spaces::close(irq, space);
+    process.capabilities().free(irq);
+    process.set_state(ProcessState::Ended);
+    irq.locks(|held| tell(held, process));
+    // SAFETY: the list's reference, given up with the place in it.
+    drop(unsafe { Ref::adopt(at) });
+    true
+}
+
+/// Tells whoever waits for its end.
+fn tell(held: &mut Held<'_, 0>, process: &Process) {
+    let ExitStatus { code, .. } = process.status();
+    wait::wake(held, wait::Key::object(NonNull::from_ref(process)), u64::MAX, 0, code);
+    harness::notice(held);
+}

@@ -1,0 +1,532 @@
+//! Processes: an address space, a capability table and threads, from an image to the end.
+//!
+//! * **V1** A process ends once: whoever takes it out of [`ProcessState::Running`] (or `New`) under the lock of its list says how.
+//! * **V2** A thread is in its process's list from when it is made until it has ended; none comes in once the process ends.
+//! * **V3** The space and the table are taken down by one job (`jobs`), which begins when the process ends without threads, or is given up
+//!   before it has started; nobody has a thread in the space then, and cores that still have its tables loaded are told.
+
+use core::alloc::Layout;
+use core::cell::{Cell, UnsafeCell};
+use core::mem::{ManuallyDrop, offset_of};
+use core::ptr::NonNull;
+
+use abi::cap::{Handle, ObjectKind, Rights};
+use abi::error::Error;
+use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Block, ThreadSpec};
+use mm::virt::PageId;
+use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use percpu::{CoreSet, Held, IrqOff, Lock};
+
+use crate::object::{Header, Object, Ref, try_acquire};
+use crate::programs::load::{self, LoadError, Randomness};
+use crate::programs::startup::{Part, Startup};
+use crate::programs::{Machine, Program};
+use crate::spaces::{self, Space};
+use crate::tables::Capabilities;
+use crate::thread::{self, Thread, ThreadRef};
+use crate::{homes, jobs, machine, slabs};
+
+/// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
+const ROOM: u64 = 1 << 24;
+
+/// Pages of a main thread's stack.
+const STACK_PAGES: usize = 64;
+
+/// A process.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `header` | see [`Header`] | any core | its own |
+/// | `state` | under the lock of `threads`; the job | any core | SeqCst / Acquire |
+/// | `status` | who ends the process (V1) | who has seen it end | by `state` |
+/// | `threads` | any core | any core | its lock |
+/// | `space`, `capabilities` | see there; the job ends them (V3) | threads of the process | their own |
+/// | `ticks`, `faults` | any core | any core | Relaxed: figures |
+/// | `guests` | any core | the job | SeqCst, with `state` |
+/// | `job` | the job's core | the same | – |
+#[repr(C, align(64))]
+pub(crate) struct Process {
+    header: Header,
+    space: UnsafeCell<ManuallyDrop<Space>>,
+    capabilities: Capabilities,
+    threads: Lock<50, Threads>,
+    state: AtomicU32,
+    status: UnsafeCell<ExitStatus>,
+    ticks: AtomicU64,
+    faults: AtomicU64,
+    /// Cores that are at work on the space for a thread of another process.
+    guests: AtomicU32,
+    /// The page where the kernel looks next when it may choose.
+    place: AtomicU64,
+    id: u64,
+    parent: u64,
+    entry: u64,
+    startup: u64,
+    main_flags: u64,
+    name: [u8; NAME_BYTES],
+    pub(crate) job: Cell<jobs::Link>,
+}
+
+// SAFETY: every field follows the table above.
+unsafe impl Sync for Process {}
+
+/// Memory that a process takes, its table's root apart.
+pub(crate) const BYTES: usize = Layout::new::<Process>().size();
+
+const _: () = {
+    assert!(offset_of!(Process, header) == 0, "N2: the header comes first");
+    assert!(BYTES <= 1024, "a process takes at most 1 KiB, its capability table apart");
+    assert!(size_of::<Space>() <= 512, "an address space takes at most 512 bytes, its page tables apart");
+};
+
+/// A process's threads that have not ended.
+#[derive(Debug)]
+struct Threads {
+    first: Option<ThreadRef>,
+    last: Option<ThreadRef>,
+    count: usize,
+}
+
+impl Threads {
+    fn push(&mut self, thread: ThreadRef) {
+        thread.siblings.set((self.last, None));
+        match self.last {
+            Some(last) => last.siblings.set((last.siblings.get().0, Some(thread))),
+            None => self.first = Some(thread),
+        }
+        self.last = Some(thread);
+        self.count += 1;
+    }
+
+    fn remove(&mut self, thread: ThreadRef) {
+        let (previous, next) = thread.siblings.replace((None, None));
+        match previous {
+            Some(previous) => previous.siblings.set((previous.siblings.get().0, next)),
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => next.siblings.set((previous, next.siblings.get().1)),
+            None => self.last = previous,
+        }
+        self.count -= 1;
+    }
+}
+
+/// A process to be made.
+pub(crate) struct Maker<'a> {
+    /// What it runs.
+    pub(crate) program: &'a Program,
+    /// Its name, cut at [`NAME_BYTES`].
+    pub(crate) name: &'a [u8],
+    /// Bytes of its arguments and environment.
+    pub(crate) texts: (usize, usize),
+    /// Number of the process that makes it; 0 for the kernel.
+    pub(crate) parent: u64,
+    /// Flags of [`ProcessSpec`].
+    pub(crate) flags: u64,
+}
+
+/// Gives a new process its capabilities: fills the handles, or says why not.
+pub(crate) type Giver<'a> =
+    &'a mut dyn FnMut(&mut IrqOff, &Capabilities, &mut [Handle]) -> Result<usize, Error>;
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::TooMuchText | LoadError::BadStack => Self::BadArgument,
+            LoadError::Unreadable => Self::BadAddress,
+            LoadError::Space(_) => Self::NoMemory,
+        }
+    }
+}
+
+impl Process {
+    /// A process with its program mapped and its capabilities given, not started; with one reference for the caller. `text` reads the
+    /// arguments and the environment as for `programs::load`.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`], [`Error::BadArgument`], [`Error::BadAddress`], and those of `give`. Everything is taken back.
+    pub(crate) fn new(
+        irq: &mut IrqOff,
+        maker: &Maker<'_>,
+        give: Giver<'_>,
+        text: impl FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool,
+    ) -> Result<Ref<Self>, Error> {
+        if maker.flags & !(ProcessSpec::FIXED | ProcessSpec::NO_FPU) != 0 {
+            return Err(Error::BadArgument);
+        }
+        let process = Self::empty(irq, maker)?;
+        // From here on giving the reference up takes everything back (`Object::destroy`).
+        let mut handles = [Handle::NONE; ProcessSpec::MAX_GRANTS as usize];
+        let given = give(irq, &process.capabilities, &mut handles)?;
+        let startup = Startup {
+            arguments: maker.texts.0,
+            environment: maker.texts.1,
+            handles: &handles[..given],
+            process: Handle::NONE,
+            thread: Handle::NONE,
+            id: process.id,
+        };
+        let fixed = maker.flags & ProcessSpec::FIXED != 0;
+        let randomness = if fixed { Randomness::Fixed } else { Randomness::Drawn };
+        let place = (STACK_PAGES, randomness);
+        let loaded = load::load(irq, &Machine, process.space(), maker.program, place, &startup, text)?;
+        let at = process.as_ptr().as_ptr();
+        // SAFETY: in bounds; nobody else has the process yet.
+        unsafe { (&raw mut (*at).entry).write(loaded.entry as u64) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*at).startup).write(loaded.startup as u64) };
+        // ORDER: Relaxed: a hint.
+        process.place.store(loaded.layout.heap.number() as u64 + ROOM, Ordering::Relaxed);
+        Ok(process)
+    }
+
+    fn empty(irq: &mut IrqOff, maker: &Maker<'_>) -> Result<Ref<Self>, Error> {
+        let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
+        let Some(capabilities) = Capabilities::new(irq) else {
+            slabs::give(irq, memory);
+            return Err(Error::NoMemory);
+        };
+        let Some(space) = spaces::create(irq) else {
+            capabilities.free(irq);
+            slabs::give(irq, memory);
+            return Err(Error::NoMemory);
+        };
+        let mut name = [0; NAME_BYTES];
+        let length = maker.name.len().min(NAME_BYTES);
+        name[..length].copy_from_slice(&maker.name[..length]);
+        let process = Self {
+            header: Header::new(ObjectKind::Process),
+            space: UnsafeCell::new(ManuallyDrop::new(space)),
+            capabilities,
+            threads: Lock::new(Threads { first: None, last: None, count: 0 }),
+            state: AtomicU32::new(ProcessState::New as u32),
+            status: UnsafeCell::new(ExitStatus::default()),
+            ticks: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            guests: AtomicU32::new(0),
+            place: AtomicU64::new(0),
+            id: thread::next_id(),
+            parent: maker.parent,
+            entry: 0,
+            startup: 0,
+            main_flags: if maker.flags & ProcessSpec::NO_FPU != 0 { ThreadSpec::NO_FPU } else { 0 },
+            name,
+            job: Cell::new(None),
+        };
+        // SAFETY: memory for one process, the caller's alone.
+        unsafe { memory.write(process) };
+        // SAFETY: the count that a header begins with.
+        Ok(unsafe { Ref::adopt(memory) })
+    }
+
+    /// Its number.
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The number of the process that made it.
+    pub(crate) const fn parent(&self) -> u64 {
+        self.parent
+    }
+
+    /// Its name, filled with zeroes.
+    pub(crate) const fn name(&self) -> &[u8; NAME_BYTES] {
+        &self.name
+    }
+
+    /// Its address space.
+    #[inline(always)]
+    pub(crate) fn space(&self) -> &Space {
+        // SAFETY: it is there until the job ends it, when nobody asks any more (V3).
+        unsafe { &*self.space.get() }
+    }
+
+    /// Takes the space out, to end it.
+    ///
+    /// # Safety
+    /// 1. Called once, by the job (V3); nobody uses the space afterwards.
+    pub(crate) unsafe fn take_space(&self) -> Space {
+        // SAFETY: obligation 1.
+        let space = unsafe { &mut *self.space.get() };
+        // SAFETY: obligation 1.
+        unsafe { ManuallyDrop::take(space) }
+    }
+
+    /// Its capabilities.
+    #[inline(always)]
+    pub(crate) const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// What it does.
+    pub(crate) fn state(&self) -> ProcessState {
+        // ORDER: Acquire pairs with Release in `set_state`: what came before is seen.
+        match self.state.load(Ordering::Acquire) {
+            0 => ProcessState::New,
+            1 => ProcessState::Running,
+            2 => ProcessState::Ending,
+            _ => ProcessState::Ended,
+        }
+    }
+
+    /// Whether threads may start in it.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state() == ProcessState::Running
+    }
+
+    pub(crate) fn set_state(&self, state: ProcessState) {
+        // ORDER: SeqCst: as a Release it pairs with Acquire in `state`; it comes before the look at `guests` in the total order (`visit`).
+        self.state.store(state as u32, Ordering::SeqCst);
+    }
+
+    /// How it ended, once it has begun to.
+    pub(crate) fn status(&self) -> ExitStatus {
+        match self.state() {
+            ProcessState::New | ProcessState::Running => ExitStatus::default(),
+            // SAFETY: written before the state that was just seen, and never again (V1).
+            ProcessState::Ending | ProcessState::Ended => unsafe { self.status.get().read() },
+        }
+    }
+
+    /// Ticks that its ended threads have run, and faults served.
+    pub(crate) fn figures(&self) -> (u64, u64) {
+        // ORDER: Relaxed, both: figures.
+        let ticks = self.ticks.load(Ordering::Relaxed);
+        // ORDER: Relaxed; as above.
+        (ticks, self.faults.load(Ordering::Relaxed))
+    }
+
+    /// Works on the space or the table for a thread of whatever process; `None` if the process does not live any more. It is not taken down
+    /// meanwhile (V3).
+    pub(crate) fn visit<R>(&self, irq: &mut IrqOff, f: impl FnOnce(&mut IrqOff) -> R) -> Option<R> {
+        // ORDER: SeqCst, before the look at `state` in the total order; partner: `has_guests`, which is called after `state` has changed.
+        self.guests.fetch_add(1, Ordering::SeqCst);
+        // ORDER: SeqCst; as above.
+        let lives = self.state.load(Ordering::SeqCst) <= ProcessState::Running as u32;
+        let result = lives.then(|| f(irq));
+        // ORDER: Release pairs with the load in `has_guests`: the work is done.
+        self.guests.fetch_sub(1, Ordering::Release);
+        result
+    }
+
+    /// Whether somebody is at work on it who may not have seen that it ends.
+    pub(crate) fn has_guests(&self) -> bool {
+        // ORDER: SeqCst; partner: `visit`. Whoever comes later finds that the process ends.
+        self.guests.load(Ordering::SeqCst) != 0
+    }
+
+    /// The next page, less one, at which to look for room for so many pages: each is named once, so neighbours in time are neighbours in
+    /// space, and share page tables.
+    pub(crate) fn next_place(&self, pages: u64) -> u64 {
+        // ORDER: Relaxed: a hint, which the space checks.
+        self.place.fetch_add(pages, Ordering::Relaxed)
+    }
+
+    /// Counts a page fault served.
+    #[inline(always)]
+    pub(crate) fn count_fault(&self) {
+        // ORDER: Relaxed: a figure.
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Visits its threads that have not ended, with the list's lock held.
+    pub(crate) fn each_thread(&self, held: &mut Held<'_, 0>, mut visit: impl FnMut(ThreadRef)) -> usize {
+        self.threads.with(held, |threads, _| {
+            let mut at = threads.first;
+            while let Some(thread) = at {
+                visit(thread);
+                at = thread.siblings.get().1;
+            }
+            threads.count
+        })
+    }
+
+    /// Makes a thread in it, not started.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] if the process is not running; those of [`Thread::new`].
+    pub(crate) fn make_thread(
+        process: &Ref<Self>,
+        irq: &mut IrqOff,
+        spec: &ThreadSpec,
+        affinity: CoreSet,
+    ) -> Result<Ref<Thread>, Error> {
+        let home = irq.core();
+        let thread = Thread::new(irq, process.clone(), spec, home, affinity)?;
+        // SAFETY: the list keeps it only until it ends, or until `destroy` takes it out (V2).
+        let entry = unsafe { ThreadRef::new(thread.as_ptr()) };
+        let entered = irq.locks(|held| {
+            process.threads.with(held, |threads, _| {
+                let enters = process.is_running();
+                if enters {
+                    threads.push(entry);
+                }
+                enters
+            })
+        });
+        if !entered {
+            thread.never_listed();
+            return Err(Error::WrongState);
+        }
+        Ok(thread)
+    }
+
+    /// Starts its main thread.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] if it has been started, or ended; [`Error::NoMemory`], [`Error::NoSlot`], after which it can be tried again.
+    pub(crate) fn start(process: &Ref<Self>, irq: &mut IrqOff) -> Result<Ref<Thread>, Error> {
+        let began = irq.locks(|held| {
+            process.threads.with(held, |_, _| {
+                let new = process.state() == ProcessState::New;
+                if new {
+                    process.set_state(ProcessState::Running);
+                }
+                new
+            })
+        });
+        if !began {
+            return Err(Error::WrongState);
+        }
+        let result = Self::start_main(process, irq);
+        if result.is_err() {
+            // Nothing has run: it is as new as before, unless somebody has ended it meanwhile.
+            irq.locks(|held| {
+                process.threads.with(held, |_, _| {
+                    if process.is_running() {
+                        process.set_state(ProcessState::New);
+                    }
+                });
+            });
+        }
+        result
+    }
+
+    fn start_main(process: &Ref<Self>, irq: &mut IrqOff) -> Result<Ref<Thread>, Error> {
+        let spec = ThreadSpec {
+            entry: process.entry,
+            stack: process.startup,
+            argument: process.startup,
+            tls: 0,
+            flags: process.main_flags,
+        };
+        let thread =
+            Self::make_thread(process, irq, &spec, CoreSet::first(machine::topology().core_count()))?;
+        let table = process.capabilities();
+        let own = table.insert(thread.clone(), Rights::ALL)?;
+        let itself = match table.insert(process.clone(), Rights::ALL) {
+            Ok(handle) => handle,
+            Err(error) => {
+                table.delete(irq, own)?;
+                return Err(error);
+            }
+        };
+        process.tell(offset_of!(Block, thread), own);
+        process.tell(offset_of!(Block, process), itself);
+        irq.locks(|held| {
+            // SAFETY: `thread` keeps it.
+            homes::start(held, unsafe { ThreadRef::new(thread.as_ptr()) })
+        })?;
+        Ok(thread)
+    }
+
+    /// Writes a handle into the startup block, whose page the space has; nobody runs in it yet.
+    fn tell(&self, offset: usize, handle: Handle) {
+        let address = self.startup as usize + offset;
+        let frame = self.space().frame_of(PageId::containing(address));
+        let frame = frame.expect("V3: the startup block's pages are the space's until it is taken down");
+        let at = spaces::bytes_of(frame).wrapping_add(address % mm::virt::PAGE_BYTES).cast::<Handle>();
+        // SAFETY: eight aligned bytes of a frame that only this space shows, in which nobody runs yet.
+        unsafe { at.write(handle) };
+    }
+
+    /// Takes the process out of its life, unless somebody has already (V1); says whether it did, and whether no thread is left.
+    fn begin_end(&self, held: &mut Held<'_, 0>, status: ExitStatus) -> Option<bool> {
+        self.threads.with(held, |threads, _| {
+            if !matches!(self.state(), ProcessState::New | ProcessState::Running) {
+                return None;
+            }
+            // SAFETY: under the lock, before the state that lets others read it (V1).
+            unsafe { self.status.get().write(status) };
+            self.set_state(ProcessState::Ending);
+            Some(threads.count == 0)
+        })
+    }
+
+    /// Ends a process and all its threads; nothing if it ends already. Its threads have left it, or will before they next run a
+    /// program's instruction, when this returns.
+    pub(crate) fn end(process: &Ref<Self>, irq: &mut IrqOff, status: ExitStatus) {
+        match irq.locks(|held| process.begin_end(held, status)) {
+            None => return,
+            Some(true) => return jobs::begin(irq, process.clone()),
+            Some(false) => {}
+        }
+        while let Some(thread) = irq.locks(|held| process.next_to_kill(held)) {
+            homes::at_home(irq, &thread, |held, thread| {
+                homes::kill(held, thread, status.code);
+                0
+            });
+        }
+    }
+
+    /// A thread that nobody has asked to end yet. The list is turned: those that were asked are behind.
+    fn next_to_kill(&self, held: &mut Held<'_, 0>) -> Option<Ref<Thread>> {
+        self.threads.with(held, |threads, _| {
+            loop {
+                let thread = threads.first.filter(|thread| !thread.condemned.replace(true))?;
+                threads.remove(thread);
+                threads.push(thread);
+                // SAFETY: it is in the list, so its memory is a thread's (V2); `destroy` waits for the lock.
+                let living = try_acquire(unsafe { thread.as_ptr().cast::<Header>().as_ref() });
+                if living {
+                    // SAFETY: the count that was just taken.
+                    return Some(unsafe { Ref::adopt(thread.as_ptr()) });
+                }
+            }
+        })
+    }
+
+    /// A thread has ended: with the last, the process does. At the thread's home.
+    pub(crate) fn thread_ended(process: Ref<Self>, held: &mut Held<'_, 0>, thread: ThreadRef, ticks: u64) {
+        // ORDER: Relaxed: a figure.
+        process.ticks.fetch_add(ticks, Ordering::Relaxed);
+        let code = thread.exit_code().unwrap_or(0);
+        let last = process.threads.with(held, |threads, _| {
+            threads.remove(thread);
+            if threads.count == 0 && process.is_running() {
+                let status = ExitStatus { reason: ExitStatus::EXITED, code, ..ExitStatus::default() };
+                // SAFETY: as in `begin_end` (V1).
+                unsafe { process.status.get().write(status) };
+                process.set_state(ProcessState::Ending);
+            }
+            threads.count == 0 && process.state() == ProcessState::Ending
+        });
+        if last {
+            jobs::begin(held, process);
+        }
+    }
+
+    /// A thread that never started goes with its last reference.
+    pub(crate) fn forget_thread(process: Ref<Self>, held: &mut Held<'_, 0>, thread: ThreadRef) {
+        Self::thread_ended(process, held, thread, 0);
+    }
+}
+
+// SAFETY: the header is the first field, as asserted above.
+unsafe impl Object for Process {
+    const KIND: ObjectKind = ObjectKind::Process;
+
+    unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
+        // SAFETY: obligation 1: nobody uses it any more.
+        let process = unsafe { object.as_ref() };
+        if process.state() == ProcessState::Ended {
+            return slabs::give(held, object);
+        }
+        // Given up before it started. It comes back here when it has been taken down.
+        process.set_state(ProcessState::Ending);
+        process.header.revive();
+        // SAFETY: the count that `revive` has made.
+        jobs::begin(held, unsafe { Ref::adopt(object) });
+    }
+}

@@ -1,0 +1,187 @@
+//! Spreading threads over cores: where a new one starts, who an idle core asks, what a loaded core hands over.
+//!
+//! Decisions are `sched::balance`'s over what the cores show of themselves, which may be out of date; the mechanism looks again where it
+//! counts, at the thread's own core. Real-time threads stay where they are.
+
+use core::ptr::NonNull;
+
+use abi::error::Error;
+use percpu::mailbox::{self, Kick, Node, Urgency};
+use percpu::sync::atomic::{AtomicBool, Ordering};
+use percpu::{AtomicCoreSet, CoreId, Held, Ipi, IrqOff, core_local};
+
+use crate::arch::apic;
+use crate::arch::ipi::Interrupts;
+use crate::arch::user::{HEAD, pending};
+use crate::dispatch::{self, SCHED, SHOWN};
+use crate::thread::ThreadRef;
+use crate::{cores, homes, machine};
+
+/// An idle core's request for a thread; the node is first.
+///
+/// | field | writer | readers | ordering | line |
+/// |---|---|---|---|---|
+/// | `node` | the idle core before the push, the asked core after | both | by the inbox | its own |
+/// | `asked` | the idle core sets, the asked one clears | the idle core | Release / Acquire | the same |
+#[repr(C, align(64))]
+struct Request {
+    node: Node,
+    asked: AtomicBool,
+    from: AtomicCoreSet,
+}
+
+core_local! {
+    static REQUEST: Request = Request { node: Node::new(), asked: AtomicBool::new(false), from: AtomicCoreSet::new() };
+}
+
+/// Cores that are reserved.
+pub(crate) static RESERVED: AtomicCoreSet = AtomicCoreSet::new();
+
+/// The load that a core shows.
+fn load_of(core: CoreId) -> u32 {
+    // ORDER: Relaxed: a hint.
+    SHOWN.of(core).map_or(0, |shown| shown.load.load(Ordering::Relaxed))
+}
+
+/// Whether a thread may run on a core: its affinity allows it, and the core is not reserved unless for the thread alone.
+pub(crate) fn may_run_on(thread: ThreadRef, core: CoreId) -> bool {
+    thread.may_run_on(core) && (!RESERVED.contains(core) || thread.affinity().len() == 1)
+}
+
+/// Whether a thread may run on this core.
+#[inline]
+pub(crate) fn may_run_here(irq: &IrqOff, thread: ThreadRef) -> bool {
+    may_run_on(thread, irq.core())
+}
+
+/// The core where a thread had best run: this one if it is not busier than the others, else the least loaded, near ones first. A thread that
+/// may run nowhere, all its cores being reserved, runs on the first that its affinity names.
+pub(crate) fn target(irq: &IrqOff, thread: ThreadRef) -> CoreId {
+    let topology = machine::topology();
+    let own = irq.core();
+    let here = may_run_on(thread, own);
+    if here && (topology.core_count() == 1 || SCHED.owned(irq).load() == 0) {
+        return own;
+    }
+    let node = topology.node_of(own);
+    let cost = |core: CoreId| {
+        let distance = u32::from(topology.distance(node, topology.node_of(core)));
+        // Its own core's load is what remains when the caller goes on.
+        (load_of(core), core != own, distance)
+    };
+    let best = topology.cores().filter(|&core| may_run_on(thread, core)).min_by_key(|&core| cost(core));
+    best.or_else(|| thread.affinity().lowest()).unwrap_or(own)
+}
+
+/// The core with most to give, for a core that has nothing: of the own node first, then the nearest.
+fn victim(own: CoreId) -> Option<CoreId> {
+    let topology = machine::topology();
+    let node = topology.node_of(own);
+    let loaded = |&core: &CoreId| core != own && load_of(core) > 1 && !RESERVED.contains(core);
+    let key = |core: &CoreId| (u8::MAX - topology.distance(node, topology.node_of(*core)), load_of(*core));
+    topology.cores().filter(loaded).max_by_key(key)
+}
+
+/// Reserves a core: threads that are not bound to it alone leave it, and none come.
+///
+/// # Errors
+/// [`Error::WrongState`] if it is the last that is not reserved.
+pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId) -> Result<(), Error> {
+    if RESERVED.snapshot().len() + 1 >= machine::topology().core_count() {
+        return Err(Error::WrongState);
+    }
+    RESERVED.insert(core);
+    cores::call_from(irq, core, |held| clear_out(held));
+    Ok(())
+}
+
+/// Gives a reserved core back.
+pub(crate) fn release(_: &IrqOff, core: CoreId) {
+    RESERVED.remove(core);
+}
+
+/// Sends away the normal threads that may not run on this core any more; others leave it when they next block.
+fn clear_out(held: &mut Held<'_, 0>) {
+    let here = held.core();
+    while let Some(thread) = SCHED.owned(held).steal(|thread| !may_run_on(thread, here)) {
+        let to = target(held, thread);
+        homes::depart(held, thread, to);
+    }
+    if dispatch::running(held).is_some_and(|thread| !may_run_on(thread, here)) {
+        HEAD.owned(held).raise(pending::STOP);
+    }
+}
+
+/// This core has nothing to run: asks another for a thread.
+pub(crate) fn beg(irq: &mut IrqOff) {
+    let own = irq.core();
+    if machine::topology().core_count() == 1 || RESERVED.contains(own) {
+        return;
+    }
+    let Some(victim) = victim(own) else { return };
+    let request = REQUEST.local(irq);
+    // ORDER: Acquire pairs with Release in `deliver_request`: the node is this core's again.
+    if request.asked.load(Ordering::Acquire) {
+        return;
+    }
+    request.from.insert(own);
+    // ORDER: Relaxed: published by the push.
+    request.asked.store(true, Ordering::Relaxed);
+    let Some(inbox) = mailbox::INBOX.of(victim) else { return };
+    let node = NonNull::from_ref(&request.node).cast();
+    // SAFETY: `asked` was clear, so the node is in no inbox; core-local data lives for ever; the function expects a request's node.
+    if unsafe { inbox.push(node, deliver_request, Urgency::Eager) } == Kick::Interrupt {
+        Interrupts.send(victim);
+    }
+}
+
+/// # Safety
+/// 1. `node` is that of a core's [`Request`].
+unsafe fn deliver_request(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    // SAFETY: obligation 1: it is first, and core-local data lives for ever.
+    let request: &'static Request = unsafe { node.cast().as_ref() };
+    let from = request.from.snapshot().lowest();
+    // ORDER: Release pairs with Acquire in `beg`: the node is done with.
+    request.asked.store(false, Ordering::Release);
+    if let Some(thief) = from {
+        hand_over(held, thief);
+    }
+}
+
+/// Gives one thread of this core's to another core, if there is one that may go.
+fn hand_over(held: &mut Held<'_, 0>, thief: CoreId) -> bool {
+    let sched = SCHED.owned(held);
+    if sched.load() < 2 {
+        return false;
+    }
+    match sched.steal(|thread| may_run_on(thread, thief)) {
+        Some(thread) => {
+            homes::depart(held, thread, thief);
+            true
+        }
+        None => false,
+    }
+}
+
+/// This core may have more than another: evens them out by one thread.
+pub(crate) fn balance(held: &mut Held<'_, 0>) {
+    let topology = machine::topology();
+    let own = held.core();
+    let load = SCHED.owned(held).load() as u32;
+    if load < 2 {
+        return;
+    }
+    let node = topology.node_of(own);
+    let key = |core: &CoreId| (load_of(*core), topology.distance(node, topology.node_of(*core)));
+    let other = topology.cores().filter(|&core| core != own && !RESERVED.contains(core)).min_by_key(key);
+    if let Some(other) = other.filter(|&other| load_of(other) + 1 < load) {
+        hand_over(held, other);
+    }
+}
+
+/// Makes cores that run programs pass through the kernel: something waits for them to have left it.
+pub(crate) fn hurry(irq: &IrqOff) {
+    let own = irq.core();
+    let busy = machine::topology().cores().filter(|&core| core != own && load_of(core) > 0);
+    busy.for_each(|core| apic::send(machine::apic_id(core)));
+}

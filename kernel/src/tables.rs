@@ -1,0 +1,172 @@
+//! A process's capability table (`cap`), in the kernel's memory, with its objects counted.
+
+use core::ptr::NonNull;
+
+use abi::cap::{Handle, Rights};
+use abi::error::Error;
+use cap::{Capability, Drained, Entry, Leaf, LeafAt, Memory, Table};
+use percpu::epoch::{self, Retired};
+use percpu::{Held, IrqOff};
+
+use crate::dispatch;
+use crate::object::{self, Found, Object, Ref};
+use crate::slabs;
+
+/// Most capabilities of one process.
+const LIMIT: usize = 16_384;
+
+/// Leaves from the slabs of the core that needs one.
+#[derive(Debug)]
+pub(crate) struct Leaves;
+
+impl Memory for Leaves {
+    fn take(&self) -> Option<NonNull<Leaf>> {
+        IrqOff::with(|irq| slabs::take::<Leaf>(irq))
+    }
+
+    #[inline(always)]
+    fn leaf(&self, at: LeafAt) -> &Leaf {
+        // SAFETY: a table's leaf is one that `take` gave, or the constant empty one, and stays until the epoch after `give_back`.
+        unsafe { &*at.pointer() }
+    }
+
+    fn give_back(&self, leaf: LeafAt) {
+        let Some(link) = NonNull::new(leaf.pointer().cast::<Retired>()) else { return };
+        IrqOff::with(|irq| {
+            // SAFETY: nobody writes to the leaf any more, and whoever reads it finds no capability in a link: its words are no live slot's,
+            // because the generation that a handle has is not in them (see `cap`: a lookup looks at the slot's first word twice).
+            unsafe { retire_leaf(irq, link) };
+        });
+    }
+}
+
+/// # Safety
+/// 1. The memory is a leaf that its table has given back.
+unsafe fn retire_leaf(irq: &IrqOff, link: NonNull<Retired>) {
+    // SAFETY: obligation 1: it is the kernel's own again; a lookup that is still at it sees slots change, and refuses.
+    unsafe { link.write(Retired::new()) };
+    // SAFETY: unlinked by the table, valid until reclaimed, retired once; cores that run kernel code are awake.
+    unsafe { epoch::retire(irq, link, give_leaf) };
+    dispatch::note_retired(irq);
+}
+
+/// # Safety
+/// 1. `link` lies at the start of a leaf that nobody looks at any more.
+unsafe fn give_leaf(link: NonNull<Retired>, held: &mut Held<'_, 0>) {
+    slabs::give(held, link.cast::<Leaf>());
+}
+
+/// The capabilities of a process. The table's root is large, so it lies apart.
+#[derive(Debug)]
+pub(crate) struct Capabilities {
+    table: NonNull<Table<Leaves>>,
+}
+
+impl Capabilities {
+    /// An empty table.
+    pub(crate) fn new(irq: &IrqOff) -> Option<Self> {
+        let table = slabs::take::<Table<Leaves>>(irq)?;
+        // SAFETY: memory for one table, which is ours.
+        unsafe { table.write(Table::new(Leaves, LIMIT)) };
+        Some(Self { table })
+    }
+
+    #[inline(always)]
+    fn table(&self) -> &Table<Leaves> {
+        // SAFETY: there from `new` to `free`.
+        unsafe { self.table.as_ref() }
+    }
+
+    /// The object of a capability that has these rights; usable until the core leaves the kernel.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`], [`Error::WrongType`], [`Error::MissingRight`].
+    #[inline(always)]
+    pub(crate) fn find<T: Object>(&self, handle: Handle, rights: Rights) -> Result<Found<T>, Error> {
+        let found = self.table().lookup(handle, T::KIND, rights)?;
+        // SAFETY: the capability was live a moment ago, and is of this kind.
+        Ok(unsafe { Found::from_word(found.object) })
+    }
+
+    /// As [`find`](Self::find), with a counted reference.
+    ///
+    /// # Errors
+    /// Those of `find`.
+    pub(crate) fn get<T: Object>(&self, handle: Handle, rights: Rights) -> Result<Ref<T>, Error> {
+        self.find::<T>(handle, rights)?.try_ref().ok_or(Error::BadHandle)
+    }
+
+    /// Everything about a capability.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub(crate) fn entry(&self, handle: Handle) -> Result<Entry, Error> {
+        self.table().entry(handle)
+    }
+
+    /// Puts a capability for an object in, which takes over the reference.
+    ///
+    /// # Errors
+    /// [`Error::NoSlot`], [`Error::NoMemory`]; the reference is given up.
+    pub(crate) fn insert<T: Object>(&self, object: Ref<T>, rights: Rights) -> Result<Handle, Error> {
+        let word = object.into_word();
+        let inserted = self.table().insert(Capability { kind: T::KIND, rights, object: word, badge: 0 });
+        if inserted.is_err() {
+            // SAFETY: the word of a moment ago, whose count the table has not taken.
+            IrqOff::with(|irq| unsafe { object::drop_word(irq, word, T::KIND) });
+        }
+        inserted
+    }
+
+    /// Makes another capability of one that has `GRANT`, here or in another table, with no more rights.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`].
+    pub(crate) fn derive(
+        &self,
+        irq: &IrqOff,
+        from: Handle,
+        (rights, badge): (Rights, u64),
+        into: &Self,
+    ) -> Result<Handle, Error> {
+        // SAFETY: an object's memory is its own until the core leaves the kernel (N1), and its header is first (N2).
+        let acquire = |entry: &Entry| object::try_acquire(unsafe { object::address(entry.object).as_ref() });
+        let derived = self.table().derive(from, into.table(), rights, badge, acquire);
+        derived.map_err(|refusal| {
+            refusal.settle(|gone| {
+                // SAFETY: the reference that was acquired for nothing.
+                unsafe { object::drop_word(irq, gone.object, gone.kind) };
+            })
+        })
+    }
+
+    /// Deletes a capability.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub(crate) fn delete(&self, irq: &IrqOff, handle: Handle) -> Result<(), Error> {
+        let gone = self.table().delete(handle)?;
+        // SAFETY: the reference that the capability held is now ours.
+        unsafe { object::drop_word(irq, gone.object, gone.kind) };
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.table().count()
+    }
+
+    /// Closes the table and deletes up to `steps` capabilities.
+    pub(crate) fn drain(&self, irq: &IrqOff, steps: usize) -> Drained {
+        self.table().drain(steps, |gone| {
+            // SAFETY: the reference that the capability held is now ours.
+            unsafe { object::drop_word(irq, gone.object, gone.kind) };
+        })
+    }
+
+    /// Gives the drained, or never used, table's memory back, once no core looks at it any more.
+    pub(crate) fn free(&self, irq: &IrqOff) {
+        // The process's own threads alone look at its table, and they have ended; others derive into it only before it starts.
+        slabs::give(irq, self.table);
+    }
+}

@@ -1,0 +1,419 @@
+//! Threads: the block that holds one, and what may be done with it where.
+//!
+//! * **Y1** A thread that has started belongs to one core, its home ([`Thread::place`]). Only the home changes how it is scheduled, with
+//!   interrupts off; others ask it, by a message or a call.
+//! * **Y2** A started thread is in exactly one place: current at its home, in a queue of its home, in flight to a core (its node in that
+//!   core's inbox), waiting (`wait`), or stopped.
+//! * **Y3** Whoever takes a thread out of a list of waiters, under the list's lock, and nobody else, decides how its wait ends, writes the
+//!   results and sends it home.
+
+use core::alloc::Layout;
+use core::cell::{Cell, UnsafeCell};
+use core::fmt;
+use core::mem::offset_of;
+use core::ptr::{self, NonNull};
+
+use abi::cap::ObjectKind;
+use abi::error::Error;
+use abi::task::{ThreadSpec, ThreadState};
+use mm::user::USER_END;
+use percpu::mailbox::Node;
+use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use percpu::{CoreId, CoreSet, Held, IrqOff};
+use sched::Task;
+
+use crate::arch::fpu;
+use crate::arch::user::Frame;
+use crate::object::{self, Header, Object, Ref};
+use crate::process::Process;
+use crate::spaces::Space;
+use crate::{slabs, wait};
+
+/// A thread.
+///
+/// | field | writer | readers | ordering | line |
+/// |---|---|---|---|---|
+/// | `header` | see [`Header`] | any core | its own | 0 |
+/// | `node` | who sends the thread home (Y3), or its home | its home | by the inbox | 0 |
+/// | `place` | the home, which also gives it away | any core | Release / Acquire | 0 |
+/// | `ended`, `code` | the home, once | any core | Release / Acquire | 0, cold |
+/// | `frame` | the CPU while current; who decides how a wait ends; else the home | the same | by the inbox | 1–3 |
+/// | `space`, `process`, `id` | nobody after the start | any core | – | hot |
+/// | `waiter` | who holds the lock of the list it names | the same | by the lock | cold |
+/// | the rest | the home | the home | – | hot |
+#[repr(C, align(64))]
+pub(crate) struct Thread {
+    header: Header,
+    pub(crate) node: Node,
+    place: AtomicU32,
+    ended: AtomicU32,
+    frame: UnsafeCell<Frame>,
+    /// What the scheduler keeps of it.
+    pub(crate) task: Task<ThreadRef>,
+    space: *const Space,
+    pub(crate) fpu: Cell<Option<fpu::Area>>,
+    tls: Cell<u64>,
+    /// What it does, apart from what `task` knows.
+    pub(crate) state: Cell<State>,
+    /// Stopped until resumed, as soon as it would run.
+    pub(crate) suspended: Cell<bool>,
+    /// To be ended, as soon as nothing else holds it.
+    pub(crate) doomed: Cell<bool>,
+    /// Woken while it was still current (see `wait`).
+    pub(crate) woken: Cell<bool>,
+    pub(crate) migrations: Cell<u64>,
+    /// What a call that sleeps returns.
+    value: Cell<u64>,
+    affinity: Cell<CoreSet>,
+    pub(crate) waiter: wait::Waiter,
+    code: AtomicU64,
+    id: u64,
+    process: Ref<Process>,
+    /// Its neighbours in the process's list, under that list's lock.
+    pub(crate) siblings: Cell<(Option<ThreadRef>, Option<ThreadRef>)>,
+    /// Somebody who ends the process has seen it, under the same lock.
+    pub(crate) condemned: Cell<bool>,
+    /// It never came into the list.
+    unlisted: Cell<bool>,
+    pub(crate) watch: crate::upcall::Watch,
+}
+
+// SAFETY: every field follows the table above: constant, atomic, guarded by a lock, or touched by the thread's home only (Y1, R1).
+unsafe impl Sync for Thread {}
+
+/// What a thread does, as its home sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not started.
+    New,
+    /// Current, queued, or in flight.
+    Runnable,
+    /// Waits to be woken, perhaps not beyond a time.
+    Blocked,
+    /// Waits for a time only.
+    Asleep,
+    /// Would run, but is suspended.
+    Parked,
+    /// Has ended.
+    Ended,
+}
+
+impl State {
+    /// As programs see it.
+    pub(crate) const fn told(self) -> ThreadState {
+        match self {
+            Self::New => ThreadState::New,
+            Self::Runnable => ThreadState::Runnable,
+            Self::Blocked | Self::Asleep => ThreadState::Blocked,
+            Self::Parked => ThreadState::Suspended,
+            Self::Ended => ThreadState::Ended,
+        }
+    }
+}
+
+const _: () = {
+    assert!(offset_of!(Thread, header) == 0, "N2: the header comes first");
+    assert!(Thread::FRAME.is_multiple_of(16), "the CPU aligns its stack to 16 before it pushes");
+    assert!(size_of::<Thread>() <= 1024, "a thread takes at most 1 KiB, extended state apart");
+};
+
+/// In [`Thread::place`]: on its way to the core named beside.
+const IN_FLIGHT: u32 = 1 << 16;
+
+/// Where a thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) core: CoreId,
+    pub(crate) in_flight: bool,
+}
+
+/// Numbers of threads and processes: unique for the run. Written when one is made, which takes far longer.
+static IDS: AtomicU64 = AtomicU64::new(1);
+
+/// The next number.
+pub(crate) fn next_id() -> u64 {
+    // ORDER: Relaxed: only uniqueness matters.
+    IDS.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Thread {
+    /// Where the frame lies, in bytes from the thread's address.
+    pub(crate) const FRAME: usize = offset_of!(Self, frame);
+
+    /// A thread of a process, not started, with one reference for the caller.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for an address outside the user half; [`Error::NoMemory`].
+    pub(crate) fn new(
+        irq: &IrqOff,
+        process: Ref<Process>,
+        spec: &ThreadSpec,
+        home: CoreId,
+        affinity: CoreSet,
+    ) -> Result<Ref<Self>, Error> {
+        let beyond = |address: u64| address >= USER_END as u64;
+        if beyond(spec.entry) || spec.stack > USER_END as u64 || beyond(spec.tls) {
+            return Err(Error::BadArgument);
+        }
+        if spec.flags & !ThreadSpec::NO_FPU != 0 {
+            return Err(Error::BadArgument);
+        }
+        let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
+        let fpu = match spec.flags & ThreadSpec::NO_FPU {
+            0 => match fpu::Area::new(irq) {
+                Some(area) => Some(area),
+                None => {
+                    slabs::give(irq, memory);
+                    return Err(Error::NoMemory);
+                }
+            },
+            _ => None,
+        };
+        let thread = Self {
+            header: Header::new(ObjectKind::Thread),
+            node: Node::new(),
+            place: AtomicU32::new(home.index() as u32),
+            ended: AtomicU32::new(0),
+            frame: UnsafeCell::new(Frame::start(spec.entry, spec.stack, spec.argument)),
+            task: Task::new(),
+            space: ptr::from_ref(process.space()),
+            fpu: Cell::new(fpu),
+            tls: Cell::new(spec.tls),
+            state: Cell::new(State::New),
+            suspended: Cell::new(false),
+            doomed: Cell::new(false),
+            woken: Cell::new(false),
+            migrations: Cell::new(0),
+            value: Cell::new(0),
+            affinity: Cell::new(affinity),
+            waiter: wait::Waiter::new(),
+            code: AtomicU64::new(0),
+            id: next_id(),
+            process,
+            siblings: Cell::new((None, None)),
+            condemned: Cell::new(false),
+            unlisted: Cell::new(false),
+            watch: crate::upcall::Watch::new(),
+        };
+        // SAFETY: memory for one thread, the caller's alone.
+        unsafe { memory.write(thread) };
+        // SAFETY: the count that a header begins with.
+        Ok(unsafe { Ref::adopt(memory) })
+    }
+
+    /// Its number.
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its process.
+    #[inline(always)]
+    pub(crate) const fn process(&self) -> &Ref<Process> {
+        &self.process
+    }
+
+    /// Its address space.
+    #[inline(always)]
+    pub(crate) fn space(&self) -> &Space {
+        // SAFETY: the process, which holds the space, lives as long as its threads refer to it.
+        unsafe { &*self.space }
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> Place {
+        // ORDER: Acquire pairs with Release in `settle` and `depart`: who finds it here sees what its last home did.
+        let word = self.place.load(Ordering::Acquire);
+        let core = CoreId::from_index((word & 0xffff) as usize).expect("Y1: a home is a core");
+        Place { core, in_flight: word & IN_FLIGHT != 0 }
+    }
+
+    /// Says that it is on its way to a core. By its home, which from now on has nothing to do with it.
+    pub(crate) fn depart(&self, to: CoreId) {
+        // ORDER: Release pairs with Acquire in `place`.
+        self.place.store(to.index() as u32 | IN_FLIGHT, Ordering::Release);
+    }
+
+    /// Says that it has a new home: the core that calls.
+    pub(crate) fn settle(&self, here: CoreId) {
+        // ORDER: Release pairs with Acquire in `place`.
+        self.place.store(here.index() as u32, Ordering::Release);
+    }
+
+    /// The base of its FS segment, in the user half.
+    #[inline(always)]
+    pub(crate) fn tls(&self) -> u64 {
+        self.tls.get()
+    }
+
+    /// Sets the base of its FS segment; by its home.
+    pub(crate) fn set_tls(&self, base: u64) {
+        self.tls.set(base);
+    }
+
+    /// The cores that it may run on; for its home.
+    pub(crate) fn affinity(&self) -> CoreSet {
+        self.affinity.get()
+    }
+
+    /// Whether it may run on a core; for its home.
+    #[inline]
+    pub(crate) fn may_run_on(&self, core: CoreId) -> bool {
+        let set = self.affinity.get();
+        set.contains(core)
+    }
+
+    /// Sets the cores that it may run on; by its home.
+    pub(crate) fn set_affinity(&self, set: CoreSet) {
+        self.affinity.set(set);
+    }
+
+    /// Whether it has ended, and with which code.
+    pub(crate) fn exit_code(&self) -> Option<u64> {
+        // ORDER: Acquire pairs with Release in `set_ended`: the code is there.
+        let ended = self.ended.load(Ordering::Acquire) != 0;
+        // ORDER: Relaxed: ordered by the load before.
+        ended.then(|| self.code.load(Ordering::Relaxed))
+    }
+
+    /// Notes the code with which it will end; by its home.
+    pub(crate) fn set_code(&self, code: u64) {
+        // ORDER: Relaxed: published by `set_ended`.
+        self.code.store(code, Ordering::Relaxed);
+    }
+
+    /// Says that it has ended; by its home.
+    pub(crate) fn set_ended(&self) {
+        self.state.set(State::Ended);
+        // ORDER: Release pairs with Acquire in `exit_code`.
+        self.ended.store(1, Ordering::Release);
+    }
+
+    /// A counted reference, for a caller that knows it to live.
+    pub(crate) fn counted(&self) -> Ref<Self> {
+        self.keep();
+        // SAFETY: the count that was just taken.
+        unsafe { Ref::adopt(NonNull::from_ref(self)) }
+    }
+
+    /// Counts one more reference, which is given up with [`Ref::adopt`].
+    pub(crate) fn keep(&self) {
+        object::acquire(&self.header);
+    }
+
+    /// Says that its process did not take it.
+    pub(crate) fn never_listed(&self) {
+        self.unlisted.set(true);
+    }
+
+    /// Says what a call that sleeps is to return.
+    pub(crate) fn note_value(&self, value: u64) {
+        self.value.set(value);
+    }
+
+    /// What was noted, and nothing from now on.
+    pub(crate) fn take_value(&self) -> u64 {
+        self.value.take()
+    }
+
+    /// Writes what its system call returns. By whoever decides how its wait ends (Y3), or its home.
+    #[inline(always)]
+    pub(crate) fn answer(&self, status: u64, value: u64) {
+        let frame = self.frame.get();
+        // SAFETY: in bounds of the frame, which is the caller's to write (R1, Y3).
+        unsafe { (&raw mut (*frame).rax).write(status) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*frame).rdx).write(value) };
+    }
+
+    /// Its registers, while it is not current; for its home.
+    pub(crate) fn frame(&self) -> Frame {
+        // SAFETY: the home's to read (R1).
+        unsafe { self.frame.get().read() }
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "T{}", self.id)
+    }
+}
+
+// SAFETY: the header is the first field, as asserted above.
+unsafe impl Object for Thread {
+    const KIND: ObjectKind = ObjectKind::Thread;
+
+    unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
+        // SAFETY: obligation 1: nobody uses it any more.
+        let thread = unsafe { object.read() };
+        if thread.state.get() == State::New && !thread.unlisted.get() {
+            Process::forget_thread(thread.process.clone(), held, ThreadRef(object));
+        }
+        drop(thread.fpu.take());
+        drop(thread);
+        slabs::give(held, object);
+    }
+}
+
+/// A reference to a thread that need not be counted: it is kept only where the thread is known to live, in the queues of its home, in lists
+/// of waiters and of its process, and as the current one, all of which a thread leaves before it ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct ThreadRef(NonNull<Thread>);
+
+// SAFETY: a thread is shared between cores (`Thread: Sync`).
+unsafe impl Send for ThreadRef {}
+// SAFETY: as above.
+unsafe impl Sync for ThreadRef {}
+
+impl ThreadRef {
+    /// # Safety
+    /// 1. The thread lives as long as the reference is used.
+    #[inline(always)]
+    pub(crate) const unsafe fn new(thread: NonNull<Thread>) -> Self {
+        Self(thread)
+    }
+
+    /// The thread whose node this is.
+    ///
+    /// # Safety
+    /// 1. `node` is the node of a living thread.
+    #[inline(always)]
+    pub(crate) unsafe fn of_node(node: NonNull<Node>) -> Self {
+        // SAFETY: obligation 1: the result is inside, or at the start of, the thread.
+        Self(unsafe { node.byte_sub(offset_of!(Thread, node)) }.cast())
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub(crate) const fn as_ptr(self) -> NonNull<Thread> {
+        self.0
+    }
+}
+
+impl core::ops::Deref for ThreadRef {
+    type Target = Thread;
+
+    #[inline(always)]
+    fn deref(&self) -> &Thread {
+        // SAFETY: it lives as long as this is used (`ThreadRef`).
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl fmt::Debug for ThreadRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl sched::Entity for ThreadRef {
+    #[inline(always)]
+    fn task(&self) -> &Task<Self> {
+        // SAFETY: it lives as long as this is used (`ThreadRef`).
+        unsafe { &(*self.0.as_ptr()).task }
+    }
+}
+
+/// Memory that a thread takes, extended state apart.
+pub(crate) const BYTES: usize = Layout::new::<Thread>().size();

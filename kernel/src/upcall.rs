@@ -1,0 +1,147 @@
+//! Upcalls: a thread is told when threads that it watches block, can run again, and end, so that a scheduler in user space can keep its
+//! workers busy (after T. Anderson et al., "Scheduler Activations", SOSP 1991, without giving the news a processor of its own).
+//!
+//! A watched thread has one event, the last; the watcher has a list of threads with news. So nothing is allocated, and nothing can overflow.
+
+use core::cell::Cell;
+
+use abi::error::Error;
+use abi::task::Upcall;
+use percpu::{Held, IrqOff, Lock};
+
+use crate::object::Ref;
+use crate::thread::{Thread, ThreadRef};
+use crate::{dispatch, wait};
+
+/// Level of the locks around news. A leaf.
+const LEVEL: u8 = 70;
+
+/// What a thread has to do with upcalls: as one that is watched, and as a watcher.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `watched`, `watcher`, `badge` | the watched thread's home | the same | – |
+/// | `next`, `event`, `told` | who holds the watcher's lock | the same | by the lock |
+/// | `news` | any core | any core | its lock |
+pub(crate) struct Watch {
+    watched: Cell<bool>,
+    watcher: Cell<Option<Ref<Thread>>>,
+    badge: Cell<u64>,
+    /// The next thread with news for the same watcher.
+    next: Cell<Option<Ref<Thread>>>,
+    event: Cell<u64>,
+    /// Whether it is in its watcher's list.
+    told: Cell<bool>,
+    /// Threads with news for this one, the latest first.
+    news: Lock<LEVEL, Option<Ref<Thread>>>,
+}
+
+impl Watch {
+    /// Neither.
+    pub(crate) const fn new() -> Self {
+        Self {
+            watched: Cell::new(false),
+            watcher: Cell::new(None),
+            badge: Cell::new(0),
+            next: Cell::new(None),
+            event: Cell::new(0),
+            told: Cell::new(false),
+            news: Lock::new(None),
+        }
+    }
+}
+
+/// Has what a thread does told to a watcher. At the thread's home.
+///
+/// # Errors
+/// [`Error::WrongState`] if it has a watcher already.
+pub(crate) fn watch(thread: ThreadRef, watcher: Ref<Thread>, badge: u64) -> Result<(), Error> {
+    if thread.watch.watched.replace(true) {
+        return Err(Error::WrongState);
+    }
+    thread.watch.badge.set(badge);
+    thread.watch.watcher.set(Some(watcher));
+    Ok(())
+}
+
+/// The current thread is about to leave its core without being able to run.
+#[inline(always)]
+pub(crate) fn blocked(irq: &mut IrqOff, thread: ThreadRef) {
+    if thread.watch.watched.get() {
+        irq.locks(|held| tell(held, thread, Upcall::BLOCKED));
+    }
+}
+
+/// A thread can run again.
+#[inline(always)]
+pub(crate) fn unblocked(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    if thread.watch.watched.get() {
+        tell(held, thread, Upcall::UNBLOCKED);
+    }
+}
+
+/// A thread has ended: its watcher is told, and no longer kept.
+pub(crate) fn ended(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    if thread.watch.watched.get() {
+        tell(held, thread, Upcall::ENDED);
+        thread.watch.watched.set(false);
+        drop(thread.watch.watcher.take());
+    }
+}
+
+fn tell(held: &mut Held<'_, 0>, thread: ThreadRef, event: u64) {
+    let Some(watcher) = thread.watch.watcher.take() else { return };
+    watcher.watch.news.with(held, |news, _| {
+        thread.watch.event.set(event);
+        if !thread.watch.told.replace(true) {
+            thread.watch.next.set(news.take());
+            *news = Some(thread.counted());
+        }
+    });
+    wait::wake(held, key(&watcher), 1, 0, 0);
+    thread.watch.watcher.set(Some(watcher));
+}
+
+/// What a watcher waits for.
+fn key(watcher: &Thread) -> wait::Key {
+    wait::Key::object(core::ptr::NonNull::from_ref(&watcher.watch))
+}
+
+/// One piece of news for a thread.
+fn take(held: &mut Held<'_, 0>, watcher: &Thread) -> Option<Upcall> {
+    let thread = watcher.watch.news.with(held, |news, _| {
+        let first = news.take()?;
+        *news = first.watch.next.take();
+        first.watch.told.set(false);
+        let upcall = Upcall::new(first.watch.badge.get(), first.watch.event.get());
+        Some((first, upcall))
+    })?;
+    Some(thread.1)
+}
+
+/// Waits for news: returns them, or blocks, and returns no news when woken, so that the caller looks again.
+///
+/// # Errors
+/// [`Error::TimedOut`], when the time comes.
+pub(crate) fn wait(irq: &mut IrqOff, deadline: u64) -> Result<u64, Error> {
+    let thread = dispatch::current(irq);
+    wait::enlist(irq, thread, key(&thread));
+    match irq.locks(|held| take(held, &thread)) {
+        Some(upcall) => {
+            // Whoever has woken it meanwhile has left news, which the next look finds.
+            let _waited = dispatch::do_not_block(irq, thread);
+            Ok(upcall.0)
+        }
+        None => dispatch::block(irq, deadline),
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut next = self.news.get_mut().take();
+        while let Some(thread) = next {
+            next = thread.watch.next.take();
+            thread.watch.told.set(false);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Waiting: lists of threads by what they wait for.
+//!
+//! A key is anything: a word of a program's memory (space and address), a thread or process whose end is waited for. Keys are spread
+//! over buckets, each with its own lock and line; two keys in one bucket only cost each other time. A thread enlists *before* it looks
+//! whether it has to wait at all, so no wake falls between the look and the wait, and no user memory is touched under a lock. From
+//! then on whoever takes it out of the list decides how the wait ends (Y3): the waker, its own timeout, or its own second thoughts.
+//!
+//! After futexes: U. Drepper, "Futexes Are Tricky" (2011); H. Franke, R. Russell, M. Kirkwood, "Fuss, Futexes and Furwocks" (OLS 2002).
+
+use core::cell::Cell;
+
+use percpu::sync::atomic::{AtomicU64, Ordering};
+use percpu::{Held, IrqOff, Lock};
+
+use crate::homes;
+use crate::thread::{State, ThreadRef};
+
+/// What is waited for, exactly: no two things share a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// Number of the address space, which is never used again; 0 for an object.
+    space: u64,
+    /// Address in the space, or of the object.
+    at: u64,
+}
+
+impl Key {
+    /// Nothing: only a time.
+    pub(crate) const NONE: Self = Self { space: 0, at: 0 };
+
+    /// Of a thread between two lists: no list has it, and who looks for the thread looks again.
+    const MOVING: Self = Self { space: u64::MAX, at: u64::MAX };
+
+    /// A word of a space.
+    pub(crate) const fn word(space: u64, address: u64) -> Self {
+        Self { space, at: address }
+    }
+
+    /// An object.
+    pub(crate) fn object<T>(at: core::ptr::NonNull<T>) -> Self {
+        Self { space: 0, at: at.addr().get() as u64 }
+    }
+
+    fn bucket(self) -> &'static Bucket {
+        &BUCKETS[mix(self.at ^ self.space << 47) as usize % BUCKETS.len()]
+    }
+}
+
+/// A permutation of words that spreads neighbours (the finaliser of S. Vigna's SplitMix64, 2015).
+const fn mix(word: u64) -> u64 {
+    let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ word >> 31
+}
+
+/// A thread's place in a list; guarded by the lock of the bucket of `key`.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    /// The key, [`Key::NONE`] in no list. Atomic because the thread's home reads it before it has the lock; two halves that do not belong
+    /// together are noticed under the lock.
+    space: AtomicU64,
+    at: AtomicU64,
+    next: Cell<Option<ThreadRef>>,
+    previous: Cell<Option<ThreadRef>>,
+}
+
+impl Waiter {
+    /// In no list.
+    pub(crate) const fn new() -> Self {
+        Self {
+            space: AtomicU64::new(0),
+            at: AtomicU64::new(0),
+            next: Cell::new(None),
+            previous: Cell::new(None),
+        }
+    }
+
+    fn key(&self) -> Key {
+        // ORDER: Relaxed, both: what counts is read again under the lock.
+        let space = self.space.load(Ordering::Relaxed);
+        // ORDER: Relaxed; as above.
+        Key { space, at: self.at.load(Ordering::Relaxed) }
+    }
+
+    fn set_key(&self, key: Key) {
+        // ORDER: Relaxed, both: written under the lock.
+        self.space.store(key.space, Ordering::Relaxed);
+        // ORDER: Relaxed; as above.
+        self.at.store(key.at, Ordering::Relaxed);
+    }
+}
+
+/// The waiters of some keys, in the order of their coming.
+struct List {
+    first: Option<ThreadRef>,
+    last: Option<ThreadRef>,
+}
+
+/// Level of the buckets' locks.
+const LEVEL: u8 = 60;
+
+#[repr(align(64))]
+struct Bucket(Lock<LEVEL, List>);
+
+/// Enough that the cores of a large machine seldom meet in one.
+const COUNT: usize = 256;
+
+static BUCKETS: [Bucket; COUNT] = [const { Bucket(Lock::new(List { first: None, last: None })) }; COUNT];
+
+impl List {
+    fn push(&mut self, thread: ThreadRef, key: Key) {
+        let waiter = &thread.waiter;
+        waiter.set_key(key);
+        waiter.next.set(None);
+        waiter.previous.set(self.last);
+        match self.last {
+            Some(last) => last.waiter.next.set(Some(thread)),
+            None => self.first = Some(thread),
+        }
+        self.last = Some(thread);
+    }
+
+    fn remove(&mut self, thread: ThreadRef) {
+        let waiter = &thread.waiter;
+        let (previous, next) = (waiter.previous.take(), waiter.next.take());
+        match previous {
+            Some(previous) => previous.waiter.next.set(next),
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => next.waiter.previous.set(previous),
+            None => self.last = previous,
+        }
+        waiter.set_key(Key::NONE);
+    }
+
+    /// Takes out the oldest waiter of a key.
+    fn pop(&mut self, key: Key) -> Option<ThreadRef> {
+        let mut at = self.first;
+        while let Some(thread) = at {
+            if thread.waiter.key() == key {
+                self.remove(thread);
+                return Some(thread);
+            }
+            at = thread.waiter.next.get();
+        }
+        None
+    }
+}
+
+/// Puts the current thread into the list of a key: from now on it can be woken, even before it has left the core.
+pub(crate) fn enlist(irq: &mut IrqOff, thread: ThreadRef, key: Key) {
+    thread.state.set(State::Blocked);
+    irq.locks(|held| key.bucket().0.with(held, |list, _| list.push(thread, key)));
+}
+
+/// Takes a thread out of its list; `false` if it is in none: somebody else has, and has sent it home.
+pub(crate) fn delist(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
+    loop {
+        let key = thread.waiter.key();
+        if key == Key::NONE {
+            return false;
+        }
+        let removed = key.bucket().0.with(held, |list, _| {
+            let here = thread.waiter.key() == key;
+            if here {
+                list.remove(thread);
+            }
+            here
+        });
+        if removed {
+            return true;
+        }
+        // Moved to another list, or woken, meanwhile.
+    }
+}
+
+/// Wakes at most `most` threads that wait for a key, oldest first; what they asked for returns `status` and `value`. Returns how many.
+pub(crate) fn wake(held: &mut Held<'_, 0>, key: Key, most: u64, status: u64, value: u64) -> u64 {
+    let mut count = 0;
+    while count < most {
+        let Some(thread) = key.bucket().0.with(held, |list, _| list.pop(key)) else { break };
+        thread.answer(status, value);
+        homes::send_home(held, thread);
+        count += 1;
+    }
+    count
+}
+
+/// Lets at most `most` threads that wait for one key wait for another instead. Returns how many.
+pub(crate) fn requeue(held: &mut Held<'_, 0>, from: Key, to: Key, most: u64) -> u64 {
+    let mut count = 0;
+    while count < most {
+        // Out of one list before it is in the other: the locks are of one level.
+        let moved = from.bucket().0.with(held, |list, _| list.pop_marked(from));
+        let Some(thread) = moved else { break };
+        to.bucket().0.with(held, |list, _| list.push(thread, to));
+        count += 1;
+    }
+    count
+}
+
+impl List {
+    /// As [`List::pop`], but the thread keeps a key, of no list, until it is in the next: who wants to take it out tries again.
+    fn pop_marked(&mut self, key: Key) -> Option<ThreadRef> {
+        let thread = self.pop(key)?;
+        thread.waiter.set_key(Key::MOVING);
+        Some(thread)
+    }
+}

@@ -1,0 +1,495 @@
+//! One core: what it runs, and what happens when threads come, go and use up their time.
+//!
+//! * S1: the queues hold exactly the runnable threads that are not current (Benno), except that a thread whose budget is used up waits
+//!   among the throttled until its next period.
+//! * S2: a thread is on at most one of: the queue of its priority, the deadline heap, the throttled heap. `Task::place` says which.
+//! * S3: a queued normal thread is in the queue of its priority if its generation is the core's, else in that of the first level.
+//! * S4: the densities of the threads with a deadline that live here sum up to at most the bound (`budget`).
+//!
+//! Everything is called by the owning core with interrupts off; `now` never decreases.
+
+use crate::budget::Promises;
+use crate::feedback::{OVER, TOP};
+use crate::heap::{Heap, Run, Timeout};
+use crate::queue::Queue;
+use crate::task::{Class, Entity, Place, Task};
+use crate::{NEVER, Tunables};
+use abi::task::SchedSpec;
+use core::cell::Cell;
+
+/// Urgency of a deadline: above all priorities.
+pub(crate) const DEADLINE: u32 = 256;
+
+/// How many queued threads `steal` looks at.
+const STEAL_STEPS: u32 = 16;
+
+/// Why a thread can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// It was started, or resumed.
+    New,
+    /// What it waited for has happened. A normal thread earns back a part of the time that it waited.
+    Woken,
+    /// It comes from another core.
+    Arrived,
+}
+
+/// Why a thread leaves the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It waits for something.
+    Blocked,
+    /// Another one is to run: it is queued again, before its equals if its turn is not over.
+    Preempted,
+    /// It must not run until it is resumed.
+    Suspended,
+    /// It has ended.
+    Ended,
+}
+
+/// Whether the current thread can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// It goes on.
+    Keep,
+    /// Another one has to run, or nothing runs: `stop(now, Stop::Preempted)` if there is a current thread, then `pick`.
+    Preempt,
+}
+
+/// What a thread that ended its period waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeriodEnd {
+    /// When its next period begins.
+    pub next: u64,
+    /// Periods that passed since it last ended one.
+    pub missed: u64,
+}
+
+/// One core's scheduler.
+#[repr(C, align(64))]
+pub struct Core<E> {
+    pub(crate) current: Cell<Option<E>>,
+    /// Up to when the current thread's time is accounted for.
+    pub(crate) since: Cell<u64>,
+    /// Priority of the current thread, [`DEADLINE`], or 0 without one.
+    pub(crate) urgency: Cell<u32>,
+    /// Boosts so far.
+    pub(crate) generation: Cell<u32>,
+    pub(crate) deadlines: Heap<E, Run>,
+    pub(crate) deadlines_len: Cell<u64>,
+    pub(crate) queue: Queue<E>,
+    pub(crate) throttled: Heap<E, Run>,
+    pub(crate) timeouts: Heap<E, Timeout>,
+    /// When the next boost is due.
+    pub(crate) boost: Cell<u64>,
+    pub(crate) promises: Promises,
+    pub(crate) tunables: Cell<Tunables>,
+    /// The quanta, by themselves for the sake of `ready`; with room for any level that three bits can name.
+    pub(crate) quanta: [Cell<u64>; 8],
+}
+
+impl<E: Entity> Core<E> {
+    /// A core with nothing to run.
+    #[must_use]
+    pub const fn new(tunables: Tunables) -> Self {
+        let tunables = tunables.mended();
+        let [q0, q1, q2, q3, q4] = tunables.quanta;
+        Self {
+            current: Cell::new(None),
+            since: Cell::new(0),
+            urgency: Cell::new(0),
+            generation: Cell::new(0),
+            deadlines: Heap::new(),
+            deadlines_len: Cell::new(0),
+            queue: Queue::new(),
+            throttled: Heap::new(),
+            timeouts: Heap::new(),
+            boost: Cell::new(0),
+            promises: Promises::new(),
+            tunables: Cell::new(tunables),
+            quanta: [
+                Cell::new(q0),
+                Cell::new(q1),
+                Cell::new(q2),
+                Cell::new(q3),
+                Cell::new(q4),
+                Cell::new(q4),
+                Cell::new(q4),
+                Cell::new(q4),
+            ],
+        }
+    }
+
+    /// Sets the tunables, once the clock's frequency is known. Quanta that threads have already begun keep their length.
+    pub fn set_tunables(&self, tunables: Tunables) {
+        let tunables = tunables.mended();
+        self.tunables.set(tunables);
+        for (cell, quantum) in self.quanta.iter().zip(tunables.quanta) {
+            cell.set(quantum);
+        }
+    }
+
+    /// The thread that has the core.
+    #[inline]
+    pub fn current(&self) -> Option<E> {
+        self.current.get()
+    }
+
+    /// Threads that could run, the current one included.
+    pub fn load(&self) -> usize {
+        let waiting = u64::from(self.queue.len()) + self.deadlines_len.get();
+        waiting as usize + usize::from(self.current.get().is_some())
+    }
+
+    /// Normal threads that could run, the current one included: what a balancer can move and a thief can take (`weight - 1` of them).
+    pub fn weight(&self) -> usize {
+        let current = self.current.get().is_some_and(|e| e.task().class.get() == Class::Normal);
+        self.queue.normal() as usize + usize::from(current)
+    }
+
+    /// Whether a thread that must not wait could run: one with a deadline, or a real-time one.
+    #[inline]
+    pub fn has_urgent(&self) -> bool {
+        self.deadlines_len.get() > 0
+            || self.queue.top().is_some_and(|top| u64::from(top) >= SchedSpec::REAL_TIME_LOWEST)
+    }
+
+    /// Parts per million of the core's time that deadlines have been promised, rounded up.
+    pub fn promised(&self) -> u64 {
+        self.promises.parts_per_million()
+    }
+
+    /// `e`, which lives here and is on no queue, can run.
+    #[inline]
+    pub fn ready(&self, e: E, now: u64, why: Ready) -> Decision {
+        let task = e.task();
+        let class = task.class.get();
+        let simple = if class == Class::Normal {
+            let boosted = task.generation.get() != self.generation.get();
+            !boosted && (why != Ready::Woken || self.earn(task, now))
+        } else {
+            class == Class::RealTime
+        };
+        if !simple {
+            return self.ready_slowly(e, now, why);
+        }
+        let priority = task.priority.get();
+        self.enqueue_last(e, priority);
+        self.against(u32::from(priority))
+    }
+
+    /// `ready` for a thread with a budget, or one whose level changes.
+    #[inline(never)]
+    fn ready_slowly(&self, e: E, now: u64, why: Ready) -> Decision {
+        let task = e.task();
+        if task.class.get() != Class::Normal {
+            return self.ready_budgeted(e, now);
+        }
+        if self.is_stale(task) {
+            self.lift(task);
+        } else if why == Ready::Woken {
+            self.rise(task, now);
+        }
+        self.enqueue_last(e, task.priority.get());
+        self.against(task.priority())
+    }
+
+    /// Puts `e` behind its equals.
+    #[inline]
+    pub(crate) fn enqueue_last(&self, e: E, priority: u8) {
+        let task = e.task();
+        task.turn.set(0);
+        task.place.set(Place::Queued);
+        self.queue.push_last(e, priority);
+    }
+
+    /// What a queued thread of an urgency below [`DEADLINE`] means for the current one.
+    #[inline]
+    fn against(&self, urgency: u32) -> Decision {
+        if urgency > self.urgency.get() { Decision::Preempt } else { Decision::Keep }
+    }
+
+    /// Whether another thread of the same priority could run: without one `yield_now` changes nothing and the clock need not be read.
+    #[inline]
+    pub fn has_equal(&self) -> bool {
+        u8::try_from(self.urgency.get()).is_ok_and(|priority| self.queue.first(priority).is_some())
+    }
+
+    /// Lets the next of the same priority run, if there is one: it is then current, and the one before is queued behind its equals.
+    #[inline]
+    pub fn yield_now(&self, now: u64) -> Option<E> {
+        let priority = u8::try_from(self.urgency.get()).ok()?;
+        let next = self.queue.first(priority)?;
+        let e = self.current.get()?;
+        let task = e.task();
+        let ran = now.saturating_sub(self.since.get());
+        let left = task.left.get();
+        if left <= ran || task.class.get() == Class::Limited || self.is_stale(next.task()) {
+            return self.yield_slowly(e, next, now);
+        }
+        // As `account` and `run` do, but for what a yield leaves as it is.
+        task.left.set(left - ran);
+        task.ticks.set(task.ticks.get().wrapping_add(ran));
+        task.turn.set(0);
+        task.place.set(Place::Queued);
+        self.queue.rotate(next, e, priority);
+        let task = next.task();
+        task.place.set(Place::Current);
+        task.switches.set(task.switches.get().wrapping_add(1));
+        self.current.set(Some(next));
+        self.since.set(now);
+        Some(next)
+    }
+
+    /// A yield at the end of a quantum, with a budget, or after a boost.
+    #[cold]
+    #[inline(never)]
+    fn yield_slowly(&self, e: E, next: E, now: u64) -> Option<E> {
+        let task = e.task();
+        task.turn.set(OVER);
+        if task.class.get() != Class::Limited {
+            self.account(task, now);
+            if task.left.get() > 0 {
+                let urgency = self.urgency.get();
+                self.remove(next);
+                self.refresh(next.task());
+                self.enqueue_last(e, task.priority.get());
+                self.run(next, urgency, now);
+                return Some(next);
+            }
+        }
+        self.stop(now, Stop::Preempted);
+        self.pick(now)
+    }
+
+    /// The current thread leaves the core, which has no current thread until `pick`.
+    pub fn stop(&self, now: u64, why: Stop) {
+        let Some(e) = self.current.get() else { return };
+        let task = e.task();
+        let ran = self.account(task, now);
+        self.current.set(None);
+        self.urgency.set(0);
+        task.place.set(Place::Nowhere);
+        if why != Stop::Preempted {
+            task.stopped.set(now);
+            return;
+        }
+        self.roll(task, now, ran);
+        self.requeue(e);
+    }
+
+    /// Queues a thread that ran and could run on.
+    fn requeue(&self, e: E) {
+        let task = e.task();
+        let class = task.class.get();
+        if matches!(class, Class::Limited | Class::Deadline) {
+            if task.left.get() == 0 {
+                return self.throttle(e);
+            }
+            if class == Class::Deadline {
+                return self.enqueue_due(e);
+            }
+        }
+        if class == Class::Normal && task.left.get() == 0 {
+            self.sink(task);
+        }
+        let priority = task.priority.get();
+        if task.turn.get() >= self.turn_length(class) {
+            return self.enqueue_last(e, priority);
+        }
+        task.place.set(Place::Queued);
+        self.queue.push_first(e, priority);
+    }
+
+    /// Makes the most urgent thread current. There is no current thread before (`stop`, or nothing ran).
+    #[inline]
+    pub fn pick(&self, now: u64) -> Option<E> {
+        debug_assert!(self.current.get().is_none(), "S1: the current thread was stopped");
+        if self.queue.high() | self.deadlines_len.get() != 0 {
+            return self.pick_urgent(now);
+        }
+        let priority = self.queue.low().checked_ilog2()? as u8 % 64;
+        let e = self.queue.pop(priority)?;
+        if e.task().generation.get() != self.generation.get() {
+            return self.run_lifted(e, now);
+        }
+        self.run(e, u32::from(priority), now);
+        Some(e)
+    }
+
+    /// The end of a `pick` of a thread that was boosted while it waited.
+    #[cold]
+    #[inline(never)]
+    fn run_lifted(&self, e: E, now: u64) -> Option<E> {
+        self.lift(e.task());
+        self.run(e, e.task().priority(), now);
+        Some(e)
+    }
+
+    /// `pick` from the upper bands.
+    #[inline(never)]
+    fn pick_urgent(&self, now: u64) -> Option<E> {
+        if let Some(e) = self.deadlines.pop() {
+            self.deadlines_len.set(self.deadlines_len.get().wrapping_sub(1));
+            self.run(e, DEADLINE, now);
+            return Some(e);
+        }
+        let priority = self.queue.top()?;
+        let e = self.queue.pop(priority)?;
+        self.run(e, u32::from(priority), now);
+        Some(e)
+    }
+
+    /// Makes `e`, which was just taken off its queue, current.
+    #[inline]
+    fn run(&self, e: E, urgency: u32, now: u64) {
+        let task = e.task();
+        task.place.set(Place::Current);
+        task.switches.set(task.switches.get().wrapping_add(1));
+        self.current.set(Some(e));
+        self.urgency.set(urgency);
+        self.since.set(now);
+    }
+
+    /// Takes `e` out of whatever queue it waits in. Nothing happens to a thread that is in none.
+    pub fn remove(&self, e: E) {
+        let task = e.task();
+        match task.place.get() {
+            Place::Nowhere | Place::Current => return,
+            Place::Queued => self.queue.unlink(e, self.queue_of(task)),
+            Place::Due => {
+                self.deadlines.remove(e);
+                self.deadlines_len.set(self.deadlines_len.get().wrapping_sub(1));
+            }
+            Place::Throttled => self.throttled.remove(e),
+        }
+        task.place.set(Place::Nowhere);
+    }
+
+    /// Charges the current thread for the time since it was last charged, which is the answer.
+    #[inline]
+    fn account(&self, task: &Task<E>, now: u64) -> u64 {
+        let ran = now.saturating_sub(self.since.get());
+        self.since.set(now);
+        task.ticks.set(task.ticks.get().wrapping_add(ran));
+        task.left.set(task.left.get().saturating_sub(ran));
+        task.turn.set(task.turn.get().saturating_add(ran));
+        ran
+    }
+
+    /// Brings the current thread's accounting up to date, for one who wants to read it.
+    pub fn settle(&self, now: u64) {
+        if let Some(e) = self.current.get() {
+            let ran = self.account(e.task(), now);
+            self.roll(e.task(), now, ran);
+        }
+    }
+
+    /// A time of `next_event` has come: charges the current thread, begins periods that are due, boosts. Timeouts are for `expired`.
+    pub fn tick(&self, now: u64) -> Decision {
+        self.settle(now);
+        self.replenish(now);
+        if now >= self.boost.get() {
+            self.boost(now);
+        }
+        if let Some(e) = self.current.get() { self.judge(e) } else { self.against_idle() }
+    }
+
+    fn against_idle(&self) -> Decision {
+        let work = self.deadlines.first().is_some() || self.queue.top().is_some();
+        if work { Decision::Preempt } else { Decision::Keep }
+    }
+
+    /// Whether the current thread, whose account is up to date, can go on.
+    fn judge(&self, e: E) -> Decision {
+        let task = e.task();
+        let class = task.class.get();
+        if task.left.get() == 0 {
+            if class != Class::Normal {
+                return Decision::Preempt;
+            }
+            self.sink(task);
+            self.urgency.set(u32::from(task.priority.get()));
+        }
+        if class == Class::Deadline {
+            let earlier = self.deadlines.least() < task.due.get();
+            return if earlier { Decision::Preempt } else { Decision::Keep };
+        }
+        let urgency = self.urgency.get();
+        let top = self.queue.top().map_or(0, u32::from);
+        let turn_over = top == urgency && task.turn.get() >= self.turn_length(class);
+        if self.deadlines.first().is_some() || top > urgency || turn_over {
+            return Decision::Preempt;
+        }
+        if task.turn.get() == OVER {
+            task.turn.set(0);
+        }
+        Decision::Keep
+    }
+
+    /// When `tick` has to be called at the latest, or `expired` has something; [`NEVER`] if nothing is timed. May lie in the past.
+    pub fn next_event(&self) -> u64 {
+        let timed = self.timeouts.least().min(self.throttled.least());
+        let Some(e) = self.current.get() else { return timed };
+        let task = e.task();
+        let charged = self.since.get();
+        let own = match task.class.get() {
+            Class::Normal => self.feedback_event(task),
+            Class::RealTime => NEVER,
+            Class::Limited | Class::Deadline => {
+                charged.saturating_add(task.left.get()).min(task.renewal.get())
+            }
+        };
+        timed.min(own)
+    }
+
+    /// Gives a normal thread that waits here to a thief: one for which `allowed` holds, of those that wait at the lowest level the one
+    /// that was queued first, whose cached data are the oldest. Looks at a bounded number. The thread has left this core (`leave`).
+    pub fn steal(&self, allowed: impl Fn(E) -> bool) -> Option<E> {
+        let mut steps = STEAL_STEPS;
+        for priority in 1..=TOP {
+            let mut at = self.queue.first(priority);
+            while let Some(e) = at {
+                if allowed(e) {
+                    self.remove(e);
+                    self.leave(e);
+                    return Some(e);
+                }
+                steps -= 1;
+                if steps == 0 {
+                    return None;
+                }
+                at = self.queue.after(e);
+            }
+        }
+        None
+    }
+
+    /// Has `expired` tell of `e` at a time; a timeout that was armed before is forgotten. [`NEVER`] arms none.
+    pub fn arm(&self, e: E, at: u64) {
+        self.disarm(e);
+        if at != NEVER {
+            self.timeouts.insert(e, at);
+        }
+    }
+
+    /// Forgets the timeout of `e`, if one is armed.
+    pub fn disarm(&self, e: E) {
+        let key = &e.task().timeout_stem.key;
+        if key.get() != NEVER {
+            self.timeouts.remove(e);
+            key.set(NEVER);
+        }
+    }
+
+    /// A thread whose timeout has come, the earliest first; its timeout is then forgotten.
+    pub fn expired(&self, now: u64) -> Option<E> {
+        if self.timeouts.least() > now {
+            return None;
+        }
+        let e = self.timeouts.first()?;
+        self.disarm(e);
+        Some(e)
+    }
+}
