@@ -4,10 +4,12 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
 use abi::task::Protection;
+use perf::channel::Channel;
 use talc::{OomHandler, Span, Talc};
 
-use crate::handle::{Process, Region, Result, Typed};
+use crate::handle::{Region, Result, Typed};
 use crate::start::Start;
+use crate::sync::atomic::AtomicU32;
 use crate::sync::{Kernel, Mutex};
 use crate::sys;
 
@@ -51,16 +53,29 @@ pub unsafe fn guard(start: NonNull<u8>, pages: usize) -> Result<()> {
     unsafe { sys::protect(own, start.as_ptr() as u64, pages as u64, Protection::Read as u64) }.map(drop)
 }
 
-/// Maps a whole region, writable, where the kernel likes.
+/// Maps a region as the channel to the kernel's harness, for as long as the program runs.
 ///
 /// # Errors
 /// See `region_map`.
-pub fn map_region(region: Region, pages: usize) -> Result<NonNull<u8>> {
-    map_region_into(Start::get().process(), region, pages)
+pub fn channel(region: Region) -> Result<&'static Channel> {
+    let start = map_region(region, Channel::PAGES)?;
+    // SAFETY: as large as the pages that were mapped, which stay; atomics throughout, for which any bits are a value.
+    Ok(unsafe { start.cast().as_ref() })
 }
 
-fn map_region_into(process: Process, region: Region, pages: usize) -> Result<NonNull<u8>> {
-    let (process, region) = (process.handle(), region.handle());
+/// Maps a page of a region as words that several processes share, for as long as the program runs.
+///
+/// # Errors
+/// See `region_map`.
+pub fn words(region: Region) -> Result<&'static [AtomicU32; PAGE / 4]> {
+    let start = map_region(region, 1)?;
+    // SAFETY: as large as the page that was mapped, which stays; atomics, for which any bits are a value.
+    Ok(unsafe { start.cast().as_ref() })
+}
+
+/// Maps the first pages of a region, writable, where the kernel likes.
+fn map_region(region: Region, pages: usize) -> Result<NonNull<u8>> {
+    let (process, region) = (Start::get().process().handle(), region.handle());
     // SAFETY: address 0 has the kernel choose a range that nothing is mapped in.
     let address =
         unsafe { sys::region_map(process, region, 0, 0, pages as u64, Protection::ReadWrite as u64) }?;

@@ -111,6 +111,33 @@ impl Builder {
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
     {
+        // SAFETY: nothing is borrowed.
+        unsafe { self.spawn_borrowing(work) }
+    }
+
+    /// Has another thread call `work` while this one calls `beside`; returns when both have ended. Both may borrow.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn), and then `beside` is not called; `WrongState` if the thread was killed.
+    pub fn both<T, R>(
+        self,
+        work: impl FnOnce() -> T + Send,
+        beside: impl FnOnce(Thread) -> R,
+    ) -> Result<(T, R)>
+    where
+        T: Send,
+    {
+        // SAFETY: the handle is joined here, before what is borrowed ends; a panic in between ends the process.
+        let handle = unsafe { self.spawn_borrowing(work) }?;
+        let value = beside(handle.thread());
+        Ok((handle.join()?, value))
+    }
+
+    /// Makes a thread that calls a function, and starts it.
+    ///
+    /// # Safety
+    /// 1. The handle is joined, or dropped, before anything ends that `work` or its value borrows.
+    unsafe fn spawn_borrowing<T: Send, W: FnOnce() -> T + Send>(self, work: W) -> Result<JoinHandle<T>> {
         let stack = Stack::new(self.pages)?;
         let packet = Arc::new(Packet { done: AtomicBool::new(false), value: UnsafeCell::new(None) });
         let job = Box::into_raw(Box::new(Job { work, packet: Arc::clone(&packet) }));
