@@ -36,6 +36,9 @@ struct Bundled {
     program: Program,
 }
 
+/// Copies the bytes of a file from an offset on into the buffer, or answers `false`.
+pub(crate) type Read<'r> = &'r mut dyn FnMut(&mut IrqOff, usize, &mut [u8]) -> bool;
+
 /// Why a program cannot be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BuildError {
@@ -62,8 +65,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Builds a program from a file of `bytes` bytes. `read` copies the bytes from an offset on into the buffer, or answers `false`; it is
-    /// never asked for more than a page, nor for anything beyond the end, and what it has given once is not asked for again after it has been
+    /// Builds a program from a file of `bytes` bytes. `read` is never asked for more than a page, nor for anything beyond the end, and what it has given once is not asked for again after it has been
     /// checked, so it may come from memory that somebody is writing to.
     ///
     /// # Errors
@@ -72,9 +74,9 @@ impl Program {
         irq: &mut IrqOff,
         supply: &S,
         bytes: usize,
-        mut read: impl FnMut(&mut IrqOff, usize, &mut [u8]) -> bool,
+        read: Read<'_>,
     ) -> Result<Self, BuildError> {
-        let plan = Self::plan_of(irq, supply, bytes, &mut read)?;
+        let plan = Self::plan_of(irq, supply, bytes, read)?;
         let object = Object::new(Physical, &mut supply.pool(irq), plan.filled(), PageSize::Small)?;
         let program = Self { plan, object };
         match program.fill(irq, supply, read) {
@@ -91,7 +93,7 @@ impl Program {
         irq: &mut IrqOff,
         supply: &S,
         bytes: usize,
-        mut read: impl FnMut(&mut IrqOff, usize, &mut [u8]) -> bool,
+        read: Read<'_>,
     ) -> Result<Plan, BuildError> {
         let frame = supply.pool(irq).take(Order::FRAME, Policy::Local)?;
         let check = |head: &mut [u8; PAGE_BYTES]| {
@@ -108,12 +110,7 @@ impl Program {
     }
 
     /// Puts the file's bytes into the object: the pages of each segment that hold any, one segment after the other.
-    fn fill<S: Supply>(
-        &self,
-        irq: &mut IrqOff,
-        supply: &S,
-        mut read: impl FnMut(&mut IrqOff, usize, &mut [u8]) -> bool,
-    ) -> Result<(), BuildError> {
+    fn fill<S: Supply>(&self, irq: &mut IrqOff, supply: &S, read: Read<'_>) -> Result<(), BuildError> {
         let pieces = self
             .plan
             .segments()
@@ -163,11 +160,11 @@ fn bundled(module: &'static Module) -> Option<Bundled> {
     let at = layout::direct(module.start).as_ptr::<u8>();
     // SAFETY: the loader has put the file there, the direct map shows it, and nobody else has its frames until they are given back below.
     let file = unsafe { core::slice::from_raw_parts(at, module.bytes) };
-    let copy = |_: &mut IrqOff, offset: usize, to: &mut [u8]| {
+    let mut copy = |_: &mut IrqOff, offset: usize, to: &mut [u8]| {
         to.copy_from_slice(&file[offset..offset + to.len()]);
         true
     };
-    let built = IrqOff::with(|irq| Program::build(irq, &Machine, file.len(), copy));
+    let built = IrqOff::with(|irq| Program::build(irq, &Machine, file.len(), &mut copy));
     memory::give_back(module);
     match built {
         Ok(program) => Some(Bundled { name, program }),

@@ -6,7 +6,7 @@ use mm::virt::{PageId, PageRange};
 use percpu::IrqOff;
 
 use super::Program;
-use super::startup::{self, Part, Places, Startup};
+use super::startup::{self, Places, Startup, Text};
 use super::supply::Supply;
 use crate::chance;
 use crate::spaces::{Physical, Space};
@@ -54,8 +54,7 @@ pub(crate) struct Loaded {
     pub(crate) layout: Layout,
 }
 
-/// Maps a program into an empty space that no core has active, with a stack of `stack` pages. `text` copies bytes of the arguments or the
-/// environment, from an offset on, into the buffer, or answers `false`.
+/// Maps a program into an empty space that no core has active, with a stack of `stack` pages.
 ///
 /// # Errors
 /// [`LoadError`].
@@ -66,7 +65,7 @@ pub(crate) fn load<S: Supply>(
     program: &Program,
     (stack, randomness): (usize, Randomness),
     startup: &Startup<'_>,
-    text: impl FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool,
+    text: Text<'_>,
 ) -> Result<Loaded, LoadError> {
     let draw = |bound| match randomness {
         Randomness::Drawn => chance::below(irq, bound),
@@ -90,6 +89,8 @@ pub(crate) fn load<S: Supply>(
     Ok(Loaded { entry: program.plan.entry() + layout.slide(), startup: at, layout })
 }
 
+/// Once in the image: a process has half a dozen regions, and a copy of the way for each would be larger than what a call costs.
+#[inline(never)]
 fn map<S: Supply>(
     irq: &mut IrqOff,
     supply: &S,

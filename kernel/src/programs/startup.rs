@@ -45,6 +45,9 @@ pub(crate) enum Part {
     Environment,
 }
 
+/// Copies bytes of a text, from an offset on, into the buffer, or answers `false`.
+pub(crate) type Text<'t> = &'t mut dyn FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool;
+
 /// What the stack pointer of a new thread is a multiple of (System V ABI, AMD64 supplement, §3.4.1).
 const STACK_ALIGN: usize = 16;
 const HANDLES_AT: usize = size_of::<Block>();
@@ -90,7 +93,7 @@ pub(super) fn write<S: Supply>(
     supply: &S,
     space: &Space,
     (startup, places): (&Startup<'_>, &Places),
-    mut text: impl FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool,
+    text: Text<'_>,
 ) -> Result<usize, LoadError> {
     let shape = Shape::of(startup).ok_or(LoadError::TooMuchText)?;
     if shape.bytes > (places.stack_top - places.stack_bottom) / 2 {

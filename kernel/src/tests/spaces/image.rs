@@ -16,7 +16,7 @@ use super::{Owned, ask, check, load as load_word, new_space, store};
 use crate::arch::tsc;
 use crate::programs::load::{self, LoadError, Loaded, Randomness};
 use crate::programs::startup::{Part, Startup};
-use crate::programs::{self, BuildError, Machine, Program, Supply};
+use crate::programs::{self, BuildError, Program, Supply};
 use crate::spaces::{Physical, Space};
 use crate::tests::{Bed, Result, Verdict, ensure, failed};
 use crate::{log, machine};
@@ -63,21 +63,22 @@ fn text(_: &mut IrqOff, part: Part, at: usize, to: &mut [u8]) -> bool {
     true
 }
 
-fn build<S: Supply>(irq: &mut IrqOff, supply: &S, file: &[u8]) -> core::result::Result<Program, BuildError> {
-    Program::build(irq, supply, file.len(), |_, offset, to| {
+fn build(irq: &mut IrqOff, supply: &Faucet, file: &[u8]) -> core::result::Result<Program, BuildError> {
+    Program::build(irq, supply, file.len(), &mut |_, offset, to| {
         to.copy_from_slice(&file[offset..offset + to.len()]);
         true
     })
 }
 
-fn map<S: Supply>(
+#[inline(never)]
+fn map(
     irq: &mut IrqOff,
-    supply: &S,
+    supply: &Faucet,
     space: &Space,
     program: &Program,
     randomness: Randomness,
 ) -> core::result::Result<Loaded, LoadError> {
-    load::load(irq, supply, space, program, (STACK, randomness), &STARTUP, text)
+    load::load(irq, supply, space, program, (STACK, randomness), &STARTUP, &mut text)
 }
 
 /// Loads a program at fixed and at drawn places, twice each, and looks at everything: protections, contents, copies, the startup block. The
@@ -99,16 +100,16 @@ pub(in crate::tests) fn load(_: &mut Bed) -> Result {
 }
 
 fn both(irq: &mut IrqOff, spaces: &[Owned; 2], file: &[u8], randomness: Randomness) -> Result {
-    let program = build(irq, &Machine, file);
+    let program = build(irq, &Faucet::new(), file);
     let program = program.map_err(|error| failed(format_args!("a good image is refused: {error:?}")))?;
     let mut loaded = Vec::new();
     for space in spaces {
         let start = tsc::now();
-        let done = map(irq, &Machine, space, &program, randomness);
+        let done = map(irq, &Faucet::new(), space, &program, randomness);
         log!("image.load: mapped in {} ticks", tsc::now() - start);
         loaded.push(done.map_err(|error| failed(format_args!("a program cannot be loaded: {error:?}"))));
     }
-    program.release(irq, &Machine);
+    program.release(irq, &Faucet::new());
     let loaded: Vec<Loaded> = loaded.into_iter().collect::<Or<_>>()?;
     let same = loaded[0] == loaded[1];
     ensure!(same == (randomness == Randomness::Fixed), "{randomness:?}: {:?} and {:?}", loaded[0], loaded[1]);
@@ -124,7 +125,7 @@ fn both(irq: &mut IrqOff, spaces: &[Owned; 2], file: &[u8], randomness: Randomne
 
 /// The pages from one on that are alike: what, how it may be used, how many.
 fn region(irq: &mut IrqOff, space: &Space, from: usize) -> Option<(usize, Kind, Protection, usize)> {
-    let region = Machine.with(irq, space, |cx| space.region(cx, PageId::new(from)))?;
+    let region = crate::spaces::with(irq, space, |cx| space.region(cx, PageId::new(from)))?;
     Some((region.range.start().number(), region.kind, region.protection, region.range.len()))
 }
 
@@ -134,7 +135,7 @@ fn regions(irq: &mut IrqOff, space: &Space, loaded: &Loaded) -> Result {
     ensure!(loaded.layout.image.len() == elf::PAGES, "the image has {:?}", loaded.layout.image);
     ensure!(loaded.entry == image * PAGE_BYTES + 4, "the entry is {:#x} of {image:#x}", loaded.entry);
     let (data, filled) = (image + elf::DATA / PAGE_BYTES, 2);
-    let mut wanted = [
+    let wanted = [
         (image, Kind::Shared, Protection::ReadExecute, 2),
         (image + elf::CONSTANTS / PAGE_BYTES, Kind::Shared, Protection::Read, 1),
         (data, Kind::Copy, Protection::ReadWrite, filled),
@@ -143,7 +144,6 @@ fn regions(irq: &mut IrqOff, space: &Space, loaded: &Loaded) -> Result {
         (stack, Kind::Anonymous, Protection::ReadWrite, STACK),
         (stack + STACK, Kind::Guard, Protection::Read, 1),
     ];
-    wanted.sort_unstable_by_key(|&(start, ..)| start);
     let mut at = 0;
     for wanted in wanted {
         let found = region(irq, space, at);
@@ -278,7 +278,7 @@ pub(in crate::tests) fn bundled(_: &mut Bed) -> Result {
         ensure!(programs::find(name) == Some(number), "{name} is found at {:?}", programs::find(name));
         let program = programs::get(number).ok_or_else(|| failed(format_args!("{name} is not there")))?;
         let space = new_space()?;
-        let loaded = IrqOff::with(|irq| map(irq, &Machine, &space, program, Randomness::Drawn));
+        let loaded = IrqOff::with(|irq| map(irq, &Faucet::new(), &space, program, Randomness::Drawn));
         let sound = check(&space).map(|_| ());
         let there = loaded
             .as_ref()
@@ -323,7 +323,7 @@ pub(in crate::tests) fn malformed(_: &mut Bed) -> Result {
         let mut file = elf::program(elf::DYN, 0);
         damage(&mut file);
         let found = IrqOff::with(|irq| {
-            build(irq, &Machine, &file).map(|program| program.release(irq, &Machine)).err()
+            build(irq, &Faucet::new(), &file).map(|program| program.release(irq, &Faucet::new())).err()
         });
         ensure!(found == Some(*wanted), "damage {index}: {found:?}, not {wanted:?}");
     }
@@ -332,12 +332,12 @@ pub(in crate::tests) fn malformed(_: &mut Bed) -> Result {
     for unreadable in 0..=elf::FILLED_PAGES {
         let mut reads = 0;
         let result = IrqOff::with(|irq| {
-            let built = Program::build(irq, &Machine, file.len(), |_, offset, to| {
+            let built = Program::build(irq, &Faucet::new(), file.len(), &mut |_, offset, to| {
                 to.copy_from_slice(&file[offset..offset + to.len()]);
                 reads += 1;
                 reads <= unreadable
             });
-            built.map(|program| program.release(irq, &Machine)).err()
+            built.map(|program| program.release(irq, &Faucet::new())).err()
         });
         ensure!(result == Some(BuildError::Unreadable), "read {unreadable} fails: {result:?}");
     }
