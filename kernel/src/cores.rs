@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use mm::{Order, PhysRange};
 use percpu::epoch;
-use percpu::mailbox::{self, Rest};
+use percpu::mailbox;
 use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use percpu::{AtomicCoreSet, CallSlot, CoreId, CoreSet, Held, IrqOff, MAX_CORES};
 use x86_64::PhysAddr;
@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, fpu, paging, timer, tlb, tsc};
+use crate::arch::{apic, entry, fpu, idle, paging, timer, tlb, tsc};
 use crate::{early, layout, machine, memory, slabs, stacks};
 
 /// Cores that have finished their set-up.
@@ -188,17 +188,18 @@ pub(crate) fn idle() -> ! {
         let resting = IrqOff::with(|irq| {
             inbox.serve(irq);
             epoch::leave_kernel(irq, cores);
-            let resting = inbox.arm(irq, Rest::Halted);
+            let how = idle::kind();
+            let resting = inbox.arm(irq, how);
             if resting {
                 tlb::rest(irq);
                 epoch::enter_idle(irq);
             }
-            resting
+            resting.then_some(how)
         });
         // Interrupts have been off since before `arm`: one that it provoked is pending and ends the sleep at once.
-        if resting {
-            interrupts::enable_and_hlt();
-            interrupts::disable();
+        if let Some(how) = resting {
+            // SAFETY: the witness is gone, and whoever answers an interrupt leaves the inbox of a resting core to it.
+            unsafe { idle::rest(inbox, how) };
             IrqOff::with(|irq| epoch::leave_idle(irq));
         }
     }
