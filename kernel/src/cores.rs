@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use mm::{Order, PhysRange};
 use percpu::epoch;
-use percpu::mailbox::{self, Rest};
+use percpu::mailbox;
 use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use percpu::{AtomicCoreSet, CallSlot, CoreId, CoreSet, Held, IrqOff, MAX_CORES};
 use x86_64::PhysAddr;
@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, fpu, paging, timer, tlb, tsc, user};
+use crate::arch::{apic, entry, fpu, idle, paging, timer, tlb, tsc, user};
 use crate::{dispatch, early, layout, machine, memory, slabs, spaces, stacks};
 
 /// Cores that have finished their set-up.
@@ -189,14 +189,15 @@ pub(crate) fn call_from(irq: &mut IrqOff, core: CoreId, f: impl Fn(&mut Held<'_,
 /// marked as not in use; entering it goes on with it.
 pub(crate) fn rest(irq: &mut IrqOff) {
     let inbox = mailbox::INBOX.of(irq.core()).expect("`enter` has set up this core's data");
-    if !inbox.arm(irq, Rest::Halted) {
+    let how = idle::kind();
+    if !inbox.arm(irq, how) {
         return;
     }
     spaces::rest(irq);
     epoch::enter_idle(irq);
     // Interrupts have been off since before `arm`: one that it provoked is pending and ends the sleep at once.
-    interrupts::enable_and_hlt();
-    interrupts::disable();
+    // SAFETY: the witness is not used meanwhile, and whoever answers an interrupt leaves the inbox of a resting core to it.
+    unsafe { idle::rest(inbox, how) };
     epoch::leave_idle(irq);
 }
 

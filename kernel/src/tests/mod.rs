@@ -111,6 +111,7 @@ const TESTS: &[Test] = &[
     test("cores.call_each", calls::each),
     test("cores.call_storm", calls::storm),
     test("cores.wake_from_sleep", calls::wake_from_sleep),
+    test("cores.no_wake_lost", calls::no_wake_lost),
     test("cores.epoch", epoch::reclaims_late_and_all),
     test("apic.setup", apic::setup),
     test("apic.multicast", apic::multicast),

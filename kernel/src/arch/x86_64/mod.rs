@@ -4,6 +4,7 @@ pub(crate) mod apic;
 pub(crate) mod cpu;
 pub(crate) mod entry;
 pub(crate) mod fpu;
+pub(crate) mod idle;
 pub(crate) mod io;
 pub(crate) mod ipi;
 pub(crate) mod page_fault;
