@@ -59,7 +59,7 @@ impl Run<'_> {
             parent: 0,
             flags: self.flags,
         };
-        let text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
+        let mut text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
             if part == Part::Arguments {
                 to.copy_from_slice(&self.arguments[from..from + to.len()]);
             }
@@ -69,7 +69,7 @@ impl Run<'_> {
             irq,
             &maker,
             &mut |_: &mut IrqOff, table: &Capabilities, handles: &mut [Handle]| self.give(table, handles),
-            text,
+            &mut text,
         )
     }
 

@@ -150,7 +150,7 @@ impl Process {
         irq: &mut IrqOff,
         maker: &Maker<'_>,
         give: Giver<'_>,
-        text: impl FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool,
+        text: &mut dyn FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool,
     ) -> Result<Ref<Self>, Error> {
         if maker.flags & !(ProcessSpec::FIXED | ProcessSpec::NO_FPU) != 0 {
             return Err(Error::BadArgument);

@@ -61,10 +61,10 @@ fn build(irq: &mut IrqOff, spec: &ProcessSpec, why: &mut u64) -> Result<Program>
     if spec.image_bytes > MAX_IMAGE {
         return Err(Error::BadArgument);
     }
-    let read = |irq: &mut IrqOff, offset: usize, to: &mut [u8]| {
+    let mut read = |irq: &mut IrqOff, offset: usize, to: &mut [u8]| {
         user::read_bytes(irq, spec.image.wrapping_add(offset as u64), to).is_ok()
     };
-    Program::build(irq, &Machine, spec.image_bytes as usize, read).map_err(|error| match error {
+    Program::build(irq, &Machine, spec.image_bytes as usize, &mut read).map_err(|error| match error {
         BuildError::Flaw(flaw) => {
             *why = flaw as u64;
             Error::BadImage
@@ -82,7 +82,7 @@ fn make(irq: &mut IrqOff, parent: &Process, spec: &ProcessSpec, program: &Progra
         parent: parent.id(),
         flags: spec.flags,
     };
-    let text = |irq: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
+    let mut text = |irq: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
         let start = match part {
             Part::Arguments => spec.arguments,
             Part::Environment => spec.environment,
@@ -91,7 +91,7 @@ fn make(irq: &mut IrqOff, parent: &Process, spec: &ProcessSpec, program: &Progra
     };
     let mut give =
         |irq: &mut IrqOff, into: &Capabilities, handles: &mut [Handle]| grant(irq, spec, into, handles);
-    let process = Process::new(irq, &maker, &mut give, text)?;
+    let process = Process::new(irq, &maker, &mut give, &mut text)?;
     table(irq).insert(process, Rights::ALL).map(|handle| handle.0)
 }
 

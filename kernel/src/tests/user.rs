@@ -158,3 +158,63 @@ pub(super) fn hostile(_: &mut Bed) -> Result {
     ensure!(wrong == 0, "{wrong} probes of {} did not end as they must", PROBES.len());
     Ok(())
 }
+
+/// Formats arguments: words joined by zero bytes.
+struct Words {
+    bytes: [u8; 128],
+    length: usize,
+}
+
+impl core::fmt::Write for Words {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = self.bytes.get_mut(self.length..self.length + text.len()).ok_or(core::fmt::Error)?;
+        room.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = if from == b' ' { 0 } else { from });
+        self.length += text.len();
+        Ok(())
+    }
+}
+
+/// Runs a program with words for arguments, each followed by a space.
+pub(super) fn run_with(
+    program: &str,
+    arguments: core::fmt::Arguments<'_>,
+) -> core::result::Result<ExitStatus, super::Verdict> {
+    let mut words = Words { bytes: [0; 128], length: 0 };
+    let written = core::fmt::Write::write_fmt(&mut words, arguments);
+    ensure!(written.is_ok(), "the arguments of {program} are too long");
+    run(program, &words.bytes[..words.length])
+}
+
+/// Runs a program that checks itself: code 0, or what its header says.
+fn passes(program: &str, arguments: core::fmt::Arguments<'_>) -> Result {
+    let status = run_with(program, arguments)?;
+    let fine = status.reason == ExitStatus::EXITED && status.code == 0;
+    ensure!(fine, "{program} {arguments} ended with {status:x?}");
+    Ok(())
+}
+
+/// Locks, semaphores, conditions and user threads, under contention.
+pub(super) fn sync(_: &mut Bed) -> Result {
+    passes("sync", format_args!("rounds=300 "))
+}
+
+/// Threads and processes made and ended without pause on every core, with changes of affinity, suspends, resumes and kills in between.
+pub(super) fn churn(bed: &mut Bed) -> Result {
+    let cores = machine::topology().core_count();
+    let much = if bed.soak == 0 { 1 } else { u64::from(bed.soak) };
+    for (kind, count) in [("threads", 2_000), ("chaos", 2_000), ("processes", 200)] {
+        let count = count * much;
+        passes("churn", format_args!("kind={kind} count={count} threads={} seed={} ", cores * 2, bed.seed))?;
+    }
+    Ok(())
+}
+
+/// Random system calls with random arguments: they may end the program that makes them, and nothing else.
+pub(super) fn fuzz(bed: &mut Bed) -> Result {
+    let much = if bed.soak == 0 { 1 } else { u64::from(bed.soak) };
+    for round in 0..4 * much {
+        let seed = bed.seed.wrapping_add(round);
+        run_with("fuzz", format_args!("seed={seed} count=5000 threads=3 "))?;
+    }
+    Ok(())
+}
