@@ -35,6 +35,7 @@ core_local! {
     static HERE: Here = const { Here {
         state: Cell::new(None),
         condition: Cell::new(None),
+        until: Cell::new(NEVER),
         retry: Cell::new(NEVER),
         balance: Cell::new(0),
     } };
@@ -49,6 +50,8 @@ struct Here {
     /// The thread whose extended state is in the registers.
     state: Cell<Option<ThreadRef>>,
     condition: Cell<Option<Condition>>,
+    /// When it stops serving whoever can run.
+    until: Cell<u64>,
     /// When to look again whether something retired is ripe.
     retry: Cell<u64>,
     /// When to look for idle cores.
@@ -154,7 +157,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
     let mut at = SCHED.owned(irq).next_event();
-    at = at.min(here.retry.get());
+    at = at.min(here.retry.get()).min(here.until.get());
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
     }
@@ -228,6 +231,11 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             let _decision = SCHED.owned(&irq).tick(now);
             expire(&mut irq, now);
         }
+        if now >= HERE.owned(&irq).until.get() {
+            show_load(&irq);
+            // SAFETY: no thread is current, and the stack above is done with.
+            unsafe { user::stop_serving() };
+        }
         if jobs::step(&mut irq) {
             continue;
         }
@@ -245,18 +253,20 @@ pub(crate) extern "C" fn serve_threads() -> ! {
     }
 }
 
-/// Gives this core to threads until none can run on it and the condition holds; it is looked at whenever the core has nothing to do. Who
-/// makes it true sends this core something.
+/// Gives this core to threads until none can run on it and the condition holds, which is looked at whenever the core has nothing to do, or
+/// until the time comes, whoever can run. Who makes the condition true sends this core something.
 ///
 /// # Safety
 /// 1. The caller has no core-local data in use, as with `cores::expose`.
-pub(crate) unsafe fn serve_until(irq: &mut IrqOff, condition: &dyn Fn() -> bool) {
+pub(crate) unsafe fn serve_until(irq: &mut IrqOff, condition: &dyn Fn() -> bool, time: u64) {
     // SAFETY: only the lifetime changes; the reference is taken back below, before it ends.
     let condition = unsafe { core::mem::transmute::<&dyn Fn() -> bool, Condition>(condition) };
     HERE.owned(irq).condition.set(Some(condition));
+    HERE.owned(irq).until.set(time);
     // SAFETY: obligation 1; `serve_threads` comes back by `stop_serving`.
     unsafe { user::serve(serve_threads) };
     HERE.owned(irq).condition.set(None);
+    HERE.owned(irq).until.set(NEVER);
 }
 
 /// Gives this core to threads for ever.
@@ -411,6 +421,9 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     }
     expire(irq, now);
     let here = HERE.owned(irq);
+    if here.until.get() <= now {
+        head.raise(pending::RESCHEDULE);
+    }
     if here.retry.get() <= now {
         here.retry.set(NEVER);
         spread::hurry(irq);

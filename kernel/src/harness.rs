@@ -2,12 +2,11 @@
 
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use abi::task::{ExitStatus, ProcessState};
+use abi::task::{ExitStatus, NEVER, ProcessState};
 use percpu::mailbox::{self, Kick, Signal, Urgency};
 use percpu::{Ipi, IrqOff};
 
 use crate::arch::ipi::Interrupts;
-use crate::arch::tsc;
 use crate::machine_object::{Core, Debug};
 use crate::object::Ref;
 use crate::process::{Maker, Process};
@@ -55,13 +54,16 @@ impl Run<'_> {
         let maker = Maker {
             program,
             name: self.program.as_bytes(),
-            texts: (self.arguments.len(), 0),
+            texts: (self.arguments.len(), environment_bytes()),
             parent: 0,
             flags: self.flags,
         };
         let mut text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
-            if part == Part::Arguments {
-                to.copy_from_slice(&self.arguments[from..from + to.len()]);
+            match part {
+                Part::Arguments => to.copy_from_slice(&self.arguments[from..from + to.len()]),
+                Part::Environment => {
+                    to.iter_mut().zip(environment().skip(from)).for_each(|(to, byte)| *to = byte)
+                }
             }
             true
         };
@@ -95,6 +97,17 @@ impl Run<'_> {
     }
 }
 
+/// The environment: the names of the bundle's programs, in the order of their numbers.
+fn environment() -> impl Iterator<Item = u8> {
+    let names = (0..programs::count()).filter_map(programs::name);
+    let listed = names.enumerate().flat_map(|(number, name)| [if number == 0 { "" } else { "," }, name]);
+    ["programs="].into_iter().chain(listed).chain(["\0"]).flat_map(str::bytes)
+}
+
+fn environment_bytes() -> usize {
+    environment().count()
+}
+
 /// Most cores that a program is given: what fits beside the rest into `ProcessSpec::MAX_GRANTS`.
 const GIVEN_CORES: usize = 60;
 
@@ -111,13 +124,13 @@ pub(crate) fn run(
     Process::start(process, irq)?;
     let ended = || process.state() == ProcessState::Ended;
     // SAFETY: the callers hold nothing core-local: tests and benchmarks run with nothing but their own data.
-    unsafe { dispatch::serve_until(irq, &|| ended() || tsc::now() > deadline) };
+    unsafe { dispatch::serve_until(irq, &ended, deadline) };
     if ended() {
         return Ok(Some(process.status()));
     }
     let status = ExitStatus { reason: ExitStatus::KILLED, code: 0, ..ExitStatus::default() };
     Process::end(process, irq, status);
     // SAFETY: as above.
-    unsafe { dispatch::serve_until(irq, &ended) };
+    unsafe { dispatch::serve_until(irq, &ended, NEVER) };
     Ok(None)
 }

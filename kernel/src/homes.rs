@@ -218,7 +218,7 @@ pub(crate) fn resume(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), Er
         return Err(Error::WrongState);
     }
     if thread.state.get() == State::Parked {
-        ready(held, thread, Ready::Woken);
+        ready(held, thread, Ready::New);
     }
     Ok(())
 }

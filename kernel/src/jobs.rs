@@ -16,7 +16,7 @@ use crate::arch::user::{HEAD, pending};
 use crate::dispatch::SCHED;
 use crate::object::Ref;
 use crate::process::Process;
-use crate::{harness, spaces, wait};
+use crate::{harness, spaces, spread, wait};
 
 /// The next process in a core's list.
 pub(crate) type Link = Option<NonNull<Process>>;
@@ -112,6 +112,7 @@ fn finish(irq: &mut IrqOff, process: &Process) -> bool {
     let space = unsafe { process.take_space() };
     spaces::close(irq, space);
     process.capabilities().free(irq);
+    spread::release_all(process.id());
     process.set_state(ProcessState::Ended);
     irq.locks(|held| tell(held, process));
     // SAFETY: the list's reference, given up with the place in it.

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use abi::error::Error;
 use percpu::mailbox::{self, Kick, Node, Urgency};
-use percpu::sync::atomic::{AtomicBool, Ordering};
+use percpu::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use percpu::{AtomicCoreSet, CoreId, Held, Ipi, IrqOff, core_local};
 
 use crate::arch::apic;
@@ -32,6 +32,11 @@ struct Request {
 
 core_local! {
     static REQUEST: Request = Request { node: Node::new(), asked: AtomicBool::new(false), from: AtomicCoreSet::new() };
+}
+
+core_local! {
+    /// The number of the process that has this core reserved, 0 for none.
+    static OWNER: AtomicU64 = AtomicU64::new(0);
 }
 
 /// Cores that are reserved.
@@ -85,9 +90,16 @@ fn victim(own: CoreId) -> Option<CoreId> {
 /// Reserves a core: threads that are not bound to it alone leave it, and none come.
 ///
 /// # Errors
-/// [`Error::WrongState`] if it is the last that is not reserved.
-pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId) -> Result<(), Error> {
+/// [`Error::WrongState`] if it is reserved, or the last that is not.
+pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId, process: u64) -> Result<(), Error> {
+    let owner = OWNER.of(core).ok_or(Error::BadArgument)?;
+    // ORDER: Relaxed, both: the word alone says whose the core is.
+    if owner.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return Err(Error::WrongState);
+    }
     if RESERVED.snapshot().len() + 1 >= machine::topology().core_count() {
+        // ORDER: Relaxed; as above.
+        owner.store(0, Ordering::Relaxed);
         return Err(Error::WrongState);
     }
     RESERVED.insert(core);
@@ -95,9 +107,20 @@ pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives a reserved core back.
-pub(crate) fn release(_: &IrqOff, core: CoreId) {
-    RESERVED.remove(core);
+/// Gives a core back, if the process has it reserved.
+pub(crate) fn release(core: CoreId, process: u64) {
+    let Some(owner) = OWNER.of(core) else { return };
+    // ORDER: Relaxed: only the owner gives it back, once.
+    if owner.load(Ordering::Relaxed) == process {
+        RESERVED.remove(core);
+        // ORDER: Relaxed; as above.
+        owner.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Gives all cores back that a process has reserved: it has ended.
+pub(crate) fn release_all(process: u64) {
+    RESERVED.snapshot().iter().for_each(|core| release(core, process));
 }
 
 /// Sends away the normal threads that may not run on this core any more; others leave it when they next block.

@@ -86,7 +86,8 @@ fn best<T>(scored: impl Iterator<Item = (u32, T)>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::{Move, REMOTE_SLACK, View, step, victim};
-    use proptest::{collection, prelude::any, prop_assert, proptest};
+    use proptest::prelude::{ProptestConfig, any};
+    use proptest::{collection, prop_assert, proptest};
 
     fn view(weight: u32, node: u16) -> View {
         View { weight, node, reserved: false }
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(victims(7, &cores), [], "there is no such core");
     }
 
+    /// Planted: `victim` that does not look at `reserved`.
     #[test]
     fn reserved_cores_neither_take_nor_give() {
         let mut cores = [view(0, 0), view(5, 0), view(3, 0)];
@@ -133,7 +135,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Balancing ends, loses no thread, leaves reserved cores alone, and leaves the others as even as it says.
+        ///
+        /// Planted: `within` that forgets where the node's cores begin, two threads of difference that count as even.
         #[test]
         fn balancing_ends_evenly(cores in collection::vec((0..20_u32, 0..4_u16, any::<u8>()), 0..16)) {
             let mut cores: Vec<View> =

@@ -195,6 +195,7 @@ mod tests {
         found
     }
 
+    /// Planted: `unblock` that keeps WOKEN, `end` that keeps the other flags, `kill` that does not claim, `block` of a killed thread.
     #[test]
     fn fifteen_words_can_be_reached() {
         let found = reachable();

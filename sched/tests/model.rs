@@ -2,6 +2,11 @@
 //!
 //! The model keeps waiting threads in one sorted list, lifts each of them at a boost, and knows no links, bitmaps, heaps or generations.
 //! Where threads are equally urgent by deadline or timeout, the model accepts any of them.
+//!
+//! Planted bugs that this caught: a bit of the bitmap that stays, a link that `push_last`, `unlink`, `rotate` or `splice` forgets, a heap that
+//! does not mend ranks after a removal or loses a parent link, `queue_of` without the boost, no earning while waiting, a full quantum on
+//! each wake, a period that forgets what ran in it, no throttling on wake or on preemption, a yield at the quantum's exact end that is
+//! taken for one before it, `steal` that ignores the affinity or begins at the first level.
 
 mod common;
 

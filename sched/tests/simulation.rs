@@ -28,6 +28,8 @@ fn real_time(priority: u64, budget: u64, period: u64) -> SchedSpec {
 }
 
 /// Equal hogs get shares that differ by 5 % at most, over any second.
+///
+/// Planted: turns that do not get shorter with more threads, turns that never end.
 #[test]
 fn equal_hogs_get_equal_shares() {
     for hogs in 2..=16_u64 {
@@ -55,6 +57,8 @@ fn equal_hogs_get_equal_shares() {
 
 /// Beside eight hogs, a thread that needs a hundredth of the core runs at once, but for a boost, after which each of the hogs has a first
 /// quantum before it: 8 ms at most. So does one that computed for long before it became interactive.
+///
+/// Planted: threads that do not sink.
 #[test]
 fn interactive_threads_do_not_wait_for_hogs() {
     for busy_before in [200, 300 * MS] {
@@ -77,6 +81,8 @@ fn interactive_threads_do_not_wait_for_hogs() {
 }
 
 /// Giving the core up just before the end of the quantum gains nothing over a hog.
+///
+/// Planted: a full quantum after each wait.
 #[test]
 fn no_habit_gains_more_than_a_share() {
     for habit in [
@@ -112,6 +118,8 @@ fn boosts_keep_a_hog_from_starving() {
 }
 
 /// With others waiting, the timer is asked for the boost too.
+///
+/// Planted: `feedback_event` without the boost.
 #[test]
 fn boosts_are_events() {
     let tunables =
@@ -126,6 +134,8 @@ fn boosts_are_events() {
 }
 
 /// One thread alone, whatever its class without budget, takes no interrupts; nor do threads that take no turns.
+///
+/// Planted: `feedback_event` for a thread alone.
 #[test]
 fn nothing_timed_means_no_interrupts() {
     let mut world = world();
@@ -155,6 +165,8 @@ fn turns_of_two_hogs_are_long() {
 }
 
 /// A thread never gets more than its budget in a period, nor less if it wants it and is the most urgent.
+///
+/// Planted: `requeue` without throttling, `next_event` without the budget.
 #[test]
 fn budgets_are_kept() {
     for spec in [
@@ -174,7 +186,7 @@ fn budgets_are_kept() {
     }
 }
 
-/// A hog without budget that has the whole core while the budgeted is away does not make it lose what it is due.
+/// Periods that end before the work does are told at its end.
 #[test]
 fn a_period_that_was_overrun_is_counted() {
     let mut world = world();
@@ -206,6 +218,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Of an admitted set no well-behaved thread misses a deadline, whatever the others do; what is refused would go beyond the bound.
+    ///
+    /// Planted: no postponement, postponement without the renewal, density by period, no bound, the later deadline first.
     #[test]
     fn admitted_deadlines_are_met(members in collection::vec(member(), 1..12)) {
         let mut world = world();
@@ -243,6 +257,8 @@ proptest! {
 }
 
 /// Promises are counted until the last deadline that was made under them.
+///
+/// Planted: promises that end when they are given back.
 #[test]
 fn what_was_used_already_is_not_promised_again() {
     let core = World::new(Tunables::at(MS)).core;
@@ -259,6 +275,8 @@ fn what_was_used_already_is_not_promised_again() {
 }
 
 /// Specs that make no sense are refused, and change nothing.
+///
+/// Planted: budgets beyond the period.
 #[test]
 fn senseless_specs_are_refused() {
     let core = World::new(Tunables::at(MS)).core;

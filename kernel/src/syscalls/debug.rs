@@ -11,7 +11,7 @@ use percpu::{CoreId, IrqOff};
 use perf::trace::TraceRecord;
 
 use super::{Result, find, get, user};
-use crate::dispatch::SHOWN;
+use crate::dispatch::{self, SHOWN};
 use crate::machine_object::{Core, Debug};
 use crate::process::Process;
 use crate::{dump, log, machine, memory, metrics as figures, spread, trace};
@@ -32,9 +32,10 @@ fn numbered(core: u64) -> Result<CoreId> {
 
 pub(super) fn core_reserve(irq: &mut IrqOff, core: u64, reserved: u64) -> Result {
     let core = core_of(irq, core, Rights::CONTROL)?;
+    let process = dispatch::current(irq).process().id();
     match reserved {
-        0 => spread::release(irq, core),
-        1 => spread::reserve(irq, core)?,
+        0 => spread::release(core, process),
+        1 => spread::reserve(irq, core, process)?,
         _ => return Err(Error::BadArgument),
     }
     Ok(0)

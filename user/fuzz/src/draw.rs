@@ -120,7 +120,7 @@ impl Draw {
             Kind::Out | Kind::Buffer => self.place(),
             Kind::Count => self.prng.below(64),
             Kind::Address => self.address(),
-            Kind::Deadline if self.one_in(4) => self.prng.below(1 << 40),
+            Kind::Deadline if self.one_in(4) => self.prng.below(time::now().count()),
             Kind::Deadline => time::now().count() + self.prng.below(NEAR),
             Kind::Value => self.prng.bits() >> self.prng.below(64),
             Kind::Choice => self.prng.below(8),
