@@ -1,4 +1,8 @@
 //! Images of every kind, good and bad: a plan says what wide arithmetic over the headers says, and nothing makes it panic.
+//!
+//! Planted: segments with a page in common; the end of a file range wraps; a page's bytes at its start wherever they belong; the zeroes before a
+//! segment forgotten; more bytes in the file than in memory; page 0; an entry in data; any alignment; a movable image linked far away; a window
+//! that forgets the image; a heap in the stack's window; an arena on top of a fixed image.
 #![cfg(not(loom))]
 
 use abi::image::ImageFlaw as Flaw;

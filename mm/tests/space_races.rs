@@ -213,7 +213,7 @@ fn no_step_is_left_with_nothing_to_do() {
 fn a_step_is_bounded_where_nothing_is_mapped() {
     let bed = Bed::new();
     let space = bed.space();
-    for directory in 0..10 {
+    for directory in 0..100 {
         bed.map(&space, range(directory << 27, UNIT), &Mapping::anonymous());
     }
     let step = bed.with(&space, |cx| space.protect(cx, range(0, USER_PAGES), Protection::Read)).unwrap();
@@ -224,9 +224,9 @@ fn a_step_is_bounded_where_nothing_is_mapped() {
     two.settle(&mut bed.tap(), &mut other);
     assert!(matches!(step, Progress::More(_)), "{step:?}");
     bed.close(two);
-    bed.unmap(&space, range(1 << 27, 8 << 27)).unwrap();
+    bed.unmap(&space, range(1 << 27, 98 << 27)).unwrap();
     let last = bed.with(&space, |cx| space.region(cx, PageId::new(UNIT))).unwrap();
-    assert_eq!(last.range, range(9 << 27, UNIT));
+    assert_eq!(last.range, range(99 << 27, UNIT));
     bed.close(space);
 }
 

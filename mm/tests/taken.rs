@@ -13,8 +13,6 @@ fn range(start: usize, frames: usize) -> PhysRange {
 }
 
 /// A part of a chunk, a whole one, and a hole beside and inside what is taken.
-///
-/// Planted: a chunk that is taken whole is `Absent`; `Plan` counts free frames only.
 #[test]
 fn taken_frames_come_back_one_by_one() {
     let memory = [(NodeId::new(0), range(0, CHUNKS * 512))];

@@ -6,7 +6,7 @@
 use super::entry::{ENTRIES, Entry, Level, span};
 use super::memory::{Memory, Pool};
 use super::pending::{Halt, Pending};
-use super::walk::{Act, Found, Leaves, Stop, Visit, index};
+use super::walk::{self, Act, Found, Leaves, Stop, Visit, index};
 use super::{Cx, Kind, Progress, Space, SpaceError};
 use crate::id::Order;
 use crate::virt::{PageId, PageRange, PageSize};
@@ -65,7 +65,7 @@ impl<M: Memory> Space<M> {
             let load = match self.collect(cx, page, range.end()) {
                 Ok(Ok(load)) => load,
                 Ok(Err(hole)) => {
-                    left -= 1;
+                    left = left.saturating_sub(walk::hole_cost(page, hole));
                     page = hole;
                     continue;
                 }

@@ -92,6 +92,19 @@ const fn after(page: PageId, level: Level) -> usize {
     (page.number() | (span(level) - 1)) + 1
 }
 
+/// What a hole counts in a step: a directory's empty entries cost an eighth of one that something is done with, or less.
+pub(super) fn hole_cost(page: PageId, next: PageId) -> usize {
+    ((next.number() - page.number()) / span(3)).clamp(1, ENTRIES / 8)
+}
+
+/// The first page after `page` with something in the directory that it belongs to, or the one after the directory. In it `page`'s entry is
+/// empty; most are, and each costs a lock if it is asked for by itself.
+fn past_hole<M: Memory>(directory: &Table<M>, page: PageId) -> PageId {
+    let first = index(page, 3);
+    let empty = (first + 1..ENTRIES).take_while(|&index| directory.get(index).is_empty()).count();
+    PageId::new(after(page, 3) + empty * span(3))
+}
+
 impl<M: Memory> Space<M> {
     /// The table that an entry leads to.
     #[inline(always)]
@@ -163,7 +176,7 @@ impl<M: Memory> Space<M> {
             return None;
         }
         if entry.is_empty() && !creates {
-            return Some(Found::Hole(PageId::new(after(page, 3))));
+            return Some(Found::Hole(past_hole(&locked.table, page)));
         }
         Some(Found::Giant(locked, entry))
     }
@@ -300,7 +313,7 @@ impl<M: Memory> Space<M> {
             let next = PageId::new(after(page, 3)).min(end);
             let mut unit = match self.find(cx, page, V::CREATES).map_err(Halt::Error)? {
                 Found::Hole(next) => {
-                    self.step(cx, 1, next)?;
+                    self.step(cx, hole_cost(page, next), next)?;
                     page = next;
                     continue;
                 }
@@ -397,7 +410,8 @@ impl<M: Memory> Space<M> {
         (mut page, end): (PageId, PageId),
         visitor: &mut V,
     ) -> Result<(), Stop> {
-        while page < end {
+        // Where nothing is made, a unit with nothing in it has no more to show: a space that is unmapped whole ends here, mostly.
+        while page < end && (V::CREATES || unit.word.count() != 0) {
             let next = PageId::new(after(page, 2)).min(end);
             let at = index(page, 2);
             let mut entry = unit.table.get(at);

@@ -84,7 +84,7 @@ fn map(
 /// Loads a program at fixed and at drawn places, twice each, and looks at everything: protections, contents, copies, the startup block. The
 /// processes outlive the program.
 ///
-/// Planted: see `mm::image` and `programs`.
+/// Planted: data is shown as it is instead of copied; a segment begins at the object's first page; a text begins anew on its second page.
 pub(in crate::tests) fn load(_: &mut Bed) -> Result {
     for (kind, base) in [(elf::DYN, 0), (elf::EXEC, FIXED_BASE)] {
         for randomness in [Randomness::Fixed, Randomness::Drawn] {
