@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, fpu, idle, paging, timer, tlb, tsc};
+use crate::arch::{apic, entry, fpu, idle, paging, speculation, timer, tlb, tsc};
 use crate::{early, layout, machine, memory, slabs, stacks};
 
 /// Cores that have finished their set-up.
@@ -121,6 +121,7 @@ pub(crate) fn enter(core: CoreId) {
         timer::enter(irq);
         fpu::enter(irq);
     });
+    speculation::enter();
     tlb::enter();
     memory::enter(core);
     slabs::enter();

@@ -39,6 +39,7 @@ mod protection;
 mod record;
 mod slabs;
 mod spaces;
+mod speculation;
 mod timer;
 mod tlb;
 mod usercopy;
@@ -117,6 +118,8 @@ const TESTS: &[Test] = &[
     test("timer.fires", timer::fires),
     test("fpu.switch", fpu::switch),
     test("fpu.migrate", fpu::migrate),
+    test("speculation.decides", speculation::decides),
+    test("speculation.measures", speculation::measures),
     test("protection.switches", protection::switches),
     test("protection.image", protection::image),
     test("protection.guard_pages", protection::guard_pages),
