@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
-use crate::arch::{apic, entry, fpu, idle, paging, timer, tlb, tsc, user};
+use crate::arch::{apic, entry, fpu, idle, paging, speculation, timer, tlb, tsc, user};
 use crate::{dispatch, early, layout, machine, memory, slabs, spaces, stacks};
 
 /// Cores that have finished their set-up.
@@ -122,6 +122,7 @@ pub(crate) fn enter(core: CoreId) {
         fpu::enter(irq);
         user::enter(irq, stack_slot);
     });
+    speculation::enter();
     tlb::enter();
     memory::enter(core);
     slabs::enter();

@@ -5,7 +5,7 @@ use percpu::{IrqOff, Lock, MAX_NODES};
 use perf::bench::Text;
 use perf::record::{Core, Encoder, Hello, Machine, Node, PROTOCOL, Record};
 
-use crate::arch::{apic, cpu};
+use crate::arch::{apic, cpu, speculation};
 use crate::{levels, log, machine, memory, start};
 
 /// Encodes records and numbers them. Level 190: below the serial line only.
@@ -71,12 +71,16 @@ fn send_machine(topology: &Topology) {
         let _ = core::fmt::Write::write_fmt(&mut name, format_args!("{:?}", info.identify()));
         name
     });
+    let mut mitigations = Text::<128>::new();
+    // Six measures of at most six letters, with a word of at most ten: they fit.
+    let _ = core::fmt::Write::write_fmt(&mut mitigations, format_args!("{}", speculation::in_force()));
     let (tsc_hz, source) = machine::clock();
     send(&Record::Machine(Machine {
         cpu: brand.as_ref().map_or("", |b| b.as_str()).trim(),
         vendor: vendor.as_ref().map_or("", |v| v.as_str()),
         features: features.as_str(),
         hypervisor: hypervisor.as_ref().map_or("", |name| name.as_str()),
+        mitigations: mitigations.as_str(),
         apic: apic::mode().word(),
         tsc_hz,
         tsc_source: source.word(),

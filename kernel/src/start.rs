@@ -20,7 +20,7 @@ use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
-use crate::arch::{cpu, fpu, idle, timer, tsc, usercopy};
+use crate::arch::{cpu, fpu, idle, speculation, timer, tsc, usercopy};
 use crate::early::{self, Early};
 use crate::layout::{self, DIRECT};
 use crate::levels;
@@ -168,6 +168,7 @@ extern "C" fn boot_continue(_: u64) -> ! {
     }
     fpu::choose(params().fpu);
     idle::choose(params().idle);
+    speculation::choose(params().mitigations, params().kpti);
     choose_interrupt_controller();
     let Some(firmware) = acpi::Tables::open(handover.rsdp) else {
         give_up(Exit::BadLoader, format_args!("the ACPI tables are damaged"));

@@ -134,6 +134,9 @@ pub struct Machine<'a> {
     pub features: &'a str,
     /// Name of the hypervisor; empty on bare metal.
     pub hypervisor: &'a str,
+    /// What is done about the CPU's weaknesses, words separated by spaces: `measure=state`, the state being `not-needed`, `on`, `off` (needed,
+    /// but the command line says no) or `missing` (needed, but not available).
+    pub mitigations: &'a str,
     /// Interrupt controller mode: `xapic` or `x2apic`.
     pub apic: &'a str,
     /// Frequency of the time-stamp counter in hertz.

@@ -41,6 +41,7 @@ mod record;
 mod rings;
 mod slabs;
 mod spaces;
+mod speculation;
 mod timer;
 mod tlb;
 mod user;
@@ -120,6 +121,8 @@ const TESTS: &[Test] = &[
     test("timer.fires", timer::fires),
     test("fpu.switch", fpu::switch),
     test("fpu.migrate", fpu::migrate),
+    test("speculation.decides", speculation::decides),
+    test("speculation.measures", speculation::measures),
     test("protection.switches", protection::switches),
     test("protection.image", protection::image),
     test("protection.guard_pages", protection::guard_pages),

@@ -102,6 +102,7 @@ fn describe(native: &Native, params: &Params<'_>, command_line: &str, emit: &mut
         vendor: "",
         features: "",
         hypervisor: "",
+        mitigations: "",
         apic: "",
         tsc_hz: HostClock::TIMEBASE.frequency().hertz(),
         tsc_source: "monotonic",

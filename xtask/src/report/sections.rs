@@ -426,6 +426,9 @@ fn target_facts(target: &Target) -> Vec<(&'static str, String)> {
         ("Seed", target.seed.to_string()),
         ("CPU features", target.features.join(" ")),
     ];
+    if !target.mitigations.is_empty() {
+        facts.push(("Speculation", target.mitigations.join(" ")));
+    }
     if target.boot_ticks > 0 && clock.hz > 0 {
         let seconds = float(target.boot_ticks) / float(clock.hz);
         facts.push(("Reset to all cores online", format!("{seconds:.3} s of target time")));

@@ -162,6 +162,7 @@ impl Collector {
         let target = &mut self.target;
         (target.cpu, target.vendor) = (machine.cpu.to_owned(), machine.vendor.to_owned());
         target.features = machine.features.split_ascii_whitespace().map(ToOwned::to_owned).collect();
+        target.mitigations = machine.mitigations.split_ascii_whitespace().map(ToOwned::to_owned).collect();
         (target.hypervisor, target.apic) = (filled(machine.hypervisor), filled(machine.apic));
         target.clock = Clock { hz: machine.tsc_hz, source: machine.tsc_source.to_owned() };
         (target.memory_bytes, target.kernel_memory_bytes) = (machine.memory, machine.kernel_memory);

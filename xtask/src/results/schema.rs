@@ -193,6 +193,10 @@ pub struct Target {
     /// Hypervisor signature; absent on bare metal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypervisor: Option<String>,
+    /// What is done about the CPU's weaknesses, as `measure=state`: `not-needed`, `on`, `off` (needed, but the command line says no) or
+    /// `missing` (needed, but not available). Absent in the native lane, and in runs from before it was recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mitigations: Vec<String>,
     /// Interrupt controller mode; absent in the native lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apic: Option<String>,

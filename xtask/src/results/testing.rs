@@ -175,6 +175,7 @@ pub fn env_file() -> EnvFile {
             vendor: "AuthenticAMD".to_owned(),
             features: vec!["x2apic".to_owned()],
             hypervisor: Some("TCGTCGTCGTCG".to_owned()),
+            mitigations: vec!["kpti=not-needed".to_owned(), "verw=on".to_owned()],
             apic: Some("x2apic".to_owned()),
             clock: Clock { hz: 2_000_000_000, source: "hpet".to_owned() },
             memory_bytes: 4 << 30,
@@ -231,12 +232,18 @@ pub fn suite_frames(keys: &[&str], first: u32) -> Vec<Vec<u8>> {
 }
 
 fn introduce(send: &mut impl FnMut(&Record<'_>)) {
-    send(&Record::Hello(record::Hello { protocol: 1, version: "0.1.0", params: "mode=bench", seed: 7 }));
+    send(&Record::Hello(record::Hello {
+        protocol: record::PROTOCOL,
+        version: "0.1.0",
+        params: "mode=bench",
+        seed: 7,
+    }));
     send(&Record::Machine(record::Machine {
         cpu: "QEMU TCG CPU",
         vendor: "AuthenticAMD",
         features: "x2apic tsc-deadline",
         hypervisor: "TCGTCGTCGTCG",
+        mitigations: "kpti=not-needed verw=on",
         apic: "x2apic",
         tsc_hz: 2_000_000_000,
         tsc_source: "hpet",

@@ -103,6 +103,7 @@ mod tests {
             vendor: "",
             features: "",
             hypervisor: "",
+            mitigations: "",
             apic: "x2apic",
             tsc_hz: 1,
             tsc_source: "",

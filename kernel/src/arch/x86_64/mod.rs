@@ -10,6 +10,7 @@ pub(crate) mod ipi;
 pub(crate) mod page_fault;
 pub(crate) mod paging;
 pub(crate) mod random;
+pub(crate) mod speculation;
 pub(crate) mod string;
 pub(crate) mod tables;
 pub(crate) mod timer;
