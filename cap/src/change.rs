@@ -1,9 +1,9 @@
 //! Putting capabilities into a table and taking them out.
 
+use crate::SLOTS;
 use crate::memory::{LeafAt, Memory};
 use crate::table::{self, Entry, Table};
 use crate::word::{Head, Meta, SlotId};
-use crate::{LEAF_SLOTS, SLOTS};
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use core::ptr;
@@ -176,7 +176,7 @@ impl<M: Memory> Table<M> {
             return Ok(());
         }
         let leaf = self.memory.take().ok_or(Error::NoMemory)?.as_ptr();
-        self.memory.leaf(LeafAt::new(leaf)).clear(number / LEAF_SLOTS * LEAF_SLOTS);
+        self.memory.leaf(LeafAt::new(leaf)).clear();
         // ORDER: Release pairs with Acquire in `slot_at`. Relaxed on failure: another has been quicker, and this one was shown to nobody.
         if entry.compare_exchange(empty, leaf, Ordering::Release, Ordering::Relaxed).is_err() {
             self.memory.give_back(LeafAt::new(leaf));
@@ -205,11 +205,11 @@ impl<M: Memory> Table<M> {
     }
 
     fn replace(&self, old: Head, new: Head) -> Result<(), Head> {
-        // ORDER: AcqRel: Release pairs with Acquire here, in `claim` and in `drain`: links are seen, and the deleter is done with its slot.
-        // Later exchanges continue the release sequence, so each slot's own putting is seen by whoever claims it. Acquire on failure:
-        // `claim` goes on with what it gets.
+        // ORDER: Release pairs with Acquire in `claim`, on failure here, and in `drain`: links are seen, and who changed a slot is done with
+        // it. Later exchanges continue the release sequence, so whoever claims a slot sees its own putting. Not Acquire: `claim` has loaded
+        // this very head with Acquire, and others follow no link. Acquire on failure: `claim` goes on with what it gets.
         let exchanged =
-            self.counters.head.compare_exchange_weak(old.0, new.0, Ordering::AcqRel, Ordering::Acquire);
+            self.counters.head.compare_exchange_weak(old.0, new.0, Ordering::Release, Ordering::Acquire);
         exchanged.map(drop).map_err(Head)
     }
 }

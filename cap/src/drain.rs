@@ -21,8 +21,8 @@ pub enum Drained {
 impl<M: Memory> Table<M> {
     /// Closes the table: nothing is put in any more, except what has already claimed a slot. Lookups and deletions go on.
     pub fn close(&self) {
-        // ORDER: AcqRel: continues the release sequence of the exchanges in `replace`.
-        self.counters.head.fetch_or(Head::CLOSED, Ordering::AcqRel);
+        // ORDER: Relaxed: continues the release sequence of the exchanges in `replace`, as every exchange does.
+        self.counters.head.fetch_or(Head::CLOSED, Ordering::Relaxed);
     }
 
     /// Closes the table and empties it, in up to `steps` steps: one looks at a slot, or gives back a leaf. `sink` gets the references.

@@ -1,4 +1,6 @@
 //! Loom models of tables with three slots in two leaves. Preemption bound: 3.
+//!
+//! Planted bugs that made them fail once are named at each; where a model needs an ordering, Relaxed in its place.
 
 use crate::change::Capability;
 use crate::drain::Drained;
@@ -53,6 +55,9 @@ fn find(table: &Table<Pool>, handle: Handle) -> Option<u64> {
 }
 
 /// A handle names what it was made for or nothing, while its slot is used again; so does a handle that was guessed before it was made.
+///
+/// Planted: no second look at `meta`, in either lookup; `object` loaded before `meta`; a generation that stays; Relaxed in `meta`, `object`,
+/// `badge`, each store of `publish`, and `set_link`.
 #[test]
 fn loom_lookup_meets_delete_and_reuse() {
     check(|| {
@@ -74,6 +79,8 @@ fn loom_lookup_meets_delete_and_reuse() {
 }
 
 /// Of two deleters one has the reference, and the slot is free once.
+///
+/// Planted: a comparison and a store instead of the exchange in `take`.
 #[test]
 fn loom_two_deletes_have_one_winner() {
     check(|| {
@@ -92,6 +99,8 @@ fn loom_two_deletes_have_one_winner() {
 }
 
 /// Nothing is derived from what was gone when the reference was made, and every reference has one owner.
+///
+/// Planted: no second look at the source; a claim that is kept; Relaxed in `replace`.
 #[test]
 fn loom_derive_meets_delete() {
     check(|| {
@@ -125,6 +134,8 @@ fn loom_derive_meets_delete() {
 }
 
 /// The object's last reference goes while another is to be made of it: one of both happens.
+///
+/// Planted: a claim that is kept.
 #[test]
 fn loom_derive_meets_the_last_reference() {
     check(|| {
@@ -145,30 +156,32 @@ fn loom_derive_meets_the_last_reference() {
     });
 }
 
-/// The first of the free list is taken, and put back with another behind it, while somebody has looked at it.
+/// The first of the free list is taken, and put back with another behind it and as many live as before, while somebody has looked at it.
+///
+/// Planted: a head that does not count its changes; Relaxed in `replace`.
 #[test]
 fn loom_free_list_survives_reuse_of_its_head() {
     check(|| {
         let table = Arc::new(table());
-        let full: Vec<_> = (0..3).map(|object| table.insert(capability(object)).unwrap()).collect();
-        for handle in full {
-            let _ = table.delete(handle).unwrap();
-        }
+        let [kept, second, first] = [0, 1, 2].map(|object| table.insert(capability(object)).unwrap());
+        let _ = (table.delete(second).unwrap(), table.delete(first).unwrap());
         let other = {
             let table = table.clone();
             thread::spawn(move || {
                 let first = table.insert(capability(10)).unwrap();
-                let second = table.insert(capability(11)).unwrap();
-                let _ = table.delete(first).unwrap();
+                // There are three slots: one of the threads may find none.
+                let second = table.insert(capability(11)).ok();
+                let _ = (table.delete(kept).unwrap(), table.delete(first).unwrap());
                 second
             })
         };
-        let own = table.insert(capability(12)).unwrap();
+        let own = table.insert(capability(12)).ok();
         let second = other.join().unwrap();
         let third = table.insert(capability(13)).unwrap();
-        assert_eq!(table.insert(capability(14)), Err(Error::NoSlot));
-        let found = [own, second, third].map(|handle| find(&table, handle));
-        assert_eq!(found, [Some(12), Some(11), Some(13)]);
+        let holds =
+            |handle: Option<Handle>, object| handle.is_none_or(|handle| find(&table, handle) == Some(object));
+        assert!(holds(own, 12) && holds(second, 11) && holds(Some(third), 13));
+        assert_eq!(table.count(), 1 + usize::from(own.is_some()) + usize::from(second.is_some()));
     });
 }
 
@@ -193,6 +206,8 @@ fn loom_inserters_meet_in_a_new_leaf() {
 }
 
 /// As before with room for both: one leaf is shown, a second is given back.
+///
+/// Planted: a second leaf that is not given back; Relaxed in `place`, and in `slot_at`.
 #[test]
 fn loom_inserters_share_a_new_leaf() {
     check(|| {
@@ -210,6 +225,8 @@ fn loom_inserters_share_a_new_leaf() {
 }
 
 /// What is inserted, looked up and deleted beside a drain is drained, deleted or refused; then all memory is back.
+///
+/// Planted: leaves that are given back while a slot is claimed.
 #[test]
 fn loom_drain_meets_insert_and_delete() {
     check(|| {

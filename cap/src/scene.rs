@@ -68,14 +68,17 @@ impl Count {
     /// One more, unless there is none any more.
     pub(crate) fn acquire(&self) -> bool {
         let more = |count| (count != 0).then_some(count + 1);
+        // ORDER: AcqRel: Acquire is what `Table::derive` asks for. Acquire on failure: as good.
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     pub(crate) fn release(&self) {
+        // ORDER: AcqRel pairs with itself and `acquire`.
         assert_ne!(self.0.fetch_sub(1, Ordering::AcqRel), 0, "a reference is given up once");
     }
 
     pub(crate) fn get(&self) -> u64 {
+        // ORDER: Acquire pairs with `release`.
         self.0.load(Ordering::Acquire)
     }
 }

@@ -130,9 +130,10 @@ impl Leaf {
         Self { slots: core::array::from_fn(Slot::new) }
     }
 
-    /// Makes it the empty leaf that begins with slot `first`, whatever it held. It is the caller's alone.
-    pub(crate) fn clear(&self, first: usize) {
-        for (slot, number) in self.slots.iter().zip(first..) {
+    /// Makes it as [`Leaf::new`], whatever it held and wherever it is to be: a dead slot's kind does not depend on the leaf. It is the
+    /// caller's alone.
+    pub(crate) fn clear(&self) {
+        for (number, slot) in self.slots.iter().enumerate() {
             // ORDER: Relaxed: shown to nobody before it is published in the root.
             slot.meta.store(Meta::dead(SlotId::new(number), 0).0, Ordering::Relaxed);
             // ORDER: Relaxed: as above.

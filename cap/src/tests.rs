@@ -69,6 +69,8 @@ fn rights_that_do_not_exist_are_not_had() {
 }
 
 /// C2: no bit of a handle can stand in for what the slot lacks.
+///
+/// Planted: no comparison of the bits above the slot's number, and of those below.
 #[test]
 fn one_wrong_bit_is_a_bad_handle() {
     let table = table(10);
@@ -91,6 +93,8 @@ fn one_wrong_bit_is_a_bad_handle() {
 }
 
 /// C2, where there is no leaf, and in a leaf whose slots were never used.
+///
+/// Planted: an empty leaf of zeros.
 #[test]
 fn nothing_is_found_where_nothing_is() {
     let table = table(SLOTS);

@@ -56,7 +56,7 @@ const RIGHTS_BITS: u32 = 9;
 const RIGHTS: u64 = ((1 << RIGHTS_BITS) - 1) << RIGHTS_SHIFT;
 
 const _: () = {
-    // So that a handle for a leaf that is not there meets the right bits of the kind in the empty leaf.
+    // So that what a slot in one leaf says of its kind is right in any other, too: there is one empty leaf for all places.
     assert!(LEAF_BITS <= KIND_BITS);
     assert!((Rights::ALL.0 as u64) << RIGHTS_SHIFT <= RIGHTS, "every right has a bit");
     assert!(
@@ -95,7 +95,7 @@ const fn code(kind: ObjectKind) -> u64 {
 /// |---|---|---|
 /// | 0..5 | 0 | 0 |
 /// | 5..12 | code of the [`ObjectKind`] | all 1 (C2) |
-/// | 12..21 | [`Rights`], 0 for each that it has | all 0 |
+/// | 12..21 | [`Rights`], 0 for each that it has | of no meaning |
 /// | 21..32 | 0 (C2) | 0; room for marks |
 /// | 32..64 | generation | the last one that was live; 0 at first |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
