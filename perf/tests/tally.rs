@@ -5,7 +5,7 @@ use perf::tally::{self, HIGHEST, SAMPLE_MEAN, Summary};
 use proptest::prelude::{any, prop};
 use proptest::proptest;
 
-/// Planted: three sub-buckets forgotten (`SUB_BITS` of `lowest` is 1); the OR of `bucket` left out.
+/// Planted: `lowest` knows of one significant bit only; `bucket` leaves the OR out.
 #[test]
 fn buckets_follow_each_other_without_gap_or_overlap() {
     let last = tally::bucket(u64::MAX);

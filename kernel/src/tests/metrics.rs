@@ -17,8 +17,8 @@ const TICKS: u64 = 0x1_2345;
 
 /// Every figure moves by what was counted, no other does, and one system call in 33 to 95 is timed.
 ///
-/// Planted: `Here::time_one` adds the distance before; `Figure::add` always adds one; `switched` records in `wakes`; `read` leaves out
-/// what system calls run ahead.
+/// Planted: `Here::time_one` adds another distance than it sets; `Figure::add` always adds one; `switched` records in `wakes`; `read`
+/// forgets that the number of system calls runs ahead.
 pub(super) fn counts(bed: &mut Bed) -> Result {
     let blame = Blame::new();
     bed.crew.run(&cores::all_online(), |held| blame.note(counts_here(held)));
@@ -76,7 +76,7 @@ fn moved(before: &Latencies, after: &Latencies) -> (u64, u64) {
 
 /// The dumps name every node and every core, and the free memory they show is what the allocator says.
 ///
-/// Planted: the dump shows the frames held by cores as free; leaves out the last node.
+/// Planted: the dump counts free frames that cores hold twice; leaves out the first node.
 pub(super) fn dumps(_: &mut Bed) -> Result {
     let (mut text, mut figures) = (String::new(), String::new());
     // The strings themselves may grow: the heap takes an arena for that at most, before it is looked at.

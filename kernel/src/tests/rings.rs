@@ -13,7 +13,8 @@ const OVER: u64 = 100;
 
 /// Every core fills its ring over the brim; what is read are the newest, in order, and nothing of kinds that are off.
 ///
-/// Planted: `record` names core 0; `switch_here` leaves on what was on; `enabled` looks at the wrong bit; `take` counts nothing lost.
+/// Planted: `record` names core 0; `switch_here` leaves on what was on; `enabled` is true as soon as any kind is on; `Ring::take` counts
+/// nothing lost.
 pub(super) fn ring(bed: &mut Bed) -> Result {
     if start::params().trace != TraceEvents::NONE {
         return Err(Verdict::Skipped("the rings are in use: `trace=` is on the command line"));

@@ -80,6 +80,7 @@ mod tests {
         RunWriter::create(FileSystem, dir.path(), testing::run_file("r"), testing::env_file()).unwrap()
     }
 
+    /// Planted: rows of other machine starts are not left out.
     #[test]
     fn a_traced_run_becomes_a_file_beside_it() {
         let dir = TempDir::new("trace");
