@@ -422,7 +422,7 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     expire(irq, now);
     let here = HERE.owned(irq);
     if here.until.get() <= now {
-        head.raise(pending::RESCHEDULE);
+        HEAD.owned(irq).raise(pending::RESCHEDULE);
     }
     if here.retry.get() <= now {
         here.retry.set(NEVER);

@@ -1,4 +1,4 @@
-//! Records from a program to the kernel's harness, through memory that both have mapped: a ring of bytes with one writer and one reader.
+//! Records from a program to the kernel's harness, through a page that both can see: a stream of bytes with one writer and one reader.
 //!
 //! The program owns a [`Sender`], which is a [`Sink`]. The kernel owns a [`Receiver`] and looks whenever the program [waits](Channel::full)
 //! or has ended. A message is its length (4 bytes, little-endian) and a record in postcard form; there is no checksum, since memory does not
@@ -7,17 +7,18 @@
 //! The kernel numbers and frames the records anew for the serial line, so that a program cannot damage that; the indices of its cases
 //! follow those of the kernel's own table, see [`Record::shifted`].
 //!
-//! A writer that finds no room raises `full` and sleeps on `tail`; a writer that is done raises `closed`.
+//! One page, because the kernel sees frames one by one: messages longer than the ring go through it piece by piece. A writer that finds no
+//! room raises `full` and sleeps on `tail`; a writer that is done raises `closed`.
 
 use crate::record::{MAX_PAYLOAD, Record, Sink};
 use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Bytes of the ring: a power of two, so that positions can run around.
-const DATA: usize = if cfg!(loom) { 8 } else { 32 << 10 };
+const DATA: usize = if cfg!(loom) { 8 } else { 2 << 10 };
 /// Bytes of a message's length.
 const LENGTH: usize = size_of::<u32>();
 
-const _: () = assert!(DATA.is_power_of_two() && (cfg!(loom) || LENGTH + MAX_PAYLOAD <= DATA));
+const _: () = assert!(DATA.is_power_of_two());
 
 /// The shared memory. All zeroes is an empty channel.
 ///
@@ -42,7 +43,7 @@ pub struct Channel {
 struct Line(AtomicU32);
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Channel>() == 4 * 64 + DATA && align_of::<Channel>() == 64);
+const _: () = assert!(size_of::<Channel>() == 4 * 64 + DATA && size_of::<Channel>() <= 4096);
 
 impl Default for Channel {
     fn default() -> Self {
@@ -51,9 +52,6 @@ impl Default for Channel {
 }
 
 impl Channel {
-    /// Pages of 4 KiB that it needs.
-    pub const PAGES: usize = size_of::<Self>().div_ceil(4096);
-
     /// An empty channel.
     #[must_use]
     pub fn new() -> Self {
@@ -65,7 +63,7 @@ impl Channel {
     /// Whether the writer waits for room.
     #[must_use]
     pub fn full(&self) -> bool {
-        // ORDER: Acquire pairs with Release in `Sender::send_bytes`: all that it wrote before is seen.
+        // ORDER: Acquire pairs with Release in `Sender::wait_for_room`: all that it wrote before is seen.
         self.full.0.load(Ordering::Acquire) != 0
     }
 
@@ -100,7 +98,7 @@ const fn index(at: u32, offset: u32) -> usize {
     at.wrapping_add(offset) as usize % DATA
 }
 
-/// A record that a channel cannot carry, or a message longer than the ring.
+/// A message longer than any record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
@@ -121,29 +119,38 @@ impl<'c, W: FnMut(&AtomicU32, u32)> Sender<'c, W> {
     /// Sends a message; waits for room.
     ///
     /// # Errors
-    /// [`TooLong`] if it could never have room.
+    /// [`TooLong`] for more than [`MAX_PAYLOAD`] bytes.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
-        let needed = LENGTH + bytes.len();
-        let length = u32::try_from(bytes.len()).ok().filter(|_| needed <= DATA).ok_or(TooLong)?;
-        loop {
-            // ORDER: Acquire pairs with Release in `Receiver::next_bytes`: the bytes before it have been read.
+        let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= MAX_PAYLOAD).ok_or(TooLong)?;
+        self.push(&length.to_le_bytes());
+        self.push(bytes);
+        Ok(())
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            // ORDER: Acquire pairs with Release in `pull`: the bytes before it have been read.
             let tail = self.channel.tail.0.load(Ordering::Acquire);
             let used = self.head.wrapping_sub(tail) as usize;
-            if DATA.checked_sub(used).is_some_and(|room| room >= needed) {
-                break;
+            let (now, later) = bytes.split_at(bytes.len().min(DATA.saturating_sub(used)));
+            if now.is_empty() {
+                self.wait_for_room(tail);
+                continue;
             }
-            // ORDER: Release pairs with Acquire in `Channel::full`: who sees the flag sees the messages.
-            self.channel.full.0.store(1, Ordering::Release);
-            (self.wait)(&self.channel.tail.0, tail);
-            // ORDER: Relaxed; only who reads may be late.
-            self.channel.full.0.store(0, Ordering::Relaxed);
+            self.channel.put(self.head, now);
+            self.head = self.head.wrapping_add(now.len() as u32);
+            // ORDER: Release pairs with Acquire in `pull`: the bytes are there.
+            self.channel.head.0.store(self.head, Ordering::Release);
+            bytes = later;
         }
-        self.channel.put(self.head, &length.to_le_bytes());
-        self.channel.put(self.head.wrapping_add(LENGTH as u32), bytes);
-        self.head = self.head.wrapping_add(LENGTH as u32).wrapping_add(length);
-        // ORDER: Release pairs with Acquire in `Receiver::next_bytes`: the message is there.
-        self.channel.head.0.store(self.head, Ordering::Release);
-        Ok(())
+    }
+
+    fn wait_for_room(&mut self, tail: u32) {
+        // ORDER: Release pairs with Acquire in `Channel::full`: who sees the flag sees the bytes.
+        self.channel.full.0.store(1, Ordering::Release);
+        (self.wait)(&self.channel.tail.0, tail);
+        // ORDER: Relaxed; only who reads may be late.
+        self.channel.full.0.store(0, Ordering::Relaxed);
     }
 
     /// Says that nothing more comes.
@@ -167,18 +174,22 @@ impl<W: FnMut(&AtomicU32, u32)> Sink for Sender<'_, W> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damaged;
 
-/// The kernel's end.
+/// The kernel's end. About 4 KiB: the message that is coming in.
 #[derive(Debug)]
 pub struct Receiver<'c> {
     channel: &'c Channel,
     tail: u32,
+    length: [u8; LENGTH],
+    message: [u8; MAX_PAYLOAD],
+    /// Bytes of the message that are there, those of its length included.
+    filled: usize,
 }
 
 impl<'c> Receiver<'c> {
     /// The one reader of a channel that nobody has read from.
     #[must_use]
     pub const fn new(channel: &'c Channel) -> Self {
-        Self { channel, tail: 0 }
+        Self { channel, tail: 0, length: [0; LENGTH], message: [0; MAX_PAYLOAD], filled: 0 }
     }
 
     /// The word that the writer sleeps on: to be woken after messages were taken.
@@ -187,37 +198,53 @@ impl<'c> Receiver<'c> {
         &self.channel.tail.0
     }
 
-    /// Takes a message, as much of it as `buffer` holds; `None` if there is none now.
+    /// Takes what there is of a message; gives it when it is whole.
     ///
     /// # Errors
     /// [`Damaged`]; nothing more can be had then.
-    pub fn next_bytes<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, Damaged> {
-        // ORDER: Acquire pairs with Release in `Sender::send_bytes`.
-        let head = self.channel.head.0.load(Ordering::Acquire);
-        let there = head.wrapping_sub(self.tail) as usize;
-        if there == 0 {
+    pub fn next_bytes(&mut self) -> Result<Option<&[u8]>, Damaged> {
+        if self.filled < LENGTH {
+            let rest = self.length.get_mut(self.filled..).unwrap_or_default();
+            self.filled += pull(self.channel, &mut self.tail, rest)?;
+            if self.filled < LENGTH {
+                return Ok(None);
+            }
+        }
+        let length = u32::from_le_bytes(self.length) as usize;
+        let from = self.filled - LENGTH;
+        let rest = self.message.get_mut(..length).ok_or(Damaged)?.get_mut(from..).unwrap_or_default();
+        self.filled += pull(self.channel, &mut self.tail, rest)?;
+        if self.filled < LENGTH + length {
             return Ok(None);
         }
-        let mut length = [0; LENGTH];
-        self.channel.get(self.tail, &mut length);
-        let length = u32::from_le_bytes(length);
-        let fits = (length as usize).checked_add(LENGTH).is_some_and(|all| all <= there && there <= DATA);
-        let bytes = buffer.get_mut(..length as usize).filter(|_| fits).ok_or(Damaged)?;
-        self.channel.get(self.tail.wrapping_add(LENGTH as u32), bytes);
-        self.tail = self.tail.wrapping_add(LENGTH as u32).wrapping_add(length);
-        // ORDER: Release pairs with Acquire in `Sender::send_bytes`: the bytes have been read.
-        self.channel.tail.0.store(self.tail, Ordering::Release);
-        Ok(Some(bytes))
+        self.filled = 0;
+        Ok(self.message.get(..length))
     }
 
-    /// Takes a record; `None` if there is none now.
+    /// Takes a record; `None` if there is no whole one now.
     ///
     /// # Errors
     /// [`Damaged`], also for a message that is no record.
-    pub fn next<'b>(&mut self, buffer: &'b mut [u8; MAX_PAYLOAD]) -> Result<Option<Record<'b>>, Damaged> {
-        let bytes = self.next_bytes(buffer)?;
+    pub fn take(&mut self) -> Result<Option<Record<'_>>, Damaged> {
+        let bytes = self.next_bytes()?;
         bytes.map(|bytes| postcard::from_bytes(bytes).map_err(|_| Damaged)).transpose()
     }
+}
+
+/// Takes as many bytes as there are and as fit; gives how many.
+fn pull(channel: &Channel, tail: &mut u32, to: &mut [u8]) -> Result<usize, Damaged> {
+    // ORDER: Acquire pairs with Release in `Sender::push`.
+    let head = channel.head.0.load(Ordering::Acquire);
+    let there = head.wrapping_sub(*tail) as usize;
+    if there > DATA {
+        return Err(Damaged);
+    }
+    let count = there.min(to.len());
+    channel.get(*tail, to.get_mut(..count).unwrap_or_default());
+    *tail = tail.wrapping_add(count as u32);
+    // ORDER: Release pairs with Acquire in `Sender::push`: the bytes have been read.
+    channel.tail.0.store(*tail, Ordering::Release);
+    Ok(count)
 }
 
 #[cfg(all(test, loom))]
@@ -225,7 +252,7 @@ mod models {
     use super::{Channel, Receiver, Sender};
     use loom::sync::Arc;
 
-    /// Three messages through a ring that holds one: none is lost, torn or seen early. Planted: `Relaxed` for `head`'s Release.
+    /// Three messages through a ring that holds one and a bit: none is lost, torn or seen early. Planted: `Relaxed` for `head`'s Release.
     #[test]
     fn loom_messages_arrive_whole_and_in_order() {
         loom::model(|| {
@@ -240,15 +267,14 @@ mod models {
             });
             let mut receiver = Receiver::new(&channel);
             let mut expected = [[1, 2], [3, 4], [5, 6]].iter();
-            let mut buffer = [0; 4];
             while expected.len() > 0 {
-                match receiver.next_bytes(&mut buffer).unwrap() {
+                match receiver.next_bytes().unwrap() {
                     Some(message) => assert_eq!(message, expected.next().unwrap()),
                     None => loom::thread::yield_now(),
                 }
             }
             thread.join().unwrap();
-            assert!(channel.closed() && receiver.next_bytes(&mut buffer) == Ok(None));
+            assert!(channel.closed() && receiver.next_bytes() == Ok(None));
         });
     }
 }

@@ -4,7 +4,7 @@ use std::thread;
 
 use perf::bench::Unit;
 use perf::channel::{Channel, Damaged, Receiver, Sender, TooLong};
-use perf::record::{CaseStart, Done, MAX_PAYLOAD, Metric, Record, Sink, SuiteStart};
+use perf::record::{CaseStart, Done, Metric, Record, Sink, SuiteStart};
 
 fn metric(case: u32, name: &str) -> Record<'_> {
     Record::Metric(Metric { case, name, value: u64::from(case) << 20, unit: Unit::Count })
@@ -22,12 +22,11 @@ fn records_of_many_sizes_go_round_the_ring() {
             sender.close();
         });
         let mut receiver = Receiver::new(&channel);
-        let mut buffer = [0; MAX_PAYLOAD];
         let mut seen = 0;
         loop {
             // Closed has to be read first: what was sent before it is then there.
             let closed = channel.closed();
-            match receiver.next(&mut buffer).unwrap() {
+            match receiver.take().unwrap() {
                 Some(record) => {
                     assert_eq!(record, metric(seen, &"x".repeat(seen as usize % 3_000)));
                     seen += 1;
@@ -49,8 +48,7 @@ fn a_writer_without_room_says_so_and_waits() {
     let mut sender = Sender::new(&channel, |_, _| {
         assert!(channel.full());
         waits.set(waits.get() + 1);
-        let mut buffer = [0; MAX_PAYLOAD];
-        while receiver.next_bytes(&mut buffer).unwrap().is_some() {
+        while receiver.next_bytes().unwrap().is_some() {
             taken += 1;
         }
     });
@@ -58,9 +56,9 @@ fn a_writer_without_room_says_so_and_waits() {
         sender.send_bytes(&[7; 1_000]).unwrap();
     }
     assert_eq!(sender.send_bytes(&vec![0; 40_000]), Err(TooLong));
-    assert!((3..=4).contains(&waits.get()), "{waits:?}");
+    assert!(waits.get() >= 48, "{waits:?}");
     assert!(!channel.full() && !channel.closed());
-    assert!(taken >= 64);
+    assert!(taken >= 97);
 }
 
 /// Bytes as no sender writes them: the reader says so, and reads nothing outside.
@@ -68,9 +66,7 @@ fn a_writer_without_room_says_so_and_waits() {
 fn damage_is_noticed() {
     let channel = Channel::new();
     Sender::new(&channel, |_, _| {}).send_bytes(&[0xff; 64]).unwrap();
-    let mut buffer = [0; MAX_PAYLOAD];
-    assert_eq!(Receiver::new(&channel).next(&mut buffer), Err(Damaged), "no record");
-    assert_eq!(Receiver::new(&channel).next_bytes(&mut buffer[..10]), Err(Damaged), "longer than the buffer");
+    assert_eq!(Receiver::new(&channel).take(), Err(Damaged), "no record");
     // Two senders that know nothing of each other: the second one's message ends inside the first one's.
     let channel = Channel::new();
     let mut first = Sender::new(&channel, |_, _| {});
@@ -78,8 +74,8 @@ fn damage_is_noticed() {
     Sender::new(&channel, |_, _| {}).send_bytes(&[0xff; 8]).unwrap();
     first.send_bytes(&[0xff; 8]).unwrap();
     let mut receiver = Receiver::new(&channel);
-    assert_eq!(receiver.next_bytes(&mut buffer), Ok(Some([0xff; 8].as_slice())));
-    assert_eq!(receiver.next_bytes(&mut buffer), Err(Damaged), "a length that cannot be");
+    assert_eq!(receiver.next_bytes(), Ok(Some([0xff; 8].as_slice())));
+    assert_eq!(receiver.next_bytes(), Err(Damaged), "a length that cannot be");
 }
 
 #[test]

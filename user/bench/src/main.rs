@@ -1,7 +1,7 @@
 //! Measures what the kernel offers, from user mode: the table and the runner are those of `perf`, as in the kernel's own bench mode.
 //!
-//! Given by who starts it: the words of the kernel command line as arguments, a region of `Channel::PAGES` pages that records go into
-//! (`perf::channel`), a capability for each core, and `programs` in the environment (see `rt::start`). The exit code is 0, or one of
+//! Given by who starts it: the words of the kernel command line as arguments, a region of one page that records go through (`perf::channel`),
+//! a capability for each core, and `programs` in the environment (see `rt::start`). The exit code is 0, or one of
 //! [`Failure`]. With `partner=` it is the other process of a case instead.
 #![no_std]
 #![no_main]

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use abi::cap::{Handle, Rights};
 use abi::syscall::{Description, Kind};
 use perf::prng::Prng;
-use rt::handle::{Owned, Process, Result, Typed};
+use rt::handle::{Debug, Owned, Process, Result, Typed};
 use rt::memory;
 use rt::process::{Builder, Image};
 use rt::start::Start;
@@ -71,7 +71,9 @@ impl Draw {
         let own = Start::get().process().derive(Rights::OBSERVE.with(Rights::GRANT), 0)?;
         let scratch = memory::map(SCRATCH_PAGES)?.cast();
         let mut handles: Vec<u64> = [child().map_or(0, |child| child.handle().0), own.handle().0].into();
-        handles.extend(Start::get().handles().iter().map(|handle| handle.0));
+        // Copies: the debug interface shall stay there for reports.
+        let copy = |handle: &Handle| Debug(*handle).derive(Rights::ALL, 0).ok().map(Owned::keep);
+        handles.extend(Start::get().handles().iter().filter_map(copy).map(|copy| copy.handle().0));
         Ok(Self { prng: Prng::stream(seed, thread), seed, thread, handles, learned: 0, scratch, _own: own })
     }
 
@@ -120,7 +122,7 @@ impl Draw {
             Kind::Out | Kind::Buffer => self.place(),
             Kind::Count => self.prng.below(64),
             Kind::Address => self.address(),
-            Kind::Deadline if self.one_in(4) => self.prng.below(time::now().count()),
+            Kind::Deadline if self.one_in(4) => time::now().count().saturating_sub(self.prng.below(1 << 40)),
             Kind::Deadline => time::now().count() + self.prng.below(NEAR),
             Kind::Value => self.prng.bits() >> self.prng.below(64),
             Kind::Choice => self.prng.below(8),

@@ -88,9 +88,9 @@ probes! {
     "lmsw" lmsw (1) "lmsw ax";
     /// Vector 13.
     "invlpg" invlpg (0x1000) "invlpg [rax]";
-    /// Vector 13.
+    /// Vector 13; QEMU's emulation lets it through.
     "invd" invd (0) "invd";
-    /// Vector 13.
+    /// Vector 13; QEMU's emulation lets it through.
     "wbinvd" wbinvd (0) "wbinvd";
     /// Vector 13.
     "swapgs" swapgs (0) "swapgs";
@@ -118,9 +118,9 @@ probes! {
     "divide" divide (0) "xor edx, edx; xor ecx, ecx; div rcx";
     /// Vector 16: an x87 division by zero, unmasked.
     "x87" x87 (0x0340) "push rax; fninit; fldcw [rsp]; fld1; fldz; fdivp; fwait; pop rax";
-    /// Vector 19: an SSE division by zero, unmasked.
+    /// Vector 19: an SSE division by zero, unmasked; QEMU's emulation lets it through.
     "simd" simd (0x1d80) "push rax; ldmxcsr [rsp]; pop rax; xorps xmm1, xmm1; mov eax, 0x3f800000; movd xmm0, eax; divss xmm0, xmm1";
-    /// Vector 13: reserved bits of MXCSR.
+    /// Vector 13: reserved bits of MXCSR; QEMU's emulation lets it through.
     "mxcsr" mxcsr (0xffff_ffff) "push rax; ldmxcsr [rsp]; pop rax";
     /// Vector 14: the kernel's half is not executable from here.
     "jump-kernel" jump_kernel (0xffff_ffff_8000_0000) "call rax";
@@ -138,7 +138,7 @@ probes! {
     "ss-kernel" ss_kernel (KERNEL_DATA) "mov ss, eax";
     /// Vector 13: beyond the table.
     "ds-beyond" ds_beyond (0xfff8) "mov ds, eax";
-    /// Vector 13: there is no local table.
+    /// Vector 13: the local table is none. Vector 14 says that the CPU looked for one at address 0, where it is after reset.
     "ds-local" ds_local (0x0f) "mov ds, eax";
     /// Vector 1: SYSCALL clears TF for the kernel, SYSRET brings it back, and the next instruction here is stepped.
     "step-syscall" step_syscall (0) "pushfq; or dword ptr [rsp], 0x100; popfq; syscall; nop; nop";

@@ -58,8 +58,8 @@ pub unsafe fn guard(start: NonNull<u8>, pages: usize) -> Result<()> {
 /// # Errors
 /// See `region_map`.
 pub fn channel(region: Region) -> Result<&'static Channel> {
-    let start = map_region(region, Channel::PAGES)?;
-    // SAFETY: as large as the pages that were mapped, which stay; atomics throughout, for which any bits are a value.
+    let start = map_region(region, 1)?;
+    // SAFETY: no larger than the page that was mapped, which stays; atomics throughout, for which any bits are a value.
     Ok(unsafe { start.cast().as_ref() })
 }
 
