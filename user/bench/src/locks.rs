@@ -4,10 +4,10 @@ use abi::task::CoreMask;
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Run, Scope, Value};
 use perf::runner::Trouble;
 use rt::handle::Result;
-use rt::sync::atomic::{AtomicBool, Ordering};
 use rt::sync::{Condvar, Kernel, Mutex, Semaphore};
 use rt::thread::Builder;
 
+use super::crowd::Crowd;
 use super::{Lab, Meter, failed};
 
 const fn row(id: &'static str, doc: &'static str, run: Run<Lab>) -> Bench<Lab> {
@@ -82,34 +82,27 @@ fn contend(
     meter: &mut Meter<'_>,
     cycle: &(dyn Fn() + Sync),
 ) -> core::result::Result<(), Trouble> {
-    let stop = AtomicBool::new(false);
-    crowd(cores, &stop, cycle, &mut || meter.ops(&mut (), |()| cycle())).map_err(failed)
+    let crowd = Crowd::default();
+    let others = cores.saturating_sub(1);
+    let measure = &mut || {
+        crowd.await_all(others as u32);
+        meter.ops(&mut (), |()| cycle());
+    };
+    beside(others, &crowd, cycle, measure).map_err(failed)
 }
 
-fn crowd(
-    cores: usize,
-    stop: &AtomicBool,
-    cycle: &(dyn Fn() + Sync),
-    measure: &mut dyn FnMut(),
-) -> Result<()> {
-    let core = cores.saturating_sub(1);
+/// Starts a thread on each of the cores up to `core`, the last one first, and then calls `measure`.
+fn beside(core: usize, crowd: &Crowd, cycle: &(dyn Fn() + Sync), measure: &mut dyn FnMut()) -> Result<()> {
     if core == 0 {
         measure();
         return Ok(());
     }
-    let work = || {
-        // ORDER: Relaxed; see who sets it.
-        while !stop.load(Ordering::Relaxed) {
-            cycle();
-        }
-    };
     let rest = |_| {
-        let result = crowd(core, stop, cycle, measure);
-        // ORDER: Relaxed; only asks to end.
-        stop.store(true, Ordering::Relaxed);
+        let result = beside(core - 1, crowd, cycle, measure);
+        crowd.stop();
         result
     };
-    Builder::default().cores(CoreMask::one(core)).both(work, rest)?.1
+    Builder::default().cores(CoreMask::one(core)).both(|| crowd.work(cycle), rest)?.1
 }
 
 /// Whose turn it is: an even number is the measuring thread's. The other one ends at [`OVER`].

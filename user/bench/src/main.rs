@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod arch;
 mod calls;
+mod crowd;
 mod life;
 mod locks;
 mod partner;
@@ -20,7 +21,6 @@ use alloc::string::String;
 use alloc::vec;
 
 use abi::boot::Params;
-use abi::task::CoreMask;
 use perf::bench::{Bench, Context};
 use perf::channel::Sender;
 use perf::clock::Nanos;
@@ -42,6 +42,8 @@ enum Failure {
     Channel = 2,
     /// A case's other process got no work that it knows, or cannot do it.
     Partner = 3,
+    /// The main thread cannot be bound to its core, or not be given its priority.
+    Schedule = 4,
 }
 
 /// What a row works with.
@@ -111,7 +113,7 @@ fn run(start: Start) -> Result<(), Failure> {
     });
     let settings = Settings::new(&params, start.timebase());
     let mut lab = Lab { start };
-    let _ = start.thread().bind(&CoreMask::one(place::HERE));
+    place::settle(start).map_err(|_| Failure::Schedule)?;
     let done = if params.samples == Some(0) {
         runner::list(TABLE, &lab, &settings, &mut sender)
     } else {

@@ -2,6 +2,7 @@
 
 use abi::task::{CoreMask, Grant, ProcessSpec};
 use alloc::format;
+use perf::clock::Nanos;
 use perf::runner::Trouble;
 use rt::handle::{Owned, Process, Region, Typed};
 use rt::memory;
@@ -9,8 +10,9 @@ use rt::process::{Builder, Image};
 use rt::start::Start;
 use rt::sync::atomic::Ordering;
 use rt::thread;
+use rt::time::{self, Deadline};
 
-use super::{Failure, Lab, arch, failed};
+use super::{Failure, Lab, arch, failed, place};
 
 /// What the other process does; `None` if it cannot.
 pub(super) fn run(start: Start, work: &str) -> u64 {
@@ -20,6 +22,7 @@ pub(super) fn run(start: Start, work: &str) -> u64 {
 fn serve(start: Start, work: &str) -> Option<()> {
     let words = memory::words(start.regions().next()?).ok()?;
     start.thread().bind(&CoreMask::one(start.number("core", 0) as usize)).ok()?;
+    start.thread().schedule(&place::PEERS).ok()?;
     // ORDER: Release pairs with Acquire in `Partner::start`: we are on our core.
     words.first()?.store(1, Ordering::Release);
     match work {
@@ -52,7 +55,8 @@ impl Partner {
         let partner = Self(process);
         // ORDER: Acquire pairs with Release in `serve`.
         while words.first().is_some_and(|word| word.load(Ordering::Acquire) == 0) {
-            thread::yield_now();
+            // Asleep, not yielding: the partner has a lower priority.
+            time::sleep(Deadline::after(Nanos::from_millis(1)));
         }
         Ok(partner)
     }
@@ -61,6 +65,6 @@ impl Partner {
 impl Drop for Partner {
     fn drop(&mut self) {
         let _ = self.0.kill(0);
-        let _ = self.0.wait(rt::time::Deadline::NEVER);
+        let _ = self.0.wait(Deadline::NEVER);
     }
 }

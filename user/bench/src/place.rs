@@ -1,12 +1,36 @@
 //! Where cases run.
 
+use abi::task::{CoreMask, SchedSpec};
 use perf::bench::{Placement, Site};
-use rt::handle::Core;
+use rt::handle::{Core, Result};
+use rt::start::Start;
+use rt::thread::Builder;
 
 use super::Lab;
 
 /// The core that measures.
 pub(super) const HERE: usize = 0;
+
+/// Threads that yield to each other have one fixed priority: in the normal class they could drift to different levels, and then a yield
+/// switches to nobody.
+pub(super) const PEERS: SchedSpec = fixed(SchedSpec::REAL_TIME_LOWEST);
+/// The main thread comes before them, so that it can end what they do.
+const MAIN: SchedSpec = fixed(SchedSpec::REAL_TIME_LOWEST + 1);
+
+const fn fixed(priority: u64) -> SchedSpec {
+    SchedSpec { class: SchedSpec::REAL_TIME, priority, budget: 0, period: 0, deadline: 0 }
+}
+
+/// Puts the main thread where it measures.
+pub(super) fn settle(start: Start) -> Result<()> {
+    start.thread().bind(&CoreMask::one(HERE))?;
+    start.thread().schedule(&MAIN)
+}
+
+/// A thread that yields to others on a core.
+pub(super) fn peer(core: usize) -> Builder {
+    Builder::default().cores(CoreMask::one(core)).schedule(PEERS)
+}
 
 impl Lab {
     /// Cores of the machine.

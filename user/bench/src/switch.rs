@@ -1,14 +1,15 @@
 //! Switching between threads.
 
-use abi::task::{CoreMask, ProcessSpec, ThreadSpec};
+use abi::task::{ProcessSpec, ThreadSpec};
 use alloc::vec;
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Value};
 use perf::hist::DEFAULT_COUNTS;
 use perf::runner::Trouble;
-use rt::sync::atomic::{AtomicBool, Ordering};
+use rt::handle::Thread;
 use rt::thread::{self, Builder};
-use rt::time::Tsc;
+use rt::time::{Deadline, Tsc};
 
+use super::crowd::Crowd;
 use super::partner::Partner;
 use super::{Lab, Meter, arch, failed, place};
 
@@ -33,7 +34,7 @@ pub(super) const SWITCH: Bench<Lab> = Bench {
     },
     run: |lab, case, meter| {
         let fpu = case.params.get("fpu") == Some(Value::Word("on"));
-        let here = Builder::default().cores(CoreMask::one(place::HERE));
+        let here = place::peer(place::HERE);
         let builder = if fpu { here } else { here.flags(ThreadSpec::NO_FPU) };
         if case.params.get("space") == Some(Value::Word("same")) {
             return beside_a_thread(builder, fpu, meter);
@@ -46,48 +47,51 @@ pub(super) const SWITCH: Bench<Lab> = Bench {
 
 /// Measures yields while another thread of this process does the same.
 fn beside_a_thread(builder: Builder, fpu: bool, meter: &mut Meter<'_>) -> Result<(), Trouble> {
-    let stop = AtomicBool::new(false);
-    let partner = || yield_until(&stop, fpu);
-    let beside = builder.both(partner, |_| {
+    let crowd = Crowd::default();
+    let rest = |_| {
+        crowd.await_all(1);
         let result = measure(builder, fpu, meter);
-        // ORDER: Relaxed; only asks to end.
-        stop.store(true, Ordering::Relaxed);
+        crowd.stop();
         result
-    });
-    beside.map_err(failed)?.1
+    };
+    builder.both(|| crowd.work(|| turn(fpu)), rest).map_err(failed)?.1
 }
 
-fn yield_until(stop: &AtomicBool, fpu: bool) {
-    // ORDER: Relaxed; see who sets it.
-    while !stop.load(Ordering::Relaxed) {
-        if fpu {
-            arch::use_vector_unit();
-        }
-        thread::yield_now();
+/// Lets the other one run.
+#[inline(always)]
+fn turn(fpu: bool) {
+    if fpu {
+        arch::use_vector_unit();
     }
+    thread::yield_now();
 }
 
 /// Measures yields on a thread of its own, made by `builder`, while the main thread sleeps: that one has vector registers to be kept.
 /// Each yield is two switches, so a window has half as many as operations.
 fn measure(builder: Builder, fpu: bool, meter: &mut Meter<'_>) -> Result<(), Trouble> {
     let (plan, mut counts) = (meter.plan(), vec![0; DEFAULT_COUNTS]);
+    let yields = plan.batch / 2;
     let work = |counts| {
         let mut meter = Meter::new(Tsc, plan, counts)?;
-        let yields = plan.batch / 2;
-        let timed = |&mut (): &mut ()| {
+        let timed = |windows: &mut u64| {
+            *windows += 1;
             for _ in 0..yields {
-                if fpu {
-                    arch::use_vector_unit();
-                }
-                thread::yield_now();
+                turn(fpu);
             }
         };
-        meter.windows(&mut (), |()| {}, timed, |()| {});
-        Ok(meter.close().0)
+        let mut windows = 0;
+        meter.windows(&mut windows, |_| {}, timed, |_| {});
+        Ok((meter.close().0, windows * u64::from(yields)))
     };
     let counts = counts.as_mut_slice();
-    let (tally, ()) = builder.both(move || work(counts), |_| ()).map_err(failed)?;
-    meter.tally().absorb(&tally.map_err(Trouble::Refused)?);
+    let ended = |thread: Thread| thread.join(Deadline::NEVER).and_then(|_| thread.info());
+    let (result, info) = builder.both(move || work(counts), ended).map_err(failed)?;
+    let (tally, yields) = result.map_err(Trouble::Refused)?;
+    // A yield that finds nobody is fast, and no switch.
+    if info.map_err(failed)?.switches < yields / 10 * 9 {
+        return Err(Trouble::Failed("the threads did not take turns"));
+    }
+    meter.tally().absorb(&tally);
     Ok(())
 }
 
@@ -108,23 +112,23 @@ pub(super) const SCALE: Bench<Lab> = Bench {
         }
     },
     run: |_, case, meter| {
-        let stop = AtomicBool::new(false);
-        storm(case.placement.cores as usize, &stop, meter)
+        let others = case.placement.cores.saturating_sub(1);
+        storm(others as usize, others, &Crowd::default(), meter)
     },
 };
 
-/// Starts two yielding threads on the last of so many cores and goes on with the others; on the first one it measures.
-fn storm(cores: usize, stop: &AtomicBool, meter: &mut Meter<'_>) -> Result<(), Trouble> {
-    let core = cores.saturating_sub(1);
-    let on = |core| Builder::default().cores(CoreMask::one(core)).flags(ThreadSpec::NO_FPU);
+/// Starts two yielding threads on each of the cores up to `core`, the last one first, and then measures on the first core.
+fn storm(core: usize, others: u32, crowd: &Crowd, meter: &mut Meter<'_>) -> Result<(), Trouble> {
+    let on = |core| place::peer(core).flags(ThreadSpec::NO_FPU);
     if core == 0 {
+        crowd.await_all(2 * others);
         return beside_a_thread(on(place::HERE), false, meter);
     }
-    let pair = || on(core).both(|| yield_until(stop, false), |_| yield_until(stop, false));
+    let yields = || crowd.work(|| turn(false));
+    let pair = || on(core).both(yields, |_| yields());
     let rest = |_| {
-        let result = storm(core, stop, meter);
-        // ORDER: Relaxed; only asks to end.
-        stop.store(true, Ordering::Relaxed);
+        let result = storm(core - 1, others, crowd, meter);
+        crowd.stop();
         result
     };
     let (others, result) = on(core).both(pair, rest).map_err(failed)?;
