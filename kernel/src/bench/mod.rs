@@ -9,6 +9,7 @@ mod observe;
 mod place;
 mod signals;
 mod tlb;
+mod user;
 mod usercopy;
 mod vm;
 
@@ -17,7 +18,7 @@ use abi::exit::Exit;
 use perf::bench::{Bench, Context};
 use perf::clock::{Clock, Frequency, Ticks, Timebase};
 use perf::hist::DEFAULT_COUNTS;
-use perf::record::Record;
+use perf::record::{Record, SuiteStart};
 use perf::runner::{self, Settings};
 
 use crate::arch::tsc;
@@ -102,11 +103,32 @@ pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
         log!("bench: no memory for the histograms of every core");
         return Exit::NoMemory;
     };
-    let done = if params.samples == Some(0) {
-        runner::list(TABLE, &lab, &settings, &mut report::send)
-    } else {
-        runner::run(TABLE, &mut lab, &settings, counts, &mut report::send)
+    // The program's cases come after the kernel's own.
+    let mut own = 0;
+    runner::select(TABLE, &lab, &settings, &mut |_| own += 1);
+    let theirs = user::count(params);
+    report::send(&Record::SuiteStart(SuiteStart {
+        cases: own + theirs,
+        first: params.after.min(own + theirs),
+    }));
+    let mut send = |record: &Record<'_>| match record {
+        Record::SuiteStart(_) => {}
+        other => report::send(other),
     };
+    let mut done = if params.samples == Some(0) {
+        runner::list(TABLE, &lab, &settings, &mut send)
+    } else {
+        runner::run(TABLE, &mut lab, &settings, counts, &mut send)
+    };
+    let after = params.after.saturating_sub(own);
+    if after < theirs {
+        let Some(more) = user::run(params, after, None, &mut |record| send(&record.shifted(own))) else {
+            return Exit::TestsFailed;
+        };
+        done.run += more.run;
+        done.failed += more.failed;
+        done.skipped += more.skipped;
+    }
     trace::send();
     report::send(&Record::Done(done));
     if done.run == 0 && done.skipped == 0 { Exit::NothingMatched } else { Exit::Success }

@@ -65,9 +65,18 @@ pub(super) fn debug_write(irq: &mut IrqOff, debug: u64, text: u64, length: u64) 
     let bytes = &mut bytes[..length as usize];
     user::read_bytes(irq, text, bytes)?;
     for line in bytes.utf8_chunks().flat_map(|chunk| chunk.valid().lines()) {
-        log!("user: {line}");
+        log!("user: {}", Clean(line));
     }
     Ok(0)
+}
+
+/// Text of a program's, without characters that would do something to whoever looks at the log, or to a record beside it.
+struct Clean<'a>(&'a str);
+
+impl fmt::Display for Clean<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| f.write_char(if c.is_control() { '?' } else { c }))
+    }
 }
 
 /// Text of a dump: as much as the buffer holds.

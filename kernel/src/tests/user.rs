@@ -6,7 +6,7 @@ use percpu::IrqOff;
 use super::{Bed, Result, ensure, failed};
 use crate::arch::tsc;
 use crate::harness::{self, Run};
-use crate::{log, machine};
+use crate::{log, machine, trace};
 
 /// How long a program may take, in seconds of the clock: long enough for any emulator on any busy host.
 const PATIENCE: u64 = 60;
@@ -216,5 +216,7 @@ pub(super) fn fuzz(bed: &mut Bed) -> Result {
         let seed = bed.seed.wrapping_add(round);
         run_with("fuzz", format_args!("seed={seed} count=5000 threads=3 "))?;
     }
+    // It has switched that on as well, and the rings stay for whoever reads them.
+    trace::discard();
     Ok(())
 }
