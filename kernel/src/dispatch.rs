@@ -119,7 +119,7 @@ fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     head.take();
     spaces::enter(irq, thread.space());
     load_state(irq, thread);
-    user::set_fs_base(thread.tls());
+    user::load_fs_base(irq, thread.tls());
     // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
     unsafe { user::resume(at) }
 }
@@ -306,8 +306,11 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
     let current = current(irq);
     let Some(next) = sched.yield_now(now) else { return };
     current.answer(0, 0);
-    timer::arm_before(irq, next_event(irq, now));
-    epoch::leave_kernel(irq, machine::topology().core_count());
+    // Mostly the timer rings soon enough anyway.
+    if timer::armed(irq) > sched.at_least_until(now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    epoch::pass(irq);
     resume(irq, next)
 }
 

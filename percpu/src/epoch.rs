@@ -29,5 +29,5 @@ mod exits;
 mod models;
 
 #[cfg(not(loom))]
-pub use exits::{BUDGET, enter_idle, has_retired, leave_idle, leave_kernel, retire};
+pub use exits::{BUDGET, enter_idle, has_retired, leave_idle, leave_kernel, pass, retire};
 pub use limbo::{Reclaim, Retired};

@@ -156,7 +156,7 @@ pub(super) fn thread_tls(irq: &mut IrqOff, base: u64) -> Result {
         return Err(Error::BadArgument);
     }
     dispatch::current(irq).set_tls(base);
-    border::set_fs_base(base);
+    border::set_fs_base(irq, base);
     Ok(0)
 }
 

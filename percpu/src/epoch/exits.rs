@@ -28,6 +28,12 @@ pub fn leave_kernel(irq: &mut IrqOff, cores: usize) -> usize {
     if LIMBO.with_mut(irq, |limbo| limbo.is_empty()) { 0 } else { collect(irq, cores, global) }
 }
 
+/// As [`leave_kernel`], but gives nothing back: for ways out that have no time for it.
+#[inline(always)]
+pub fn pass(irq: &IrqOff) {
+    GLOBAL.quiesce(SEAT.local(irq));
+}
+
 #[cold]
 fn collect(irq: &mut IrqOff, cores: usize, global: Epoch) -> usize {
     let seat = |core: usize| CoreId::from_index(core).and_then(|core| SEAT.of(core));

@@ -110,6 +110,8 @@ pub(crate) struct Head {
     user_sp: Cell<u64>,
     /// Where the kernel's stack begins on entry.
     kernel_sp: Cell<u64>,
+    /// The FS base that was loaded last.
+    fs_base: Cell<u64>,
     /// Where the task-state segment says where an interrupt of ring 3 stores what it interrupts.
     stack_slot: Cell<*mut u64>,
 }
@@ -133,6 +135,7 @@ core_local! {
         pending: Cell::new(0),
         user_sp: Cell::new(0),
         kernel_sp: Cell::new(0),
+        fs_base: Cell::new(0),
         stack_slot: Cell::new(ptr::null_mut()),
     } };
 }
@@ -288,9 +291,19 @@ pub(crate) fn enter(irq: &IrqOff, stack_slot: *mut u64) {
 }
 
 /// Loads a thread's FS base, which lies in the user half. A program can zero it by loading a selector, so what was loaded before says
-/// nothing.
+/// something only if both are 0.
 #[inline(always)]
-pub(crate) fn set_fs_base(base: u64) {
+pub(crate) fn load_fs_base(irq: &IrqOff, base: u64) {
+    let head = HEAD.owned(irq);
+    if head.fs_base.get() | base != 0 {
+        set_fs_base(irq, base);
+    }
+}
+
+/// Loads the FS base of the current thread.
+#[inline(always)]
+pub(crate) fn set_fs_base(irq: &IrqOff, base: u64) {
+    HEAD.owned(irq).fs_base.set(base);
     let mut register = FS_BASE;
     // SAFETY: a canonical address (`Thread::tls`), and the kernel does not use FS.
     unsafe { register.write(base) };
