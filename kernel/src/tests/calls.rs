@@ -259,7 +259,7 @@ const WAKE_MS: u64 = 1_500;
 ///
 /// The emulator's MWAIT does not sleep, so that what can be lost there is seen on hardware only.
 ///
-/// Planted: PLANTED
+/// Planted: `idle::rest` turns interrupts on a while before HLT instead of with it.
 pub(super) fn no_wake_lost(bed: &mut Bed) -> Result {
     let others = cores::all_online().difference(&CoreSet::one(machine::boot_core()));
     if others.is_empty() {

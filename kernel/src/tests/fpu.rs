@@ -30,7 +30,8 @@ fn hold(expected: &Values, when: &str, core: CoreId) -> Result {
 /// Two threads with registers and one without take turns: each finds its own, a new one finds the initial state, and behind the block there is
 /// nothing to be found.
 ///
-/// Planted: PLANTED
+/// Planted: `fpu::switch` from area to area does not save; does not restore; does not clear before it blocks; does not block; a new area's MXCSR
+/// is 0.
 pub(super) fn switch(bed: &mut Bed) -> Result {
     for core in cores::all_online().iter().take(CORES) {
         let blame = Blame::new();
@@ -77,7 +78,7 @@ fn take_turns(held: &Held<'_, 0>) -> Result {
 
 /// A thread's registers go with it from core to core; each core that has had them keeps nothing.
 ///
-/// Planted: PLANTED
+/// Planted: `fpu::switch` from none to an area does not restore; does not clear before it blocks.
 pub(super) fn migrate(bed: &mut Bed) -> Result {
     let area = IrqOff::with(|irq| Area::new(irq)).ok_or(NO_MEMORY)?;
     let mut before = Values::INITIAL;

@@ -69,7 +69,7 @@ fn cases() -> [(&'static str, Facts, States); 9] {
 
 /// Each CPU gets what it needs; what it needs and cannot have is missing, not off; the command line switches off what is needed only.
 ///
-/// Planted: PLANTED
+/// Planted: TSX asynchronous abort is forgotten; `kpti=off` says that nothing is needed; what is missing is called off.
 pub(super) fn decides(_: &mut Bed) -> Result {
     for (name, facts, expected) in cases() {
         let full = states(&speculation::decide(&facts, Mitigate::Auto, Isolate::Auto, true));
@@ -92,8 +92,6 @@ pub(super) fn decides(_: &mut Bed) -> Result {
 }
 
 /// What runs between processes and on the way out of the kernel leaves everything as it was, on every core.
-///
-/// Planted: PLANTED
 pub(super) fn measures(bed: &mut Bed) -> Result {
     let ran = AtomicUsize::new(0);
     let all = cores::all_online();

@@ -61,14 +61,14 @@ pub(crate) fn kind() -> Rest {
 /// Sleeps until a message comes or an interrupt has been taken. The inbox is this core's, and was armed as `how` with interrupts off.
 ///
 /// # Safety
-/// 1. No [`IrqOff`] of this core is in use, and interrupts may be taken here.
+/// 1. No [`percpu::IrqOff`] of this core is in use, and interrupts may be taken here.
 pub(crate) unsafe fn rest(inbox: &Inbox, how: Rest) {
     if how == Rest::Halted {
         interrupts::enable_and_hlt();
     } else {
         // SAFETY: MONITOR is in CPUID, or `kind` would not have said so; it reads an address that is mapped.
         unsafe {
-            asm!("monitor", in("rax") inbox.monitor_address(), in("ecx") 0, in("edx") 0, options(nostack, preserves_flags))
+            asm!("monitor", in("rax") inbox.monitor_address(), in("ecx") 0, in("edx") 0, options(nostack, preserves_flags));
         };
         if !inbox.has_message() {
             // SAFETY: MWAIT comes with MONITOR. Handlers of interrupts may run (obligation 1).

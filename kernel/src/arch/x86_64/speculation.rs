@@ -140,7 +140,8 @@ impl State {
         }
     }
 
-    const fn is_on(self) -> bool {
+    /// Whether it is done.
+    pub(crate) const fn is_on(self) -> bool {
         matches!(self, State::On)
     }
 }
@@ -276,12 +277,7 @@ pub(crate) fn enter() {
 /// A selector of a writable segment, for VERW: the entry code names it just before it leaves. Written by [`enter`].
 pub(crate) static WRITABLE: AtomicU16 = AtomicU16::new(0);
 
-/// Whether [`verw`] has to be the last thing before every exit to user mode.
-pub(crate) fn verw_on_exit() -> bool {
-    in_force().verw.is_on()
-}
-
-/// Overwrites the buffers that other programs could read from: with MD_CLEAR, VERW of a writable segment does (SDM volume 2, VERW).
+/// Overwrites, as the last thing before every exit to user mode if [`Mitigations::verw`] is on, the buffers that other programs could read from: with MD_CLEAR, VERW of a writable segment does (SDM volume 2, VERW).
 #[inline(always)]
 pub(crate) fn verw() {
     // SAFETY: VERW changes ZF and the buffers, nothing else, whatever the selector is.
