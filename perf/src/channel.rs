@@ -256,7 +256,7 @@ mod models {
     #[test]
     fn loom_messages_arrive_whole_and_in_order() {
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
+        builder.preemption_bound = Some(2);
         builder.check(|| {
             let channel = Arc::new(Channel::new());
             let writer = Arc::clone(&channel);
