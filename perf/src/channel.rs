@@ -252,21 +252,23 @@ mod models {
     use super::{Channel, Receiver, Sender};
     use loom::sync::Arc;
 
-    /// Three messages through a ring that holds one and a bit: none is lost, torn or seen early. Planted: `Relaxed` for `head`'s Release.
+    /// Two messages through a ring that holds one and a bit: none is lost, torn or seen early. Planted: `Relaxed` for `head`'s Release.
     #[test]
     fn loom_messages_arrive_whole_and_in_order() {
-        loom::model(|| {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(|| {
             let channel = Arc::new(Channel::new());
             let writer = Arc::clone(&channel);
             let thread = loom::thread::spawn(move || {
                 let mut sender = Sender::new(&writer, |_, _| loom::thread::yield_now());
-                for message in [[1, 2], [3, 4], [5, 6]] {
+                for message in [[1, 2], [3, 4]] {
                     sender.send_bytes(&message).unwrap();
                 }
                 sender.close();
             });
             let mut receiver = Receiver::new(&channel);
-            let mut expected = [[1, 2], [3, 4], [5, 6]].iter();
+            let mut expected = [[1, 2], [3, 4]].iter();
             while expected.len() > 0 {
                 match receiver.next_bytes().unwrap() {
                     Some(message) => assert_eq!(message, expected.next().unwrap()),

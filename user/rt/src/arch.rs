@@ -6,4 +6,4 @@ mod x86_64;
 #[cfg(target_os = "none")]
 pub(crate) use x86_64::call::{call0, call1, call2, call3, call4, call5, call6};
 #[cfg(target_os = "none")]
-pub(crate) use x86_64::clock;
+pub(crate) use x86_64::{clock, fiber};

@@ -19,6 +19,8 @@ mod arch;
 pub mod sync;
 
 #[cfg(target_os = "none")]
+pub mod fiber;
+#[cfg(target_os = "none")]
 pub mod handle;
 #[cfg(target_os = "none")]
 pub mod memory;

@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod fibers;
 mod tests;
 
 use rt::say;

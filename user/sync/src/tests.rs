@@ -10,7 +10,7 @@ use rt::sync::{Barrier, Condvar, Kernel, Mutex, Semaphore, Waited};
 use rt::thread::{self, JoinHandle};
 use rt::time::{self, Deadline};
 
-use super::{Effort, Test};
+use super::{Effort, Test, fibers};
 
 pub(super) const TESTS: &[(&str, Test)] = &[
     ("threads", threads),
@@ -21,6 +21,9 @@ pub(super) const TESTS: &[(&str, Test)] = &[
     ("barrier", barrier),
     ("deadlines", deadlines),
     ("heap", heap),
+    ("fibers", fibers::turns),
+    ("fiber-blocks", fibers::blocked),
+    ("fiber-crowd", fibers::crowd),
 ];
 
 /// Starts threads that all do the same; gives what they return.

@@ -6,3 +6,5 @@ pub(crate) mod call;
 pub(crate) mod clock;
 #[cfg(target_os = "none")]
 mod entry;
+#[cfg(target_os = "none")]
+pub(crate) mod fiber;
