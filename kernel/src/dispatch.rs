@@ -47,7 +47,7 @@ core_local! {
 type Condition = &'static dyn Fn() -> bool;
 
 struct Here {
-    /// The thread whose extended state is in the registers.
+    /// The thread whose extended state is in the registers; none if they are blocked.
     state: Cell<Option<ThreadRef>>,
     condition: Cell<Option<Condition>>,
     /// When it stops serving whoever can run.
@@ -127,12 +127,14 @@ fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
 #[inline(always)]
 fn load_state(irq: &IrqOff, thread: ThreadRef) {
-    let here = HERE.owned(irq);
-    if here.state.get() != Some(thread) {
-        exchange_state(irq, Some(thread));
+    // SAFETY: the cell of a thread of this core (Y1), read while nothing writes it.
+    let wanted = unsafe { (*thread.fpu.as_ptr()).is_some() }.then_some(thread);
+    if HERE.owned(irq).state.get() != wanted {
+        exchange_state(irq, wanted);
     }
 }
 
+#[inline(never)]
 fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     let here = HERE.owned(irq);
     let before = here.state.replace(next);
@@ -299,12 +301,8 @@ fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
 #[inline(always)]
 pub(crate) fn yield_now(irq: &mut IrqOff) {
     let sched = SCHED.owned(irq);
-    if !sched.has_equal() {
-        return;
-    }
-    let now = tsc::now();
     let current = current(irq);
-    let Some(next) = sched.yield_now(now) else { return };
+    let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
     // Mostly the timer rings soon enough anyway.
     if timer::armed(irq) > sched.at_least_until(now) {

@@ -35,8 +35,8 @@ pub(crate) static IDS: SpaceIds = SpaceIds::new();
 core_local! {
     /// The space that faults of this core are about.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
-    /// Whether the core has gone idle on it since.
-    static RESTING: Cell<bool> = const { Cell::new(false) };
+    /// The same, if a process's thread runs in it; null once the core has gone idle.
+    static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
 }
 
 /// All memory, through the direct map.
@@ -182,25 +182,18 @@ pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
 /// Makes a process's space the one that this core's user half shows. It stays where it is until [`forget`].
 #[inline(always)]
 pub(crate) fn enter(irq: &IrqOff, space: &Space) {
-    let current = CURRENT.owned(irq);
-    let same = ptr::eq(current.get(), space);
-    if same && !RESTING.owned(irq).get() {
-        return;
+    let entered = ENTERED.owned(irq);
+    if !ptr::eq(entered.get(), space) {
+        // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
+        unsafe { tlb::activate(irq, space.tlb()) };
+        entered.set(ptr::from_ref(space));
+        CURRENT.owned(irq).set(ptr::from_ref(space));
     }
-    switch(irq, space);
-}
-
-#[inline(never)]
-fn switch(irq: &IrqOff, space: &Space) {
-    RESTING.owned(irq).set(false);
-    // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
-    unsafe { tlb::activate(irq, space.tlb()) };
-    CURRENT.owned(irq).set(ptr::from_ref(space));
 }
 
 /// This core goes idle: changes of the space that it has loaded need not disturb it.
 pub(crate) fn rest(irq: &IrqOff) {
-    RESTING.owned(irq).set(true);
+    ENTERED.owned(irq).set(ptr::null());
     tlb::rest(irq);
 }
 
@@ -248,7 +241,7 @@ impl Owned {
         // kernel's.
         unsafe { tlb::activate(irq, space.tlb()) };
         CURRENT.owned(irq).set(ptr::from_ref(space));
-        RESTING.owned(irq).set(false);
+        ENTERED.owned(irq).set(ptr::null());
     }
 
     /// Ends the space: on every core, then page by page.
@@ -277,6 +270,7 @@ impl Deref for Owned {
 /// This core's user half shows nothing from now on.
 pub(crate) fn deactivate(irq: &IrqOff) {
     CURRENT.owned(irq).set(ptr::null());
+    ENTERED.owned(irq).set(ptr::null());
     tlb::deactivate(irq);
 }
 
