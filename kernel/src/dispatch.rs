@@ -37,6 +37,7 @@ core_local! {
         condition: Cell::new(None),
         until: Cell::new(NEVER),
         retry: Cell::new(NEVER),
+        retired: Cell::new(0),
         balance: Cell::new(0),
     } };
     /// What this core shows of its load.
@@ -54,6 +55,8 @@ struct Here {
     until: Cell<u64>,
     /// When to look again whether something retired is ripe.
     retry: Cell<u64>,
+    /// Objects retired since it looked.
+    retired: Cell<u32>,
     /// When to look for idle cores.
     balance: Cell<u64>,
 }
@@ -103,10 +106,20 @@ fn show_load(irq: &IrqOff) {
 }
 
 /// Makes a thread current and goes on with it; it was just picked.
+#[inline(always)]
 fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
-    timer::arm_before(irq, next_event(irq, now));
+    arm_timer(irq, now);
     resume(irq, thread)
+}
+
+/// Sees to it that the timer rings before anything is due; mostly it does so already. What is due for others than the current thread was
+/// armed for when it came up.
+#[inline(always)]
+fn arm_timer(irq: &IrqOff, now: u64) {
+    if timer::armed(irq) > SCHED.owned(irq).at_least_until(now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
 }
 
 /// Loads what a thread needs in ring 3, and goes there.
@@ -173,7 +186,7 @@ pub(crate) extern "C" fn leave() -> ! {
     loop {
         let bits = HEAD.owned(&irq).take();
         announce(&mut irq);
-        own_inbox(&irq).serve(&mut irq);
+        serve_inbox(&mut irq);
         let thread = current(&irq);
         if bits & pending::STOP != 0 {
             stop_current(&mut irq, thread);
@@ -191,26 +204,50 @@ pub(crate) extern "C" fn leave() -> ! {
     }
 }
 
-/// The inbox of the core that runs this.
+/// Delivers this core's messages.
 #[inline(always)]
-fn own_inbox(irq: &IrqOff) -> &'static percpu::Inbox {
-    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data")
-}
-
-/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
-fn announce(irq: &mut IrqOff) {
-    epoch::leave_kernel(irq, machine::topology().core_count());
-    let here = HERE.owned(irq);
-    if !epoch::has_retired(irq) {
-        here.retry.set(NEVER);
-    } else if here.retry.get() == NEVER {
-        here.retry.set(tsc::now() + machine::clock().0 / RIPE_HZ);
+pub(crate) fn serve_inbox(irq: &mut IrqOff) {
+    if !mailbox::INBOX.local(irq).is_quiet() {
+        deliver(irq);
     }
 }
 
-/// Something has been retired: it is looked at again at the next way out.
+#[inline(never)]
+fn deliver(irq: &mut IrqOff) {
+    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data").serve(irq);
+}
+
+/// Objects that are retired before a busy core looks whether some are ripe.
+const RETIRED_AT_ONCE: u32 = 16;
+
+/// Announces that this core has left the kernel; now and then gives back what is ripe.
+#[inline(always)]
+fn announce(irq: &mut IrqOff) {
+    epoch::pass(irq);
+    if HERE.owned(irq).retired.get() >= RETIRED_AT_ONCE {
+        collect(irq);
+    }
+}
+
+/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
+#[inline(never)]
+fn collect(irq: &mut IrqOff) {
+    epoch::leave_kernel(irq, machine::topology().core_count());
+    let here = HERE.owned(irq);
+    here.retired.set(0);
+    let later = || tsc::now() + machine::clock().0 / RIPE_HZ;
+    here.retry.set(if epoch::has_retired(irq) { later() } else { NEVER });
+}
+
+/// Something has been retired: it is looked at when there is enough of it, when this core has nothing to do, or after a while.
 pub(crate) fn note_retired(irq: &IrqOff) {
-    HEAD.owned(irq).raise(pending::TIMER);
+    let here = HERE.owned(irq);
+    here.retired.set(here.retired.get() + 1);
+    if here.retry.get() == NEVER {
+        let at = tsc::now() + machine::clock().0 / RIPE_HZ;
+        here.retry.set(at);
+        timer::arm_before(irq, at);
+    }
 }
 
 /// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next.
@@ -226,7 +263,7 @@ pub(crate) extern "C" fn serve_threads() -> ! {
     let mut irq = unsafe { IrqOff::assume() };
     loop {
         announce(&mut irq);
-        own_inbox(&irq).serve(&mut irq);
+        serve_inbox(&mut irq);
         let now = tsc::now();
         if SCHED.owned(&irq).next_event() <= now {
             // Nobody is current: what it decides is who can be picked.
@@ -245,6 +282,9 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             enter_thread(&mut irq, thread, now);
         }
         show_load(&irq);
+        if HERE.owned(&irq).retry.get() != NEVER {
+            collect(&mut irq);
+        }
         if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
             // SAFETY: no thread is current, and the stack above is done with.
             unsafe { user::stop_serving() };
@@ -304,10 +344,7 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
     let current = current(irq);
     let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
-    // Mostly the timer rings soon enough anyway.
-    if timer::armed(irq) > sched.at_least_until(now) {
-        timer::arm_before(irq, next_event(irq, now));
-    }
+    arm_timer(irq, now);
     epoch::pass(irq);
     resume(irq, next)
 }
@@ -362,11 +399,6 @@ pub(crate) enum Waited {
     Not,
     /// Somebody, who counts on it.
     Woken,
-}
-
-/// Delivers this core's messages.
-pub(crate) fn serve_inbox(irq: &mut IrqOff) {
-    own_inbox(irq).serve(irq);
 }
 
 /// This core was interrupted in ring 3, for which something may wait: it has been in the kernel, and leaves.
@@ -426,9 +458,10 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
     }
     if here.retry.get() <= now {
-        here.retry.set(NEVER);
+        collect(irq);
         spread::hurry(irq);
     }
+    let here = HERE.owned(irq);
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);
         irq.locks(|held| spread::balance(held));

@@ -275,8 +275,8 @@ impl<E: Entity> Core<E> {
     #[inline]
     pub fn at_least_until(&self, now: u64) -> u64 {
         let left = self.current.get().map_or(0, |e| e.task().left.get());
-        // A turn is never shorter than the first quantum; who has no budget, and so is real time, has no turns.
-        if left == NEVER { NEVER } else { now.saturating_add(left.min(self.quanta[0].get())) }
+        // A turn is never shorter than the first quantum. Who has no budget, and so is real time, has no turns: what is left began at `NEVER`.
+        if left > NEVER / 2 { NEVER } else { now.saturating_add(left.min(self.quanta[0].get())) }
     }
 
     /// The current thread leaves the core, which has no current thread until `pick`.
