@@ -5,6 +5,7 @@ mod crew;
 mod frames;
 mod heap;
 mod latency;
+mod life;
 mod place;
 mod signals;
 mod tlb;
@@ -83,6 +84,7 @@ const TABLE: &[Bench<Lab>] = &[
     vm::PROTECT,
     vm::FAULT,
     vm::SCALE,
+    life::LIFE,
     tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,
