@@ -12,7 +12,7 @@ use core::ptr::{self, NonNull};
 use mm::frames::{Policy, Request};
 use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
-use mm::virt::{PageId, PageRange, USER_PAGES};
+use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
 use percpu::epoch::Retired;
 use percpu::{CoreId, Held, IrqOff, core_local, epoch};
@@ -70,6 +70,18 @@ unsafe impl Memory for Physical {
     fn fill(self, frame: FrameId, word: u64) {
         // SAFETY: the frame is the caller's alone, and the direct map shows it.
         unsafe { string::fill(self.at(frame).cast(), word, mm::id::FRAME_BYTES / size_of::<u64>()) };
+    }
+
+    #[inline(always)]
+    fn root(self, from: FrameId, to: FrameId) {
+        const HALF: usize = mm::id::FRAME_BYTES / size_of::<u64>() / 2;
+        let (from, to) = (self.at(from).cast::<u64>(), self.at(to).cast::<u64>());
+        // SAFETY: the frame is the caller's alone, and the direct map shows it.
+        unsafe { string::fill(to, 0, HALF) };
+        // SAFETY: inside frames that the direct map shows.
+        let (from, to) = unsafe { (from.add(HALF), to.add(HALF)) };
+        // SAFETY: two different frames; `to` is the caller's alone, and `from`'s upper half does not change.
+        unsafe { string::copy(from, to, HALF) };
     }
 
     #[inline(always)]
@@ -214,7 +226,7 @@ pub(crate) fn forget(irq: &mut IrqOff, space: &Space) {
 /// Ends a space in which nothing is mapped and that every core has forgotten.
 pub(crate) fn close(irq: &IrqOff, space: Space) {
     let closed = space.close(&mut Tap::new(irq)).is_ok();
-    assert!(closed, "A1: an unmapped space is empty");
+    assert!(closed, "A6: a dismantled space is empty");
 }
 
 /// The bytes of a frame, as the kernel sees them.
@@ -244,13 +256,12 @@ impl Owned {
         ENTERED.owned(irq).set(ptr::null());
     }
 
-    /// Ends the space: on every core, then page by page.
+    /// Ends the space: on every core, then step by step.
     pub(crate) fn destroy(mut self) {
         IrqOff::with(|irq| {
             forget(irq, &self);
-            let whole = PageRange::new(PageId::new(0), USER_PAGES).expect("the user half is a range");
-            let unmapped = all(irq, &self, whole, |cx, range| self.unmap(cx, range));
-            unmapped.expect("the ends of the user half cut no region");
+            // SAFETY: the box is ours, nobody borrows it any more, and every core has forgotten the space.
+            while let Progress::More(()) = unsafe { self.dismantle(&mut Tap::new(irq)) } {}
         });
         // SAFETY: nothing refers to the space any more, and `self` is not used again.
         let space = unsafe { ManuallyDrop::take(&mut self.0) };
