@@ -344,8 +344,10 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
     let current = current(irq);
     let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
-    arm_timer(irq, now);
-    epoch::pass(irq);
+    if timer::armed(irq) > sched.at_least_for(next, now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    // It is not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`).
     resume(irq, next)
 }
 
