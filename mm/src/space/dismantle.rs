@@ -64,7 +64,7 @@ struct Lines<'t> {
 }
 
 impl<'t> Lines<'t> {
-    /// The next one, and what its entries say together; it holds so many of the table's as is said by [`Lines::used`].
+    /// The next one, and what its entries say together. Whoever has looked at it says by [`Lines::used`] how many are in use.
     #[inline(always)]
     fn next(&mut self) -> Option<(&'t Words, Entry)> {
         if self.count == 0 {
@@ -183,4 +183,4 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
     }
 }
 
-const _: () = assert!(ENTRIES % LINE == 0);
+const _: () = assert!(ENTRIES.is_multiple_of(2 * LINE));
