@@ -78,8 +78,10 @@ unsafe impl Memory for Physical {
         let (from, to) = (self.at(from).cast::<u64>(), self.at(to).cast::<u64>());
         // SAFETY: the frame is the caller's alone, and the direct map shows it.
         unsafe { string::fill(to, 0, HALF) };
-        // SAFETY: inside frames that the direct map shows.
-        let (from, to) = unsafe { (from.add(HALF), to.add(HALF)) };
+        // SAFETY: inside a frame that the direct map shows.
+        let from = unsafe { from.add(HALF) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(HALF) };
         // SAFETY: two different frames; `to` is the caller's alone, and `from`'s upper half does not change.
         unsafe { string::copy(from, to, HALF) };
     }
