@@ -10,17 +10,19 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
+use abi::debug::Counter;
 use abi::error::Error;
-use abi::task::NEVER;
+use abi::task::{NEVER, ThreadState};
 use percpu::mailbox;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{Held, IrqOff, core_local, epoch};
+use perf::trace::Event;
 use sched::{Decision, Ready, Stop, Tunables};
 
 use crate::arch::user::{self, HEAD, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, ThreadRef};
-use crate::{cores, homes, jobs, machine, spaces, spread, upcall, wait};
+use crate::{cores, homes, jobs, machine, metrics, spaces, spread, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -106,7 +108,19 @@ fn show_load(irq: &IrqOff) {
 fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
     timer::arm_before(irq, next_event(irq, now));
+    note_switch(irq, thread, now);
+    metrics::switched(irq, tsc::now().saturating_sub(now));
     resume(irq, thread)
+}
+
+/// Counts that a thread has got the core.
+#[inline(always)]
+fn note_switch(irq: &IrqOff, thread: ThreadRef, now: u64) {
+    metrics::count(irq, Counter::Switches);
+    if thread.ready_since.get() != 0 {
+        metrics::woken(irq, now.saturating_sub(thread.ready_since.take()));
+    }
+    trace::switched(irq, || thread.id());
 }
 
 /// Loads what a thread needs in ring 3, and goes there.
@@ -178,7 +192,8 @@ pub(crate) extern "C" fn leave() -> ! {
         }
         if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
             SCHED.owned(&irq).stop(tsc::now(), Stop::Preempted);
-            dispatch(&mut irq);
+            metrics::count(&irq, Counter::Preemptions);
+            dispatch(&mut irq, ThreadState::Runnable);
         }
         if HEAD.owned(&irq).is_clear() {
             let now = tsc::now();
@@ -211,9 +226,11 @@ pub(crate) fn note_retired(irq: &IrqOff) {
     HEAD.owned(irq).raise(pending::TIMER);
 }
 
-/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next.
-pub(crate) fn dispatch(irq: &mut IrqOff) -> ! {
+/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next. `left` is what the thread does
+/// that has given the core up.
+pub(crate) fn dispatch(irq: &mut IrqOff, left: ThreadState) -> ! {
     HEAD.owned(irq).clear_current();
+    trace::left(irq, left);
     // SAFETY: a core that has had a thread serves; whoever calls this is through.
     unsafe { user::again(serve_threads) }
 }
@@ -249,7 +266,10 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         }
         spread::beg(&mut irq);
         timer::arm_before(&irq, next_event(&irq, now));
+        trace::switched(&irq, || 0);
         cores::rest(&mut irq);
+        metrics::add(&irq, Counter::IdleTicks, tsc::now().saturating_sub(now));
+        metrics::count(&irq, Counter::IdleSleeps);
     }
 }
 
@@ -279,6 +299,8 @@ pub(crate) fn serve_for_ever() -> ! {
 /// Ends the waits whose time has come.
 fn expire(irq: &mut IrqOff, now: u64) {
     while let Some(thread) = SCHED.owned(irq).expired(now) {
+        metrics::count(irq, Counter::WakesLocal);
+        trace::event(irq, Event::Ready, thread.id(), 0, irq.core().index() as u32);
         irq.locks(|held| time_out(held, thread));
     }
 }
@@ -311,6 +333,7 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
         timer::arm_before(irq, next_event(irq, now));
     }
     epoch::pass(irq);
+    note_switch(irq, next, now);
     resume(irq, next)
 }
 
@@ -333,7 +356,7 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     }
     sched.stop(now, Stop::Blocked);
     upcall::blocked(irq, thread);
-    dispatch(irq)
+    dispatch(irq, ThreadState::Blocked)
 }
 
 fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
@@ -391,7 +414,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
-        dispatch(irq);
+        dispatch(irq, ThreadState::Suspended);
     }
     if !spread::may_run_here(irq, thread) {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
@@ -400,7 +423,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
             let to = spread::target(held, thread);
             homes::depart(held, thread, to);
         });
-        dispatch(irq);
+        dispatch(irq, ThreadState::Runnable);
     }
 }
 
@@ -409,14 +432,17 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     SCHED.owned(irq).stop(tsc::now(), Stop::Ended);
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
-    dispatch(irq)
+    dispatch(irq, ThreadState::Ended)
 }
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.
 pub(crate) fn on_timer(irq: &mut IrqOff) {
+    let deadline = timer::armed(irq);
     // Early or not, what is due is looked at.
     let _rang = timer::on_interrupt(irq);
     let now = tsc::now();
+    metrics::count(irq, Counter::TimerInterrupts);
+    trace::event(irq, Event::Timer, now.saturating_sub(deadline), 0, 0);
     let head = HEAD.owned(irq);
     head.raise(pending::TIMER);
     if running(irq).is_some() && SCHED.owned(irq).tick(now) == Decision::Preempt {

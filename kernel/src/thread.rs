@@ -62,6 +62,8 @@ pub(crate) struct Thread {
     /// Woken while it was still current (see `wait`).
     pub(crate) woken: Cell<bool>,
     pub(crate) migrations: Cell<u64>,
+    /// Since when it could run without having run, 0 for a thread that does or cannot.
+    pub(crate) ready_since: Cell<u64>,
     /// What a call that sleeps returns.
     value: Cell<u64>,
     affinity: Cell<CoreSet>,
@@ -184,6 +186,7 @@ impl Thread {
             doomed: Cell::new(false),
             woken: Cell::new(false),
             migrations: Cell::new(0),
+            ready_since: Cell::new(0),
             value: Cell::new(0),
             affinity: Cell::new(affinity),
             waiter: wait::Waiter::new(),

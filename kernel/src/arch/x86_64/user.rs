@@ -16,7 +16,7 @@ use x86_64::registers::rflags::RFlags;
 
 use super::{tables, usercopy};
 use crate::thread::Thread;
-use crate::{dispatch, syscalls, traps};
+use crate::{dispatch, metrics, syscalls, traps};
 
 /// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
 ///
@@ -207,6 +207,10 @@ global_asm!(
     syscall = const SYSCALL,
     count = const syscall::COUNT,
     handlers = sym syscalls::HANDLERS,
+    metrics = sym metrics::HERE,
+    countdown = const metrics::Here::COUNTDOWN,
+    watch = sym metrics::watch_call,
+    watched = sym metrics::watched_call,
     unknown = sym syscalls::unknown,
     leave = sym dispatch::leave,
     far = sym traps::far_return,
