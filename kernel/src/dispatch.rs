@@ -39,6 +39,7 @@ core_local! {
         condition: Cell::new(None),
         until: Cell::new(NEVER),
         retry: Cell::new(NEVER),
+        retired: Cell::new(0),
         balance: Cell::new(0),
     } };
     /// What this core shows of its load.
@@ -49,13 +50,15 @@ core_local! {
 type Condition = &'static dyn Fn() -> bool;
 
 struct Here {
-    /// The thread whose extended state is in the registers.
+    /// The thread whose extended state is in the registers; none if they are blocked.
     state: Cell<Option<ThreadRef>>,
     condition: Cell<Option<Condition>>,
     /// When it stops serving whoever can run.
     until: Cell<u64>,
     /// When to look again whether something retired is ripe.
     retry: Cell<u64>,
+    /// Objects retired since it looked.
+    retired: Cell<u32>,
     /// When to look for idle cores.
     balance: Cell<u64>,
 }
@@ -105,9 +108,10 @@ fn show_load(irq: &IrqOff) {
 }
 
 /// Makes a thread current and goes on with it; it was just picked.
+#[inline(always)]
 fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
-    timer::arm_before(irq, next_event(irq, now));
+    arm_timer(irq, now);
     note_switch(irq, thread, now);
     metrics::switched(irq, tsc::now().saturating_sub(now));
     resume(irq, thread)
@@ -121,6 +125,15 @@ fn note_switch(irq: &IrqOff, thread: ThreadRef, now: u64) {
         metrics::woken(irq, now.saturating_sub(thread.ready_since.take()));
     }
     trace::switched(irq, || thread.id());
+}
+
+/// Sees to it that the timer rings before anything is due; mostly it does so already. What is due for others than the current thread was
+/// armed for when it came up.
+#[inline(always)]
+fn arm_timer(irq: &IrqOff, now: u64) {
+    if timer::armed(irq) > SCHED.owned(irq).at_least_until(now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
 }
 
 /// Loads what a thread needs in ring 3, and goes there.
@@ -141,12 +154,14 @@ fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
 #[inline(always)]
 fn load_state(irq: &IrqOff, thread: ThreadRef) {
-    let here = HERE.owned(irq);
-    if here.state.get() != Some(thread) {
-        exchange_state(irq, Some(thread));
+    // SAFETY: the cell of a thread of this core (Y1), read while nothing writes it.
+    let wanted = unsafe { (*thread.fpu.as_ptr()).is_some() }.then_some(thread);
+    if HERE.owned(irq).state.get() != wanted {
+        exchange_state(irq, wanted);
     }
 }
 
+#[inline(never)]
 fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     let here = HERE.owned(irq);
     let before = here.state.replace(next);
@@ -185,7 +200,7 @@ pub(crate) extern "C" fn leave() -> ! {
     loop {
         let bits = HEAD.owned(&irq).take();
         announce(&mut irq);
-        own_inbox(&irq).serve(&mut irq);
+        serve_inbox(&mut irq);
         let thread = current(&irq);
         if bits & pending::STOP != 0 {
             stop_current(&mut irq, thread);
@@ -204,26 +219,50 @@ pub(crate) extern "C" fn leave() -> ! {
     }
 }
 
-/// The inbox of the core that runs this.
+/// Delivers this core's messages.
 #[inline(always)]
-fn own_inbox(irq: &IrqOff) -> &'static percpu::Inbox {
-    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data")
-}
-
-/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
-fn announce(irq: &mut IrqOff) {
-    epoch::leave_kernel(irq, machine::topology().core_count());
-    let here = HERE.owned(irq);
-    if !epoch::has_retired(irq) {
-        here.retry.set(NEVER);
-    } else if here.retry.get() == NEVER {
-        here.retry.set(tsc::now() + machine::clock().0 / RIPE_HZ);
+pub(crate) fn serve_inbox(irq: &mut IrqOff) {
+    if !mailbox::INBOX.local(irq).is_quiet() {
+        deliver(irq);
     }
 }
 
-/// Something has been retired: it is looked at again at the next way out.
+#[inline(never)]
+fn deliver(irq: &mut IrqOff) {
+    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data").serve(irq);
+}
+
+/// Objects that are retired before a busy core looks whether some are ripe.
+const RETIRED_AT_ONCE: u32 = 16;
+
+/// Announces that this core has left the kernel; now and then gives back what is ripe.
+#[inline(always)]
+fn announce(irq: &mut IrqOff) {
+    epoch::pass(irq);
+    if HERE.owned(irq).retired.get() >= RETIRED_AT_ONCE {
+        collect(irq);
+    }
+}
+
+/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
+#[inline(never)]
+fn collect(irq: &mut IrqOff) {
+    epoch::leave_kernel(irq, machine::topology().core_count());
+    let here = HERE.owned(irq);
+    here.retired.set(0);
+    let later = || tsc::now() + machine::clock().0 / RIPE_HZ;
+    here.retry.set(if epoch::has_retired(irq) { later() } else { NEVER });
+}
+
+/// Something has been retired: it is looked at when there is enough of it, when this core has nothing to do, or after a while.
 pub(crate) fn note_retired(irq: &IrqOff) {
-    HEAD.owned(irq).raise(pending::TIMER);
+    let here = HERE.owned(irq);
+    here.retired.set(here.retired.get() + 1);
+    if here.retry.get() == NEVER {
+        let at = tsc::now() + machine::clock().0 / RIPE_HZ;
+        here.retry.set(at);
+        timer::arm_before(irq, at);
+    }
 }
 
 /// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next. `left` is what the thread does
@@ -241,7 +280,7 @@ pub(crate) extern "C" fn serve_threads() -> ! {
     let mut irq = unsafe { IrqOff::assume() };
     loop {
         announce(&mut irq);
-        own_inbox(&irq).serve(&mut irq);
+        serve_inbox(&mut irq);
         let now = tsc::now();
         if SCHED.owned(&irq).next_event() <= now {
             // Nobody is current: what it decides is who can be picked.
@@ -260,6 +299,9 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             enter_thread(&mut irq, thread, now);
         }
         show_load(&irq);
+        if HERE.owned(&irq).retry.get() != NEVER {
+            collect(&mut irq);
+        }
         if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
             // SAFETY: no thread is current, and the stack above is done with.
             unsafe { user::stop_serving() };
@@ -321,17 +363,10 @@ fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
 #[inline(always)]
 pub(crate) fn yield_now(irq: &mut IrqOff) {
     let sched = SCHED.owned(irq);
-    if !sched.has_equal() {
-        return;
-    }
-    let now = tsc::now();
     let current = current(irq);
-    let Some(next) = sched.yield_now(now) else { return };
+    let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
-    // Mostly the timer rings soon enough anyway.
-    if timer::armed(irq) > sched.at_least_until(now) {
-        timer::arm_before(irq, next_event(irq, now));
-    }
+    arm_timer(irq, now);
     epoch::pass(irq);
     note_switch(irq, next, now);
     resume(irq, next)
@@ -387,11 +422,6 @@ pub(crate) enum Waited {
     Not,
     /// Somebody, who counts on it.
     Woken,
-}
-
-/// Delivers this core's messages.
-pub(crate) fn serve_inbox(irq: &mut IrqOff) {
-    own_inbox(irq).serve(irq);
 }
 
 /// This core was interrupted in ring 3, for which something may wait: it has been in the kernel, and leaves.
@@ -454,9 +484,10 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
     }
     if here.retry.get() <= now {
-        here.retry.set(NEVER);
+        collect(irq);
         spread::hurry(irq);
     }
+    let here = HERE.owned(irq);
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);
         irq.locks(|held| spread::balance(held));

@@ -12,8 +12,8 @@ use perf::trace::Event;
 use sched::{Decision, Ready};
 
 use crate::arch::ipi::Interrupts;
-use crate::arch::tsc;
 use crate::arch::user::{HEAD, pending};
+use crate::arch::{timer, tsc};
 use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
@@ -109,11 +109,12 @@ pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
 /// Has a decision of the scheduler's looked at before this core goes on.
 #[inline(always)]
 fn act_on(irq: &IrqOff, decision: Decision) {
-    let bits = match decision {
-        Decision::Preempt => pending::RESCHEDULE,
-        Decision::Keep => pending::TIMER,
-    };
-    HEAD.owned(irq).raise(bits);
+    if decision == Decision::Preempt {
+        HEAD.owned(irq).raise(pending::RESCHEDULE);
+    } else if timer::armed(irq) > SCHED.owned(irq).at_least_until(tsc::now()) {
+        // The current thread may have to give way some time.
+        HEAD.owned(irq).raise(pending::TIMER);
+    }
 }
 
 /// Sends a runnable thread that is on no queue to another core to live there.

@@ -9,7 +9,6 @@ use core::ptr::NonNull;
 use abi::task::{ExitStatus, ProcessState};
 use cap::Drained;
 use mm::space::Progress;
-use mm::virt::{PageId, PageRange, USER_PAGES};
 use percpu::{Held, IrqOff, core_local};
 use perf::trace::Event;
 
@@ -37,8 +36,8 @@ struct Jobs {
 enum Stage {
     /// Cores may have its tables loaded.
     Forget,
-    /// From here on something may be mapped.
-    Unmap(PageId),
+    /// Something may be mapped.
+    Dismantle,
     /// Capabilities may be left.
     Drain,
 }
@@ -84,10 +83,11 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
         Stage::Forget if process.has_guests() => Stage::Forget,
         Stage::Forget => {
             spaces::forget(irq, process.space());
-            Stage::Unmap(PageId::new(0))
+            Stage::Dismantle
         }
-        Stage::Unmap(from) => match unmap(irq, process, from) {
-            Progress::More(at) => Stage::Unmap(at),
+        // SAFETY: no thread is left in the space, and whoever worked on it from outside is done (`has_guests`); every core has forgotten it.
+        Stage::Dismantle => match unsafe { process.space().dismantle(&mut spaces::Tap::new(irq)) } {
+            Progress::More(()) => Stage::Dismantle,
             Progress::Done(()) => Stage::Drain,
         },
         Stage::Drain => match process.capabilities().drain(irq, SLOTS_PER_STEP) {
@@ -97,13 +97,6 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
     };
     JOBS.owned(irq).stage.set(next);
     true
-}
-
-fn unmap(irq: &mut IrqOff, process: &Process, from: PageId) -> Progress<PageId> {
-    let rest =
-        PageRange::new(from, USER_PAGES - from.number()).expect("a step that is not done has something left");
-    let step = spaces::with(irq, process.space(), |cx| process.space().unmap(cx, rest));
-    step.expect("the ends of the user half cut no region")
 }
 
 fn finish(irq: &mut IrqOff, process: &Process) -> bool {

@@ -12,7 +12,7 @@ use core::ptr::{self, NonNull};
 use mm::frames::{Policy, Request};
 use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
-use mm::virt::{PageId, PageRange, USER_PAGES};
+use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
 use percpu::epoch::Retired;
 use percpu::{CoreId, Held, IrqOff, core_local, epoch};
@@ -35,8 +35,8 @@ pub(crate) static IDS: SpaceIds = SpaceIds::new();
 core_local! {
     /// The space that faults of this core are about.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
-    /// Whether the core has gone idle on it since.
-    static RESTING: Cell<bool> = const { Cell::new(false) };
+    /// The same, if a process's thread runs in it; null once the core has gone idle.
+    static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
 }
 
 /// All memory, through the direct map.
@@ -70,6 +70,18 @@ unsafe impl Memory for Physical {
     fn fill(self, frame: FrameId, word: u64) {
         // SAFETY: the frame is the caller's alone, and the direct map shows it.
         unsafe { string::fill(self.at(frame).cast(), word, mm::id::FRAME_BYTES / size_of::<u64>()) };
+    }
+
+    #[inline(always)]
+    fn root(self, from: FrameId, to: FrameId) {
+        const HALF: usize = mm::id::FRAME_BYTES / size_of::<u64>() / 2;
+        let (from, to) = (self.at(from).cast::<u64>(), self.at(to).cast::<u64>());
+        // SAFETY: the frame is the caller's alone, and the direct map shows it.
+        unsafe { string::fill(to, 0, HALF) };
+        // SAFETY: inside frames that the direct map shows.
+        let (from, to) = unsafe { (from.add(HALF), to.add(HALF)) };
+        // SAFETY: two different frames; `to` is the caller's alone, and `from`'s upper half does not change.
+        unsafe { string::copy(from, to, HALF) };
     }
 
     #[inline(always)]
@@ -182,25 +194,18 @@ pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
 /// Makes a process's space the one that this core's user half shows. It stays where it is until [`forget`].
 #[inline(always)]
 pub(crate) fn enter(irq: &IrqOff, space: &Space) {
-    let current = CURRENT.owned(irq);
-    let same = ptr::eq(current.get(), space);
-    if same && !RESTING.owned(irq).get() {
-        return;
+    let entered = ENTERED.owned(irq);
+    if !ptr::eq(entered.get(), space) {
+        // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
+        unsafe { tlb::activate(irq, space.tlb()) };
+        entered.set(ptr::from_ref(space));
+        CURRENT.owned(irq).set(ptr::from_ref(space));
     }
-    switch(irq, space);
-}
-
-#[inline(never)]
-fn switch(irq: &IrqOff, space: &Space) {
-    RESTING.owned(irq).set(false);
-    // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
-    unsafe { tlb::activate(irq, space.tlb()) };
-    CURRENT.owned(irq).set(ptr::from_ref(space));
 }
 
 /// This core goes idle: changes of the space that it has loaded need not disturb it.
 pub(crate) fn rest(irq: &IrqOff) {
-    RESTING.owned(irq).set(true);
+    ENTERED.owned(irq).set(ptr::null());
     tlb::rest(irq);
 }
 
@@ -221,7 +226,7 @@ pub(crate) fn forget(irq: &mut IrqOff, space: &Space) {
 /// Ends a space in which nothing is mapped and that every core has forgotten.
 pub(crate) fn close(irq: &IrqOff, space: Space) {
     let closed = space.close(&mut Tap::new(irq)).is_ok();
-    assert!(closed, "A1: an unmapped space is empty");
+    assert!(closed, "A6: a dismantled space is empty");
 }
 
 /// The bytes of a frame, as the kernel sees them.
@@ -248,16 +253,15 @@ impl Owned {
         // kernel's.
         unsafe { tlb::activate(irq, space.tlb()) };
         CURRENT.owned(irq).set(ptr::from_ref(space));
-        RESTING.owned(irq).set(false);
+        ENTERED.owned(irq).set(ptr::null());
     }
 
-    /// Ends the space: on every core, then page by page.
+    /// Ends the space: on every core, then step by step.
     pub(crate) fn destroy(mut self) {
         IrqOff::with(|irq| {
             forget(irq, &self);
-            let whole = PageRange::new(PageId::new(0), USER_PAGES).expect("the user half is a range");
-            let unmapped = all(irq, &self, whole, |cx, range| self.unmap(cx, range));
-            unmapped.expect("the ends of the user half cut no region");
+            // SAFETY: the box is ours, nobody borrows it any more, and every core has forgotten the space.
+            while let Progress::More(()) = unsafe { self.dismantle(&mut Tap::new(irq)) } {}
         });
         // SAFETY: nothing refers to the space any more, and `self` is not used again.
         let space = unsafe { ManuallyDrop::take(&mut self.0) };
@@ -277,6 +281,7 @@ impl Deref for Owned {
 /// This core's user half shows nothing from now on.
 pub(crate) fn deactivate(irq: &IrqOff) {
     CURRENT.owned(irq).set(ptr::null());
+    ENTERED.owned(irq).set(ptr::null());
     tlb::deactivate(irq);
 }
 

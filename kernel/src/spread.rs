@@ -65,8 +65,7 @@ pub(crate) fn may_run_here(irq: &IrqOff, thread: ThreadRef) -> bool {
 pub(crate) fn target(irq: &IrqOff, thread: ThreadRef) -> CoreId {
     let topology = machine::topology();
     let own = irq.core();
-    let here = may_run_on(thread, own);
-    if here && (topology.core_count() == 1 || SCHED.owned(irq).load() == 0) {
+    if topology.core_count() == 1 || SCHED.owned(irq).load() == 0 && may_run_on(thread, own) {
         return own;
     }
     let node = topology.node_of(own);

@@ -6,9 +6,10 @@
 //! whole. Long ones stop after a bounded step and say where to go on.
 //!
 //! A frame is in one place at a time: its pool, a page of one space, an object, the list of stale frames; `info` says which.
-//! Reasons and measurements: `docs/adr/0003-address-spaces.md`. Invariants: A1–A2 `table`, A3–A4 `pending`, O1 `object`, O2 `record`.
+//! Reasons and measurements: `docs/adr/0003-address-spaces.md`. Invariants: A1–A2 `table`, A3–A4 `pending`, A6 `dismantle`, O1 `object`, O2 `record`.
 
 mod check;
+mod dismantle;
 mod entry;
 mod fault;
 mod info;
@@ -42,7 +43,6 @@ use core::fmt;
 use info::Word;
 use percpu::IrqOff;
 use record::Records;
-use table::Table;
 
 /// What may be done with the pages of a region. There is no value that allows both writing and executing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -175,17 +175,11 @@ impl<M: Memory> Space<M> {
         kernel: Option<FrameId>,
     ) -> Result<Self, Shortage> {
         let root = pool.take(Order::FRAME, Policy::Local)?;
-        memory.zero(root, Order::FRAME);
-        // SAFETY: the frame is ours alone, and zeroes are an empty table.
-        let table = unsafe { Table::new(root, memory) };
-        table.info().set_table(Word::new(0));
-        if let Some(kernel) = kernel {
-            // SAFETY: the caller's kernel root is a page table that stays.
-            let kernel = unsafe { Table::new(kernel, memory) };
-            for index in entry::ENTRIES / 2..entry::ENTRIES {
-                table.set(index, kernel.get(index));
-            }
+        match kernel {
+            Some(kernel) => memory.root(kernel, root),
+            None => memory.zero(root, Order::FRAME),
         }
+        memory.info(root).set_table(Word::new(0));
         let tlb = SpaceTlb::new(id, root);
         Ok(Self { tlb, memory, root, format, records: Records::new(memory) })
     }
@@ -215,15 +209,13 @@ impl<M: Memory> Space<M> {
         self.tlb.id().raw() & 0x1f_ffff
     }
 
-    /// Ends an empty space: gives back its root and the memory of its records.
+    /// Ends an empty space: gives back its root and the memory of its records. Every core has forgotten it (X5).
     ///
     /// # Errors
-    /// The space itself, if something is mapped: unmap everything first, step by step.
+    /// The space itself, if something is mapped: unmap everything first, or [`Space::dismantle`] it, step by step.
     #[expect(clippy::result_large_err, reason = "rare, and there is nowhere to box it")]
     pub fn close<P: Pool>(self, pool: &mut P) -> Result<(), Self> {
-        // SAFETY: the root is a table as long as the space lives.
-        let table = unsafe { Table::new(self.root, self.memory) };
-        if (0..entry::ENTRIES / 2).any(|index| !table.get(index).is_empty()) {
+        if self.memory.info(self.root).table().count() != 0 {
             return Err(self);
         }
         self.records.destroy(pool);

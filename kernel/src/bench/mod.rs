@@ -5,6 +5,7 @@ mod crew;
 mod frames;
 mod heap;
 mod latency;
+mod life;
 mod observe;
 mod place;
 mod signals;
@@ -87,6 +88,7 @@ const TABLE: &[Bench<Lab>] = &[
     vm::PROTECT,
     vm::FAULT,
     vm::SCALE,
+    life::LIFE,
     tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,

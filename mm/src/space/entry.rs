@@ -210,6 +210,12 @@ impl Entry {
         self.0 & (PRESENT | OWNED) == PRESENT | OWNED
     }
 
+    /// Whether one of the leaves of which this is the union may be owned: only those that are carry the bit.
+    #[inline(always)]
+    pub(crate) const fn may_own(self) -> bool {
+        self.0 & OWNED != 0
+    }
+
     /// Whether a leaf is present and not shared until it is written.
     #[inline(always)]
     pub(crate) const fn is_plain(self) -> bool {

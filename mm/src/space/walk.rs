@@ -114,7 +114,7 @@ impl<M: Memory> Space<M> {
         unsafe { Table::new(entry.frame(), self.memory) }
     }
 
-    fn top(&self) -> Table<M> {
+    pub(super) fn top(&self) -> Table<M> {
         // SAFETY: the root is a table as long as the space lives.
         unsafe { Table::new(self.root, self.memory) }
     }

@@ -142,6 +142,8 @@ pub struct CoreTlb {
     slots: [Slot; SLOTS],
     /// The slot of the loaded space; [`SLOTS`] for the kernel's own tables.
     current: Cell<usize>,
+    /// The slot that was current before this one: the likeliest to be next.
+    before: Cell<usize>,
     /// The slot to be given up next.
     victim: Cell<usize>,
     /// Whether the core's requests are on their way.
@@ -157,6 +159,7 @@ impl CoreTlb {
         Self {
             slots: [const { Slot::free() }; SLOTS],
             current: Cell::new(SLOTS),
+            before: Cell::new(0),
             victim: Cell::new(0),
             asking: Cell::new(false),
             kicked: CoreCell::new(CoreSet::EMPTY),
@@ -213,8 +216,48 @@ impl<M: Mmu> Core<'_, M> {
     /// 1. The space stays where it is until every core of its set has forgotten it (X5).
     /// 2. Its root maps the kernel as the kernel's own tables do, for as long.
     /// 3. The calling core is [`Core::id`], and stays in here until it is through.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn activate(&self, space: &SpaceTlb) {
+        let index = self.tlb.before.get();
+        match self.tlb.slots.get(index) {
+            Some(slot) if slot.id.get() == space.id && index != self.tlb.current.get() => {
+                let left = self.tlb.current().map_or(SpaceId::NONE, |slot| slot.id.get());
+                // SAFETY: the caller's obligations.
+                unsafe { self.exchange(space, left, index, slot) };
+            }
+            // SAFETY: the caller's obligations.
+            _ => unsafe { self.activate_slowly(space) },
+        }
+    }
+
+    /// Goes from the space `left` to one that has a slot.
+    ///
+    /// # Safety
+    /// Those of [`Core::activate`].
+    #[inline(always)]
+    unsafe fn exchange(&self, space: &SpaceTlb, left: SpaceId, index: usize, slot: &Slot) {
+        self.active.leaving(left);
+        race_point!("tlb.leaving");
+        self.active.publish(space.id);
+        race_point!("tlb.published");
+        let seen = slot.seen.get();
+        let cached = slot.catch_up(space);
+        race_point!("tlb.compared");
+        // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
+        unsafe { self.mmu.load(space.root, Tag::of_slot(index), cached) };
+        self.tlb.before.set(self.tlb.current.replace(index));
+        self.active.left();
+        if cached == Cached::Stale && seen != NEVER {
+            self.counters.flushes.add(1);
+        }
+    }
+
+    /// [`Core::activate`] of a space that is not the one before.
+    ///
+    /// # Safety
+    /// Those of [`Core::activate`].
+    #[inline(never)]
+    unsafe fn activate_slowly(&self, space: &SpaceTlb) {
         let id = space.id;
         let left = self.tlb.current().map_or(SpaceId::NONE, |slot| slot.id.get());
         if left == id {
@@ -222,20 +265,8 @@ impl<M: Mmu> Core<'_, M> {
         }
         let index = self.tlb.find(id).unwrap_or_else(|| self.take_slot(space));
         let Some(slot) = self.tlb.slots.get(index) else { return };
-        self.active.leaving(left);
-        race_point!("tlb.leaving");
-        self.active.publish(id);
-        race_point!("tlb.published");
-        let fresh = slot.seen.get() == NEVER;
-        let cached = slot.catch_up(space);
-        race_point!("tlb.compared");
-        // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
-        unsafe { self.mmu.load(space.root, Tag::of_slot(index), cached) };
-        self.tlb.current.set(index);
-        self.active.left();
-        if cached == Cached::Stale && !fresh {
-            self.counters.flushes.add(1);
-        }
+        // SAFETY: the caller's obligations.
+        unsafe { self.exchange(space, left, index, slot) };
     }
 
     /// Gives a slot to a space that has none, and puts the core into its set.

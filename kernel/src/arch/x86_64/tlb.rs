@@ -129,6 +129,7 @@ pub(crate) fn equip(irq: &IrqOff) -> bool {
     requests.map(|requests| REQUESTS.owned(irq).set(requests)).is_some()
 }
 
+#[inline(always)]
 fn own(irq: &IrqOff) -> Core<'_, Hardware> {
     Interrupts.own(irq.core(), irq)
 }
@@ -138,7 +139,7 @@ fn own(irq: &IrqOff) -> Core<'_, Hardware> {
 /// # Safety
 /// 1. The space stays where it is until [`forget`] has returned.
 /// 2. Its root maps the kernel as the kernel's own tables do, for as long.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn activate(irq: &IrqOff, space: &SpaceTlb) {
     // SAFETY: the caller's obligations; interrupts are off, so the core stays this one and is not entered twice.
     unsafe { own(irq).activate(space) };
