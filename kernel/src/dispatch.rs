@@ -10,17 +10,19 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
+use abi::debug::Counter;
 use abi::error::Error;
-use abi::task::NEVER;
+use abi::task::{NEVER, ThreadState};
 use percpu::mailbox;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{Held, IrqOff, core_local, epoch};
+use perf::trace::Event;
 use sched::{Decision, Ready, Stop, Tunables};
 
-use crate::arch::user::{self, HEAD, pending};
+use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, ThreadRef};
-use crate::{cores, homes, jobs, machine, spaces, spread, upcall, wait};
+use crate::{cores, homes, jobs, machine, metrics, spaces, spread, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -110,7 +112,9 @@ fn show_load(irq: &IrqOff) {
 fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
     arm_timer(irq, now);
-    resume(irq, thread)
+    metrics::count(irq, Counter::Switches);
+    metrics::switched(irq, tsc::now().saturating_sub(now));
+    resume(irq, thread, now)
 }
 
 /// Sees to it that the timer rings before anything is due; mostly it does so already. What is due for others than the current thread was
@@ -124,17 +128,31 @@ fn arm_timer(irq: &IrqOff, now: u64) {
 
 /// Loads what a thread needs in ring 3, and goes there.
 #[inline(always)]
-fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+fn resume(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     let head = HEAD.owned(irq);
     let at = thread.as_ptr().as_ptr().cast_const();
     // SAFETY: a picked thread has not ended, and does not before it has left the core.
     unsafe { head.set_current(at) };
     head.take();
     spaces::enter(irq, thread.space());
-    load_state(irq, thread);
-    user::load_fs_base(irq, thread.tls());
+    // Extended state, a segment base, a wake to be timed, tracing: mostly there is none of it, neither the thread's nor its predecessor's.
+    if thread.extras.get() | head.extras() != 0 {
+        load_extras(irq, thread, now);
+    }
     // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
     unsafe { user::resume(at) }
+}
+
+/// See [`resume`].
+#[inline(never)]
+fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
+    if thread.ready_since.get() != 0 {
+        metrics::woken(irq, now.saturating_sub(thread.ready_since.take()));
+        thread.set_extra(extra::WOKEN, false);
+    }
+    trace::switched(irq, || thread.id());
+    load_state(irq, thread);
+    user::load_fs_base(irq, thread.tls());
 }
 
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
@@ -151,6 +169,7 @@ fn load_state(irq: &IrqOff, thread: ThreadRef) {
 fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     let here = HERE.owned(irq);
     let before = here.state.replace(next);
+    HEAD.owned(irq).set_extra(extra::STATE, next.is_some());
     let area = |thread: &ThreadRef| thread.fpu.as_ptr();
     // SAFETY: the cells of threads of this core (Y1), read while nothing writes them.
     let before = before.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
@@ -193,13 +212,14 @@ pub(crate) extern "C" fn leave() -> ! {
         }
         if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
             SCHED.owned(&irq).stop(tsc::now(), Stop::Preempted);
-            dispatch(&mut irq);
+            metrics::count(&irq, Counter::Preemptions);
+            dispatch(&mut irq, ThreadState::Runnable);
         }
         if HEAD.owned(&irq).is_clear() {
             let now = tsc::now();
             show_load(&irq);
             timer::arm_before(&irq, next_event(&irq, now));
-            resume(&mut irq, thread);
+            resume(&mut irq, thread, now);
         }
     }
 }
@@ -250,9 +270,11 @@ pub(crate) fn note_retired(irq: &IrqOff) {
     }
 }
 
-/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next.
-pub(crate) fn dispatch(irq: &mut IrqOff) -> ! {
+/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next. `left` is what the thread does
+/// that has given the core up.
+pub(crate) fn dispatch(irq: &mut IrqOff, left: ThreadState) -> ! {
     HEAD.owned(irq).clear_current();
+    trace::left(irq, left);
     // SAFETY: a core that has had a thread serves; whoever calls this is through.
     unsafe { user::again(serve_threads) }
 }
@@ -291,7 +313,10 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         }
         spread::beg(&mut irq);
         timer::arm_before(&irq, next_event(&irq, now));
+        trace::switched(&irq, || 0);
         cores::rest(&mut irq);
+        metrics::add(&irq, Counter::IdleTicks, tsc::now().saturating_sub(now));
+        metrics::count(&irq, Counter::IdleSleeps);
     }
 }
 
@@ -321,6 +346,8 @@ pub(crate) fn serve_for_ever() -> ! {
 /// Ends the waits whose time has come.
 fn expire(irq: &mut IrqOff, now: u64) {
     while let Some(thread) = SCHED.owned(irq).expired(now) {
+        metrics::count(irq, Counter::WakesLocal);
+        trace::event(irq, Event::Ready, thread.id(), 0, irq.core().index() as u32);
         irq.locks(|held| time_out(held, thread));
     }
 }
@@ -341,14 +368,15 @@ fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
 #[inline(always)]
 pub(crate) fn yield_now(irq: &mut IrqOff) {
     let sched = SCHED.owned(irq);
-    let current = current(irq);
+    let Some(current) = sched.current() else { return };
     let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
     if timer::armed(irq) > sched.at_least_for(next, now) {
         timer::arm_before(irq, next_event(irq, now));
     }
     // It is not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`).
-    resume(irq, next)
+    metrics::count(irq, Counter::Switches);
+    resume(irq, next, now)
 }
 
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
@@ -370,7 +398,7 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     }
     sched.stop(now, Stop::Blocked);
     upcall::blocked(irq, thread);
-    dispatch(irq)
+    dispatch(irq, ThreadState::Blocked)
 }
 
 fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
@@ -423,7 +451,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
-        dispatch(irq);
+        dispatch(irq, ThreadState::Suspended);
     }
     if !spread::may_run_here(irq, thread) {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
@@ -432,7 +460,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
             let to = spread::target(held, thread);
             homes::depart(held, thread, to);
         });
-        dispatch(irq);
+        dispatch(irq, ThreadState::Runnable);
     }
 }
 
@@ -441,14 +469,17 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     SCHED.owned(irq).stop(tsc::now(), Stop::Ended);
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
-    dispatch(irq)
+    dispatch(irq, ThreadState::Ended)
 }
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.
 pub(crate) fn on_timer(irq: &mut IrqOff) {
+    let deadline = timer::armed(irq);
     // Early or not, what is due is looked at.
     let _rang = timer::on_interrupt(irq);
     let now = tsc::now();
+    metrics::count(irq, Counter::TimerInterrupts);
+    trace::event(irq, Event::Timer, now.saturating_sub(deadline), 0, 0);
     let head = HEAD.owned(irq);
     head.raise(pending::TIMER);
     if running(irq).is_some() && SCHED.owned(irq).tick(now) == Decision::Preempt {

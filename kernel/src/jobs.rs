@@ -10,12 +10,13 @@ use abi::task::{ExitStatus, ProcessState};
 use cap::Drained;
 use mm::space::Progress;
 use percpu::{Held, IrqOff, core_local};
+use perf::trace::Event;
 
 use crate::arch::user::{HEAD, pending};
 use crate::dispatch::SCHED;
 use crate::object::Ref;
 use crate::process::Process;
-use crate::{harness, spaces, spread, wait};
+use crate::{harness, spaces, spread, trace, wait};
 
 /// The next process in a core's list.
 pub(crate) type Link = Option<NonNull<Process>>;
@@ -51,6 +52,8 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
     core::mem::forget(process);
     // SAFETY: the reference that was just forgotten keeps it.
     let own = unsafe { at.as_ref() };
+    let status = own.status();
+    trace::event(irq, Event::ProcessExit, own.id(), status.code, status.reason as u32);
     match jobs.first.get() {
         None => {
             jobs.first.set(Some(at));

@@ -39,6 +39,7 @@ mod pressure;
 mod protection;
 mod record;
 mod rings;
+mod sched;
 mod slabs;
 mod spaces;
 mod speculation;
@@ -162,6 +163,12 @@ const TESTS: &[Test] = &[
     test("user.sync", user::sync),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
+    test("sched.fair", sched::fair),
+    test("sched.deadlines", sched::deadlines),
+    test("sched.real_time", sched::real_time),
+    test("sched.interactive", sched::interactive),
+    test("sched.cores", sched::cores),
+    test("sched.timers", sched::timers),
     test("spaces.faults", spaces::faults::all),
     test("spaces.oom", spaces::oom::changes_nothing),
     test("spaces.model", spaces::model::agrees),

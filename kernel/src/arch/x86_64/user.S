@@ -32,6 +32,8 @@ syscall_entry:
     cmp rax, {count}
     jae syscall_unknown
     mov rcx, r10
+    dec dword ptr gs:[rip + {metrics} + {countdown}]
+    jz syscall_watched
     call [rax * 8 + {handlers}]
 syscall_done:
     cmp dword ptr gs:[rip + {head} + {pending}], 0
@@ -51,6 +53,37 @@ syscall_done:
     sysretq
 syscall_unknown:
     call {unknown}
+    jmp syscall_done
+    # A call that is timed or traced. On the stack: number and start; a handler that gives the core up gives them up too.
+syscall_watched:
+    push rax
+    push rax
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push r8
+    push r9
+    mov rsi, rdi
+    mov rdi, rax
+    call {watch}
+    mov [rsp + 7 * {word}], rax
+    pop r9
+    pop r8
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    mov rax, [rsp]
+    call [rax * 8 + {handlers}]
+    pop rdi
+    pop rsi
+    push rax
+    push rdx
+    mov rdx, rax
+    call {watched}
+    pop rdx
+    pop rax
     jmp syscall_done
     # The results belong to the thread before anything else can happen to it.
 syscall_pending:
