@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use abi::debug::Counter;
 use abi::error::Error;
 use abi::task::SchedSpec;
 use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
@@ -16,7 +17,7 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, spread, upcall, wait};
+use crate::{cores, metrics, spread, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
@@ -53,7 +54,16 @@ unsafe fn deliver_arrival(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     let arrived = SCHED.owned(held).arrive(thread, tsc::now());
     arrived.expect("Y1: a thread with a deadline stays on the core that promised it");
     thread.migrations.set(thread.migrations.get() + 1);
+    metrics::count(held, Counter::Migrations);
     ready(held, thread, Ready::Arrived);
+}
+
+/// # Safety
+/// 1. As for [`deliver_arrival`].
+unsafe fn deliver_stolen(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    metrics::count(held, Counter::StealsTaken);
+    // SAFETY: obligation 1.
+    unsafe { deliver_arrival(node, held) };
 }
 
 /// A thread of this core has been woken.
@@ -99,10 +109,20 @@ fn act_on(irq: &IrqOff, decision: Decision) {
 
 /// Sends a runnable thread that is on no queue to another core to live there.
 pub(crate) fn depart(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId) {
+    send_away(held, thread, to, deliver_arrival);
+}
+
+/// As [`depart`], to a core that has asked for a thread.
+pub(crate) fn surrender(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId) {
+    metrics::count(held, Counter::StealsGiven);
+    send_away(held, thread, to, deliver_stolen);
+}
+
+fn send_away(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId, deliver: Deliver) {
     SCHED.owned(held).leave(thread);
     dispatch::save_state(held, thread);
     thread.depart(to);
-    post(thread, to, deliver_arrival);
+    post(thread, to, deliver);
 }
 
 /// Runs `f` at a thread's home, and returns what it returns. While this core waits for the other, it serves its own messages.

@@ -5,6 +5,7 @@
 
 use core::ptr::NonNull;
 
+use abi::debug::Counter;
 use abi::error::Error;
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, pending};
 use crate::dispatch::{self, SCHED, SHOWN};
 use crate::thread::ThreadRef;
-use crate::{cores, homes, machine};
+use crate::{cores, homes, machine, metrics};
 
 /// An idle core's request for a thread; the node is first.
 ///
@@ -167,22 +168,21 @@ unsafe fn deliver_request(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     // ORDER: Release pairs with Acquire in `beg`: the node is done with.
     request.asked.store(false, Ordering::Release);
     if let Some(thief) = from {
-        hand_over(held, thief);
+        hand_over(held, thief, homes::surrender);
     }
 }
 
+/// How a thread goes to another core.
+type Way = fn(&mut Held<'_, 0>, ThreadRef, CoreId);
+
 /// Gives one thread of this core's to another core, if there is one that may go.
-fn hand_over(held: &mut Held<'_, 0>, thief: CoreId) -> bool {
+fn hand_over(held: &mut Held<'_, 0>, other: CoreId, way: Way) {
     let sched = SCHED.owned(held);
     if sched.load() < 2 {
-        return false;
+        return;
     }
-    match sched.steal(|thread| may_run_on(thread, thief)) {
-        Some(thread) => {
-            homes::depart(held, thread, thief);
-            true
-        }
-        None => false,
+    if let Some(thread) = sched.steal(|thread| may_run_on(thread, other)) {
+        way(held, thread, other);
     }
 }
 
@@ -194,11 +194,12 @@ pub(crate) fn balance(held: &mut Held<'_, 0>) {
     if load < 2 {
         return;
     }
+    metrics::count(held, Counter::Balances);
     let node = topology.node_of(own);
     let key = |core: &CoreId| (load_of(*core), topology.distance(node, topology.node_of(*core)));
     let other = topology.cores().filter(|&core| core != own && !RESERVED.contains(core)).min_by_key(key);
     if let Some(other) = other.filter(|&other| load_of(other) + 1 < load) {
-        hand_over(held, other);
+        hand_over(held, other, homes::depart);
     }
 }
 

@@ -5,9 +5,11 @@ mod crew;
 mod frames;
 mod heap;
 mod latency;
+mod objects;
 mod observe;
 mod place;
 mod signals;
+mod threads;
 mod tlb;
 mod user;
 mod usercopy;
@@ -90,6 +92,10 @@ const TABLE: &[Bench<Lab>] = &[
     tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,
+    threads::PAIR,
+    threads::WAKE,
+    threads::TIMER,
+    objects::SIZE,
 ];
 
 /// Runs the selected cases and returns how the run ends.
