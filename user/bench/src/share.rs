@@ -146,7 +146,7 @@ fn taken_by_an_idler(thread: &mut Listener, meter: &mut Meter<'_>) -> Result<(),
         thread.prepare();
         thread.wake();
         let from = worker.end();
-        burn(|| thread.heard());
+        spin(|| thread.heard());
         if thread.thread().info().map_err(failed)?.core as usize == THIEF && thread.at() > from {
             meter.window(from, thread.at());
             continue;
@@ -157,6 +157,13 @@ fn taken_by_an_idler(thread: &mut Listener, meter: &mut Meter<'_>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Waits for a moment. In an emulator that runs one core at a time, the others go on at once.
+fn spin(until: impl Fn() -> bool) {
+    while !until() {
+        core::hint::spin_loop();
+    }
 }
 
 /// A thread that keeps a core busy when it is told to.
@@ -192,7 +199,7 @@ impl Orders {
             }
             // ORDER: Relaxed; only says that it has begun.
             self.working.store(true, Ordering::Relaxed);
-            burn(|| order() != WORK);
+            spin(|| order() != WORK);
             // ORDER: Relaxed; published by `working`.
             self.stopped.store(Tsc.start().count(), Ordering::Relaxed);
             // ORDER: Release pairs with Acquire in `Worker::end`.
@@ -219,7 +226,7 @@ impl Worker {
     fn begin(&self) {
         self.give(WORK);
         // ORDER: Relaxed; see `Orders::follow`.
-        burn(|| self.orders.working.load(Ordering::Relaxed));
+        spin(|| self.orders.working.load(Ordering::Relaxed));
     }
 
     /// Has it go to sleep; returns the time from which on its core has nothing to do.
@@ -227,7 +234,7 @@ impl Worker {
         // ORDER: Relaxed; see `Orders::follow`. It does not sleep yet, so there is nobody to wake.
         self.orders.order.store(REST, Ordering::Relaxed);
         // ORDER: Acquire pairs with Release in `Orders::follow`.
-        burn(|| !self.orders.working.load(Ordering::Acquire));
+        spin(|| !self.orders.working.load(Ordering::Acquire));
         // ORDER: Relaxed; ordered by the load before.
         Ticks::new(self.orders.stopped.load(Ordering::Relaxed))
     }
