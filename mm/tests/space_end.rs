@@ -8,7 +8,7 @@ use common::bed::{Bed, IDS, range};
 use common::{Arena, BASE, POISON, Tap, Watch, walk};
 use mm::frames::Policy;
 use mm::space::{
-    Access, Backing, Fault, Format, Mapping, Object, Pool, Progress, Protection, STEP, Shortage, Space,
+    Access, Backing, Fault, Format, Mapping, Object, Pool, Progress, Protection, STEP, Shortage, Space, Upper,
 };
 use mm::{FrameId, Order, PageId, PageSize};
 use percpu::sync::atomic::{AtomicBool, Ordering};
@@ -272,7 +272,7 @@ fn the_upper_half_is_the_kernels() {
     (0..512).for_each(|index| bed.arena.write(root, index, POISON));
     bed.tap().give(root, Order::FRAME);
     let format = Format::new(true, true);
-    let space = Space::new(bed.arena, &mut bed.tap(), IDS.take(), format, Some(kernel)).unwrap();
+    let space = Space::new(bed.arena, &mut bed.tap(), IDS.take(), format, Upper::Kernel(kernel)).unwrap();
     bed.map(&space, range((255 << 27) + 5, 5), &Mapping::anonymous());
     touch(&bed, &space, [(255 << 27) + 6].into_iter());
     let root = space.root();
@@ -318,7 +318,7 @@ fn objects_are_left_under_their_lock() {
 fn live_once(arena: Arena, watch: &Watch, object: &Object<Arena>) {
     use mm::space::{Cx, Pending};
     let mut tap = Tap(watch);
-    let space = Space::new(arena, &mut tap, IDS.take(), Format::new(true, true), None).unwrap();
+    let space = Space::new(arena, &mut tap, IDS.take(), Format::new(true, true), Upper::Empty).unwrap();
     for number in 0..5 {
         let mapping = Mapping::new(Backing::Shared(object, 1 + number * 7), Protection::Read).now();
         let mut pending = Pending::new();
