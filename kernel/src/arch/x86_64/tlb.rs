@@ -13,8 +13,8 @@ use percpu::{CallSlot, CoreId, IrqOff, core_local};
 use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-use super::entry;
 use super::ipi::Interrupts;
+use super::{border, entry};
 use crate::{machine, memory};
 
 core_local! {
@@ -47,11 +47,21 @@ unsafe fn load_cr3(value: u64) {
     unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
 }
 
+/// What was dropped is to be dropped under the loaded space's second root as well.
+#[inline(always)]
+fn drop_second() {
+    if border::isolated() {
+        // SAFETY: whoever changes translations has interrupts off.
+        border::drop_second(&unsafe { IrqOff::assume() });
+    }
+}
+
 impl Mmu for Hardware {
     #[inline(always)]
     fn invalidate(&self, page: PageId) {
         // It drops the paging-structure caches of the current identifier as well (SDM volume 3, §5.10.4.1).
         x86_64::instructions::tlb::flush(VirtAddr::new_truncate(page.address() as u64));
+        drop_second();
     }
 
     #[inline]
@@ -61,6 +71,7 @@ impl Mmu for Hardware {
         unsafe { asm!("mov {}, cr3", out(reg) loaded, options(nomem, nostack, preserves_flags)) };
         // SAFETY: what is loaded already. The bit to keep what is cached reads as 0; global pages, the kernel's, stay.
         unsafe { load_cr3(loaded) };
+        drop_second();
     }
 
     #[inline(always)]
@@ -68,6 +79,10 @@ impl Mmu for Hardware {
         let keep = if cached == Cached::Valid { CR3_KEEP } else { 0 };
         // ORDER: Relaxed; constant since before another core ran (`TAG_BITS`).
         let bits = (u64::from(tag.raw()) | keep) & TAG_BITS.load(Ordering::Relaxed);
+        if border::isolated() {
+            // SAFETY: whoever changes translations has interrupts off.
+            border::aim(&unsafe { IrqOff::assume() }, root, tag, cached);
+        }
         // SAFETY: the caller's obligation; bits about tags only where CR4 allows them (`enter`).
         unsafe { load_cr3(root.address() | bits) };
     }
