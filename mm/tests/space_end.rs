@@ -52,7 +52,7 @@ fn an_empty_space_ends_in_one_step() {
 /// Every kind of region, in tables of every level, some touched.
 ///
 /// Planted: leaves that are not at the beginning of their line are kept; the owned ones of a line are given back only if the first is;
-/// blocks of 2 MiB are kept; a borrowed page is given back.
+/// a borrowed page is given back.
 #[test]
 fn every_kind_of_region_goes() {
     let bed = Bed::new();
@@ -65,6 +65,7 @@ fn every_kind_of_region_goes() {
         (UNIT, UNIT, Backing::Device(FrameId::new(1 << 30))),
         (2 * UNIT, 3 * BLOCK, Backing::Device(FrameId::new((1 << 30) + 512))),
         (3 * UNIT + 100, 600, Backing::Shared(&object, 9)),
+        (3 * UNIT + 97, 3, Backing::Anonymous),
         (300 * UNIT + 7, 40, Backing::Copy(&object, 0)),
         (900 * UNIT - 3, 6, Backing::Anonymous),
         (901 * UNIT, UNIT, Backing::Anonymous),
@@ -77,6 +78,8 @@ fn every_kind_of_region_goes() {
     bed.map(&space, range(5 * UNIT + 3, 20), &placed);
     touch(&bed, &space, [5 * UNIT + 5, 5 * UNIT + 9, 3 * UNIT + 104, 3 * UNIT + 600].into_iter());
     touch(&bed, &space, (900 * UNIT - 3..900 * UNIT + 3).step_by(2));
+    // An own page and a borrowed one in one line.
+    touch(&bed, &space, [3 * UNIT + 99, 3 * UNIT + 101].into_iter());
     touch(&bed, &space, 300 * UNIT + 20..300 * UNIT + 26);
     assert_eq!(bed.touch(&space, 300 * UNIT + 19, Access::Read), Fault::Resolved);
     let frame = bed.tap().take(Order::FRAME, Policy::Local).unwrap();
@@ -91,7 +94,7 @@ fn every_kind_of_region_goes() {
 
 /// Blocks that are set aside, shown in part, broken, and whole as one large page.
 ///
-/// Planted: the block of a reservation is kept; frames of one that was broken are given back as a block.
+/// Planted: the block of a reservation is kept; frames of one that was broken go back as a block; large pages are kept.
 #[test]
 #[cfg_attr(miri, ignore = "takes minutes")]
 fn blocks_go_as_they_were_taken() {
@@ -188,7 +191,7 @@ impl Pool for Counter<'_> {
 
 /// Steps are bounded, each brings the end nearer, and none does what another has done.
 ///
-/// Planted: a table whose step was full is taken out of the one above.
+/// Planted: a table whose step was full is taken out of the one above; steps have no bound.
 #[test]
 #[cfg_attr(miri, ignore = "takes minutes")]
 fn steps_are_bounded() {
@@ -260,7 +263,7 @@ fn all_records_are_detached() {
 
 /// The kernel's half of a root is copied, and left alone.
 ///
-/// Planted: the whole root is walked.
+/// Planted: the upper half is not copied; the lower half is not cleared.
 #[test]
 fn the_upper_half_is_the_kernels() {
     let bed = Bed::new();
