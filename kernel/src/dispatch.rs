@@ -19,7 +19,7 @@ use percpu::{Held, IrqOff, core_local, epoch};
 use perf::trace::Event;
 use sched::{Decision, Ready, Stop, Tunables};
 
-use crate::arch::user::{self, HEAD, pending};
+use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, ThreadRef};
 use crate::{cores, homes, jobs, machine, metrics, spaces, spread, trace, upcall, wait};
@@ -112,19 +112,9 @@ fn show_load(irq: &IrqOff) {
 fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
     arm_timer(irq, now);
-    note_switch(irq, thread, now);
-    metrics::switched(irq, tsc::now().saturating_sub(now));
-    resume(irq, thread)
-}
-
-/// Counts that a thread has got the core.
-#[inline(always)]
-fn note_switch(irq: &IrqOff, thread: ThreadRef, now: u64) {
     metrics::count(irq, Counter::Switches);
-    if thread.ready_since.get() != 0 {
-        metrics::woken(irq, now.saturating_sub(thread.ready_since.take()));
-    }
-    trace::switched(irq, || thread.id());
+    metrics::switched(irq, tsc::now().saturating_sub(now));
+    resume(irq, thread, now)
 }
 
 /// Sees to it that the timer rings before anything is due; mostly it does so already. What is due for others than the current thread was
@@ -138,17 +128,31 @@ fn arm_timer(irq: &IrqOff, now: u64) {
 
 /// Loads what a thread needs in ring 3, and goes there.
 #[inline(always)]
-fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+fn resume(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     let head = HEAD.owned(irq);
     let at = thread.as_ptr().as_ptr().cast_const();
     // SAFETY: a picked thread has not ended, and does not before it has left the core.
     unsafe { head.set_current(at) };
     head.take();
     spaces::enter(irq, thread.space());
-    load_state(irq, thread);
-    user::load_fs_base(irq, thread.tls());
+    // Extended state, a segment base, a wake to be timed, tracing: mostly there is none of it, neither the thread's nor its predecessor's.
+    if thread.extras.get() | head.extras() != 0 {
+        load_extras(irq, thread, now);
+    }
     // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
     unsafe { user::resume(at) }
+}
+
+/// See [`resume`].
+#[inline(never)]
+fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
+    if thread.ready_since.get() != 0 {
+        metrics::woken(irq, now.saturating_sub(thread.ready_since.take()));
+        thread.set_extra(extra::WOKEN, false);
+    }
+    trace::switched(irq, || thread.id());
+    load_state(irq, thread);
+    user::load_fs_base(irq, thread.tls());
 }
 
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
@@ -165,6 +169,7 @@ fn load_state(irq: &IrqOff, thread: ThreadRef) {
 fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     let here = HERE.owned(irq);
     let before = here.state.replace(next);
+    HEAD.owned(irq).set_extra(extra::STATE, next.is_some());
     let area = |thread: &ThreadRef| thread.fpu.as_ptr();
     // SAFETY: the cells of threads of this core (Y1), read while nothing writes them.
     let before = before.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
@@ -214,7 +219,7 @@ pub(crate) extern "C" fn leave() -> ! {
             let now = tsc::now();
             show_load(&irq);
             timer::arm_before(&irq, next_event(&irq, now));
-            resume(&mut irq, thread);
+            resume(&mut irq, thread, now);
         }
     }
 }
@@ -363,13 +368,15 @@ fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
 #[inline(always)]
 pub(crate) fn yield_now(irq: &mut IrqOff) {
     let sched = SCHED.owned(irq);
-    let current = current(irq);
+    let Some(current) = sched.current() else { return };
     let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
-    arm_timer(irq, now);
-    epoch::pass(irq);
-    note_switch(irq, next, now);
-    resume(irq, next)
+    if timer::armed(irq) > sched.at_least_for(next, now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    // It is not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`).
+    metrics::count(irq, Counter::Switches);
+    resume(irq, next, now)
 }
 
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends

@@ -12,7 +12,7 @@ use perf::trace::Event;
 use sched::{Decision, Ready};
 
 use crate::arch::ipi::Interrupts;
-use crate::arch::user::{HEAD, pending};
+use crate::arch::user::{HEAD, extra, pending};
 use crate::arch::{timer, tsc};
 use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
@@ -102,6 +102,7 @@ pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
     }
     let now = tsc::now();
     thread.ready_since.set(now);
+    thread.set_extra(extra::WOKEN, true);
     let decision = SCHED.owned(held).ready(thread, now, why);
     act_on(held, decision);
 }

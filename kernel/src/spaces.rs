@@ -33,9 +33,9 @@ pub(crate) type Object = mm::space::Object<Physical>;
 pub(crate) static IDS: SpaceIds = SpaceIds::new();
 
 core_local! {
-    /// The space that faults of this core are about.
+    /// The space that this core's user half shows, unless [`ENTERED`] is another.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
-    /// The same, if a process's thread runs in it; null once the core has gone idle.
+    /// The space of the process whose thread runs here, or did last; null once the core has gone idle.
     static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
 }
 
@@ -78,8 +78,10 @@ unsafe impl Memory for Physical {
         let (from, to) = (self.at(from).cast::<u64>(), self.at(to).cast::<u64>());
         // SAFETY: the frame is the caller's alone, and the direct map shows it.
         unsafe { string::fill(to, 0, HALF) };
-        // SAFETY: inside frames that the direct map shows.
-        let (from, to) = unsafe { (from.add(HALF), to.add(HALF)) };
+        // SAFETY: inside a frame that the direct map shows.
+        let from = unsafe { from.add(HALF) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(HALF) };
         // SAFETY: two different frames; `to` is the caller's alone, and `from`'s upper half does not change.
         unsafe { string::copy(from, to, HALF) };
     }
@@ -191,6 +193,13 @@ pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
     Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
 }
 
+/// The space that this core's user half shows.
+#[inline(always)]
+fn current(irq: &IrqOff) -> *const Space {
+    let entered = ENTERED.owned(irq).get();
+    if entered.is_null() { CURRENT.owned(irq).get() } else { entered }
+}
+
 /// Makes a process's space the one that this core's user half shows. It stays where it is until [`forget`].
 #[inline(always)]
 pub(crate) fn enter(irq: &IrqOff, space: &Space) {
@@ -199,13 +208,15 @@ pub(crate) fn enter(irq: &IrqOff, space: &Space) {
         // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
         unsafe { tlb::activate(irq, space.tlb()) };
         entered.set(ptr::from_ref(space));
-        CURRENT.owned(irq).set(ptr::from_ref(space));
     }
 }
 
 /// This core goes idle: changes of the space that it has loaded need not disturb it.
 pub(crate) fn rest(irq: &IrqOff) {
-    ENTERED.owned(irq).set(ptr::null());
+    let entered = ENTERED.owned(irq).replace(ptr::null());
+    if !entered.is_null() {
+        CURRENT.owned(irq).set(entered);
+    }
     tlb::rest(irq);
 }
 
@@ -213,7 +224,7 @@ pub(crate) fn rest(irq: &IrqOff) {
 pub(crate) fn forget(irq: &mut IrqOff, space: &Space) {
     let own = ptr::from_ref(space).addr();
     let drop_current = |held: &mut Held<'_, 0>| {
-        if CURRENT.owned(held).get().addr() == own {
+        if current(held).addr() == own {
             deactivate(held);
         }
     };
@@ -301,7 +312,7 @@ pub(crate) fn answer(
     access: fault::Access,
     step: impl FnOnce(&mut IrqOff, &Space, PageId, Access) -> Fault,
 ) -> Resolution {
-    let Some(space) = NonNull::new(CURRENT.owned(irq).get().cast_mut()) else { return Resolution::Refused };
+    let Some(space) = NonNull::new(current(irq).cast_mut()) else { return Resolution::Refused };
     // SAFETY: set by `Owned::activate`, and cleared on this core before the space goes (`Owned::destroy`), which does not happen while
     // somebody accesses its user half, as the interrupted code does.
     let space = unsafe { space.as_ref() };

@@ -190,6 +190,7 @@ pub(crate) fn balance(held: &mut Held<'_, 0>) {
     if load < 2 {
         return;
     }
+    metrics::count(held, Counter::Balances);
     let node = topology.node_of(own);
     let key = |core: &CoreId| (load_of(*core), topology.distance(node, topology.node_of(*core)));
     let other = topology.cores().filter(|&core| core != own && !RESERVED.contains(core)).min_by_key(key);

@@ -16,6 +16,7 @@ use perf::record::{Record, TraceChunk};
 use perf::trace::{Event, Ring, Taken, TraceRecord};
 
 use crate::arch::tsc;
+use crate::arch::user::{HEAD, extra};
 use crate::{cores, memory, metrics, report, start};
 
 /// Records that a ring holds: 64 KiB.
@@ -114,6 +115,7 @@ fn switch_here(irq: &IrqOff, events: TraceEvents) -> bool {
     let on = if ready { events } else { TraceEvents::NONE };
     // ORDER: Relaxed: read by this core only.
     EVENTS.local(irq).store(on.0 as u32, Ordering::Relaxed);
+    HEAD.owned(irq).set_extra(extra::TRACE, on.meets(TraceEvents::SWITCH));
     metrics::watch_next_call(irq);
     ready
 }

@@ -146,7 +146,26 @@ impl<'a, P: Pool> Cx<'a, P> {
     }
 }
 
+/// What the upper half of a space's root is copied from; none of it changes afterwards.
+#[derive(Clone, Copy, Debug)]
+pub enum Upper {
+    /// Nothing.
+    Empty,
+    /// The kernel's root.
+    Kernel(FrameId),
+    /// The same, and for a second root under which programs run, in the frame after the first, one that shows only the way into the kernel.
+    Isolated {
+        /// The kernel's root.
+        kernel: FrameId,
+        /// The root that shows the way.
+        border: FrameId,
+    },
+}
+
 /// An address space: the user half of one set of page tables.
+///
+/// * A7: the user half of a second root has the entries of the first. Both are changed under the first one's lock, the second earlier, so
+///   that no program faults for want of an entry that the kernel finds in order. Nothing can be executed through those of the first.
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
@@ -158,12 +177,14 @@ pub struct Space<M> {
     tlb: SpaceTlb,
     memory: M,
     root: FrameId,
+    /// Its root, or two.
+    roots: Order,
     format: Format,
     records: Records<M>,
 }
 
 impl<M: Memory> Space<M> {
-    /// An empty space. The kernel's half is copied from the table in `kernel`, whose upper entries never change.
+    /// An empty space.
     ///
     /// # Errors
     /// [`Shortage`].
@@ -172,16 +193,21 @@ impl<M: Memory> Space<M> {
         pool: &mut P,
         id: SpaceId,
         format: Format,
-        kernel: Option<FrameId>,
+        upper: Upper,
     ) -> Result<Self, Shortage> {
-        let root = pool.take(Order::FRAME, Policy::Local)?;
-        match kernel {
-            Some(kernel) => memory.root(kernel, root),
-            None => memory.zero(root, Order::FRAME),
+        let roots = if matches!(upper, Upper::Isolated { .. }) { Order::PAIR } else { Order::FRAME };
+        let root = pool.take(roots, Policy::Local)?;
+        match upper {
+            Upper::Empty => memory.zero(root, roots),
+            Upper::Kernel(kernel) => memory.root(kernel, root),
+            Upper::Isolated { kernel, border } => {
+                memory.root(kernel, root);
+                memory.root(border, FrameId::new(root.number() + 1));
+            }
         }
         memory.info(root).set_table(Word::new(0));
         let tlb = SpaceTlb::new(id, root);
-        Ok(Self { tlb, memory, root, format, records: Records::new(memory) })
+        Ok(Self { tlb, memory, root, roots, format, records: Records::new(memory) })
     }
 
     /// Who may cache its translations.
@@ -219,7 +245,7 @@ impl<M: Memory> Space<M> {
             return Err(self);
         }
         self.records.destroy(pool);
-        pool.give(self.root, Order::FRAME);
+        pool.give(self.root, self.roots);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ mod common;
 use common::{Arena, BASE, Tap, Tlb, Watch};
 use mm::space::{
     Access, Backing, Cx, Fault, Format, Kind, Mapping, Object, Pending, Progress, Protection, Space,
-    SpaceError,
+    SpaceError, Upper,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -121,7 +121,8 @@ impl<'w> Bed<'w> {
     fn new(arena: Arena, watch: &'w Watch) -> Self {
         let mut tap = Tap(watch);
         let format = Format::new(true, true);
-        let spaces = (0..2).map(|_| Space::new(arena, &mut tap, IDS.take(), format, None).unwrap()).collect();
+        let spaces =
+            (0..2).map(|_| Space::new(arena, &mut tap, IDS.take(), format, Upper::Empty).unwrap()).collect();
         let objects = vec![
             Object::new(arena, &mut tap, OBJECT_PAGES[0], PageSize::Small).unwrap(),
             Object::new(arena, &mut tap, OBJECT_PAGES[1], PageSize::Huge).unwrap(),

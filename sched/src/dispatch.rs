@@ -230,7 +230,7 @@ impl<E: Entity> Core<E> {
         let e = self.current.get()?;
         let now = clock();
         let task = e.task();
-        let ran = now.saturating_sub(self.since.get());
+        let ran = now.wrapping_sub(self.since.get());
         let left = task.left.get();
         if left <= ran || task.class.get() == Class::Limited || self.is_stale(next.task()) {
             return self.yield_slowly(e, next, now).map(|next| (next, now));
@@ -274,7 +274,13 @@ impl<E: Entity> Core<E> {
     /// bound of its part in `next_event` that costs next to nothing.
     #[inline]
     pub fn at_least_until(&self, now: u64) -> u64 {
-        let left = self.current.get().map_or(0, |e| e.task().left.get());
+        self.current.get().map_or(now, |e| self.at_least_for(e, now))
+    }
+
+    /// As [`at_least_until`](Self::at_least_until), of the thread that is known to be current.
+    #[inline(always)]
+    pub fn at_least_for(&self, e: E, now: u64) -> u64 {
+        let left = e.task().left.get();
         // A turn is never shorter than the first quantum. Who has no budget, and so is real time, has no turns: what is left began at `NEVER`.
         if left > NEVER / 2 { NEVER } else { now.saturating_add(left.min(self.quanta[0].get())) }
     }

@@ -6,9 +6,11 @@ mod frames;
 mod heap;
 mod latency;
 mod life;
+mod objects;
 mod observe;
 mod place;
 mod signals;
+mod threads;
 mod tlb;
 mod user;
 mod usercopy;
@@ -92,6 +94,10 @@ const TABLE: &[Bench<Lab>] = &[
     tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,
+    threads::PAIR,
+    threads::WAKE,
+    threads::TIMER,
+    objects::SIZE,
 ];
 
 /// Runs the selected cases and returns how the run ends.

@@ -16,9 +16,10 @@ use super::memory::{Memory, Pool};
 use super::table::Table;
 use super::{Progress, STEP, Space};
 use crate::id::Order;
-use percpu::sync::atomic::{AtomicU64, Ordering};
+use core::cell::Cell;
+use core::slice::ChunksExact;
 
-/// Entries of a cache line, which are looked at together.
+/// Entries of a cache line, which are looked at together; also what a block counts in a step.
 const LINE: usize = 8;
 
 /// One step at work.
@@ -47,48 +48,82 @@ impl<M: Memory> Space<M> {
     }
 }
 
-#[inline(always)]
-fn load(place: &AtomicU64) -> u64 {
-    // ORDER: Relaxed: whoever wrote it is done with the space (A6), and whatever told us so has ordered that.
-    place.load(Ordering::Relaxed)
-}
+/// Words of tables: only this core reads and writes them now.
+type Words = [Cell<u64>];
 
 /// What all entries of a line say together.
 #[inline(always)]
-fn union(line: &[AtomicU64]) -> Entry {
-    Entry::from_raw(line.iter().fold(0, |all, place| all | load(place)))
+fn union(line: &Words) -> Entry {
+    Entry::from_raw(line.iter().fold(0, |all, word| all | word.get()))
+}
+
+/// Lines of a table up to the last of its `count` entries in use, those without any left out.
+struct Lines<'t> {
+    rest: ChunksExact<'t, Cell<u64>>,
+    count: usize,
+}
+
+impl<'t> Lines<'t> {
+    /// The next one, and what its entries say together. Whoever has looked at it says by [`Lines::used`] how many are in use.
+    #[inline(always)]
+    fn next(&mut self) -> Option<(&'t Words, Entry)> {
+        if self.count == 0 {
+            return None;
+        }
+        loop {
+            let line = self.rest.next()?;
+            let union = union(line);
+            if !union.is_empty() {
+                return Some((line, union));
+            }
+        }
+    }
+
+    /// So many entries have been dealt with.
+    #[inline(always)]
+    fn used(&mut self, entries: usize) {
+        self.count -= entries;
+    }
+
+    /// Entries that were looked at, of so many.
+    #[inline(always)]
+    fn looked(&self, of: usize) -> usize {
+        of - self.rest.len() * LINE
+    }
 }
 
 impl<M: Memory, P: Pool> Step<'_, M, P> {
+    /// The first words of a table, and how many of its entries are in use.
+    #[inline(always)]
+    fn lines(&self, table: &Table<M>, entries: usize) -> Lines<'static> {
+        let at = self.space.memory.at(table.frame).cast::<[Cell<u64>; ENTRIES]>();
+        // SAFETY: a frame's memory is there for ever, 512 aligned words, and nobody but this core has the table (A6).
+        let words = unsafe { at.as_ref() };
+        Lines { rest: words[..entries].chunks_exact(LINE), count: table.info().table().count() }
+    }
+
     /// Empties a table of a level above 1; `false` if the step ended before. Its frame stays.
     fn directory(&mut self, table: &Table<M>, level: Level) -> bool {
-        let mut count = table.info().table().count();
         // The root's upper half is the kernel's.
-        let lines = if level == 4 { ENTRIES / LINE / 2 } else { ENTRIES / LINE };
-        for line in table.entries().chunks_exact(LINE).take(lines) {
-            if count == 0 {
-                break;
-            }
-            self.left = self.left.saturating_sub(LINE);
-            if union(line).is_empty() {
-                continue;
-            }
-            for place in line {
-                let entry = Entry::from_raw(load(place));
+        let entries = if level == 4 { ENTRIES / 2 } else { ENTRIES };
+        let mut lines = self.lines(table, entries);
+        while let Some((line, _)) = lines.next() {
+            for word in line {
+                let entry = Entry::from_raw(word.get());
                 if entry.is_empty() {
                     continue;
                 }
                 if !self.entry(entry, level) {
-                    table.info().set_table(Word::new(count));
+                    table.info().set_table(Word::new(lines.count));
                     return false;
                 }
-                // ORDER: Relaxed: as in `load`.
-                place.store(0, Ordering::Relaxed);
-                count -= 1;
+                word.set(0);
+                lines.used(1);
             }
         }
-        debug_assert!(count == 0, "A1: a table counts its entries");
+        debug_assert!(lines.count == 0, "A1: a table counts its entries");
         table.info().set_table(Word::new(0));
+        self.left = self.left.saturating_sub(lines.looked(entries));
         true
     }
 
@@ -106,6 +141,7 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
                 );
                 self.pool.give(entry.frame(), Order::HUGE);
             }
+            self.left = self.left.saturating_sub(LINE);
             return true;
         }
         let table = self.space.below(entry);
@@ -121,32 +157,24 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
     /// Gives back what a table of level 1 owns.
     #[inline(always)]
     fn leaves(&mut self, table: &Table<M>) {
-        let word = table.info().table();
-        if let Some(block) = word.reservation() {
+        if let Some(block) = table.info().table().reservation() {
             // Every frame that the table owns is of the block (A1), which is whole again.
             self.left = self.left.saturating_sub(LINE);
             return self.pool.give(block, Order::HUGE);
         }
-        let mut count = word.count();
-        for line in table.entries().chunks_exact(LINE) {
-            if count == 0 {
-                break;
-            }
-            self.left = self.left.saturating_sub(LINE);
-            let union = union(line);
-            if union.is_empty() {
-                continue;
-            }
-            count -= line.iter().filter(|place| load(place) != 0).count();
+        let mut lines = self.lines(table, ENTRIES);
+        while let Some((line, union)) = lines.next() {
+            lines.used(line.iter().filter(|word| word.get() != 0).count());
             if union.may_own() {
                 self.frames(line);
             }
         }
+        self.left = self.left.saturating_sub(lines.looked(ENTRIES));
     }
 
     /// Gives back what a line of leaves owns.
-    fn frames(&mut self, line: &[AtomicU64]) {
-        for entry in line.iter().map(|place| Entry::from_raw(load(place))) {
+    fn frames(&mut self, line: &Words) {
+        for entry in line.iter().map(|word| Entry::from_raw(word.get())) {
             let last = || !entry.is_copy() || self.space.memory.info(entry.frame()).unshare();
             if entry.is_owned() && last() {
                 self.pool.give(entry.frame(), Order::FRAME);
@@ -155,4 +183,4 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
     }
 }
 
-const _: () = assert!(ENTRIES % LINE == 0);
+const _: () = assert!(ENTRIES.is_multiple_of(2 * LINE));

@@ -47,7 +47,9 @@ pub unsafe trait Memory: Copy {
         // SAFETY: obligation 1: two halves make a frame, which is the caller's alone.
         unsafe { to.write_bytes(0, 1) };
         // SAFETY: obligation 1; inside the frame.
-        let (from, to) = unsafe { (from.add(1), to.add(1)) };
+        let from = unsafe { from.add(1) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(1) };
         // SAFETY: obligation 1; two frames do not overlap.
         unsafe { from.copy_to_nonoverlapping(to, 1) };
     }

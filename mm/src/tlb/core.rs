@@ -77,6 +77,13 @@ impl Active {
         self.word.load(Ordering::Relaxed) & LAZY != 0
     }
 
+    /// The space that is shown, in whatever way.
+    #[inline(always)]
+    fn shown(&self) -> SpaceId {
+        // ORDER: Relaxed: only the core itself writes it (X1).
+        SpaceId(self.word.load(Ordering::Relaxed) >> 1)
+    }
+
     fn rest(&self, id: SpaceId) {
         // ORDER: Release pairs with the load in `concerns`: no access through the space's translations comes after it.
         self.word.store(word_of(id) | LAZY, Ordering::Release);
@@ -176,6 +183,37 @@ impl CoreTlb {
         self.slots.iter().position(|slot| slot.id.get() == id)
     }
 
+    /// Makes the space active that was so before the current one, if `space` is that one and has not changed since: what two spaces that
+    /// call each other do. Says whether it did. For [`Core::activate`], whose steps these are, without what they need not.
+    ///
+    /// # Safety
+    /// Those of [`Core::activate`].
+    #[inline(always)]
+    pub unsafe fn go_back<M: Mmu>(&self, active: &Active, mmu: &M, space: &SpaceTlb) -> bool {
+        let index = self.before.get();
+        let Some(slot) = self.slots.get(index) else { return false };
+        let current = self.current.get();
+        if slot.id.get() != space.id || index == current {
+            return false;
+        }
+        active.leaving(active.shown());
+        race_point!("tlb.leaving");
+        active.publish(space.id);
+        race_point!("tlb.published");
+        let (seen, now) = (slot.seen.get(), space.generation());
+        race_point!("tlb.compared");
+        if seen != now {
+            // The caller begins anew: what is shown already is what it will show.
+            return false;
+        }
+        // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
+        unsafe { mmu.load(space.root, Tag::of_slot(index), Cached::Valid) };
+        self.before.set(current);
+        self.current.set(index);
+        active.left();
+        true
+    }
+
     /// The slot to use for another space: the current one stays.
     fn next_victim(&self) -> usize {
         let free = self.find(SpaceId::NONE);
@@ -218,37 +256,10 @@ impl<M: Mmu> Core<'_, M> {
     /// 3. The calling core is [`Core::id`], and stays in here until it is through.
     #[inline(always)]
     pub unsafe fn activate(&self, space: &SpaceTlb) {
-        let index = self.tlb.before.get();
-        match self.tlb.slots.get(index) {
-            Some(slot) if slot.id.get() == space.id && index != self.tlb.current.get() => {
-                let left = self.tlb.current().map_or(SpaceId::NONE, |slot| slot.id.get());
-                // SAFETY: the caller's obligations.
-                unsafe { self.exchange(space, left, index, slot) };
-            }
+        // SAFETY: the caller's obligations.
+        if !unsafe { self.tlb.go_back(self.active, self.mmu, space) } {
             // SAFETY: the caller's obligations.
-            _ => unsafe { self.activate_slowly(space) },
-        }
-    }
-
-    /// Goes from the space `left` to one that has a slot.
-    ///
-    /// # Safety
-    /// Those of [`Core::activate`].
-    #[inline(always)]
-    unsafe fn exchange(&self, space: &SpaceTlb, left: SpaceId, index: usize, slot: &Slot) {
-        self.active.leaving(left);
-        race_point!("tlb.leaving");
-        self.active.publish(space.id);
-        race_point!("tlb.published");
-        let seen = slot.seen.get();
-        let cached = slot.catch_up(space);
-        race_point!("tlb.compared");
-        // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
-        unsafe { self.mmu.load(space.root, Tag::of_slot(index), cached) };
-        self.tlb.before.set(self.tlb.current.replace(index));
-        self.active.left();
-        if cached == Cached::Stale && seen != NEVER {
-            self.counters.flushes.add(1);
+            unsafe { self.activate_slowly(space) };
         }
     }
 
@@ -265,8 +276,20 @@ impl<M: Mmu> Core<'_, M> {
         }
         let index = self.tlb.find(id).unwrap_or_else(|| self.take_slot(space));
         let Some(slot) = self.tlb.slots.get(index) else { return };
-        // SAFETY: the caller's obligations.
-        unsafe { self.exchange(space, left, index, slot) };
+        self.active.leaving(left);
+        race_point!("tlb.leaving");
+        self.active.publish(id);
+        race_point!("tlb.published");
+        let fresh = slot.seen.get() == NEVER;
+        let cached = slot.catch_up(space);
+        race_point!("tlb.compared");
+        // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
+        unsafe { self.mmu.load(space.root, Tag::of_slot(index), cached) };
+        self.tlb.before.set(self.tlb.current.replace(index));
+        self.active.left();
+        if cached == Cached::Stale && !fresh {
+            self.counters.flushes.add(1);
+        }
     }
 
     /// Gives a slot to a space that has none, and puts the core into its set.

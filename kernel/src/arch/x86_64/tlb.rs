@@ -65,9 +65,12 @@ impl Mmu for Hardware {
 
     #[inline(always)]
     unsafe fn load(&self, root: FrameId, tag: Tag, cached: Cached) {
-        let keep = if cached == Cached::Valid { CR3_KEEP } else { 0 };
         // ORDER: Relaxed; constant since before another core ran (`TAG_BITS`).
-        let bits = (u64::from(tag.raw()) | keep) & TAG_BITS.load(Ordering::Relaxed);
+        let bits = match TAG_BITS.load(Ordering::Relaxed) {
+            0 => 0,
+            _ if cached == Cached::Valid => u64::from(tag.raw()) | CR3_KEEP,
+            _ => u64::from(tag.raw()),
+        };
         // SAFETY: the caller's obligation; bits about tags only where CR4 allows them (`enter`).
         unsafe { load_cr3(root.address() | bits) };
     }
@@ -142,6 +145,17 @@ fn own(irq: &IrqOff) -> Core<'_, Hardware> {
 #[inline(always)]
 pub(crate) unsafe fn activate(irq: &IrqOff, space: &SpaceTlb) {
     // SAFETY: the caller's obligations; interrupts are off, so the core stays this one and is not entered twice.
+    if !unsafe { TLB.owned(irq).go_back(ACTIVE.local(irq), &Hardware, space) } {
+        // SAFETY: as above.
+        unsafe { activate_slowly(irq, space) };
+    }
+}
+
+/// # Safety
+/// Those of [`activate`].
+#[inline(never)]
+unsafe fn activate_slowly(irq: &IrqOff, space: &SpaceTlb) {
+    // SAFETY: the caller's obligations, as in `activate`.
     unsafe { own(irq).activate(space) };
 }
 

@@ -106,6 +106,8 @@ pub(crate) struct Head {
     current: Cell<*const Thread>,
     /// Bits of [`pending`]: what has to be looked at before a thread goes on.
     pending: Cell<u32>,
+    /// Bits of [`extra`].
+    extras: Cell<u32>,
     /// A program's stack pointer, for three instructions.
     user_sp: Cell<u64>,
     /// Where the kernel's stack begins on entry.
@@ -128,11 +130,24 @@ pub(crate) mod pending {
     pub(crate) const WORK: u32 = 1 << 3;
 }
 
+/// Bits of [`Head::extras`] and of a thread's: what only few threads have.
+pub(crate) mod extra {
+    /// Extended state: a thread of this kind, or its state in the registers.
+    pub(crate) const STATE: u32 = 1 << 0;
+    /// An FS base that is not 0.
+    pub(crate) const FS_BASE: u32 = 1 << 1;
+    /// A thread that was woken and has not run since.
+    pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A core on which switches are traced.
+    pub(crate) const TRACE: u32 = 1 << 3;
+}
+
 core_local! {
     /// This core's words.
     pub(crate) static HEAD: Head = const { Head {
         current: Cell::new(ptr::null()),
         pending: Cell::new(0),
+        extras: Cell::new(0),
         user_sp: Cell::new(0),
         kernel_sp: Cell::new(0),
         fs_base: Cell::new(0),
@@ -175,6 +190,18 @@ impl Head {
     #[inline(always)]
     pub(crate) fn take(&self) -> u32 {
         self.pending.replace(0)
+    }
+
+    /// Bits of [`extra`] that concern whoever comes next.
+    #[inline(always)]
+    pub(crate) fn extras(&self) -> u32 {
+        self.extras.get()
+    }
+
+    /// Sets or clears a bit of [`extra`].
+    pub(crate) fn set_extra(&self, bit: u32, on: bool) {
+        let others = self.extras.get() & !bit;
+        self.extras.set(if on { others | bit } else { others });
     }
 
     /// Whether nothing is pending.
@@ -308,6 +335,7 @@ pub(crate) fn load_fs_base(irq: &IrqOff, base: u64) {
 #[inline(always)]
 pub(crate) fn set_fs_base(irq: &IrqOff, base: u64) {
     HEAD.owned(irq).fs_base.set(base);
+    HEAD.owned(irq).set_extra(extra::FS_BASE, base != 0);
     let mut register = FS_BASE;
     // SAFETY: a canonical address (`Thread::tls`), and the kernel does not use FS.
     unsafe { register.write(base) };
