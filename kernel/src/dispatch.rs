@@ -203,26 +203,23 @@ fn next_event(irq: &IrqOff, now: u64) -> u64 {
 pub(crate) extern "C" fn leave() -> ! {
     // SAFETY: interrupts have been off since the core entered the kernel, and no other witness is in use: the stack is empty.
     let mut irq = unsafe { IrqOff::assume() };
-    loop {
-        let bits = HEAD.owned(&irq).take();
-        announce(&mut irq);
-        serve_inbox(&mut irq);
-        let thread = current(&irq);
-        if bits & pending::STOP != 0 {
-            stop_current(&mut irq, thread);
-        }
-        if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
-            SCHED.owned(&irq).stop(tsc::now(), Stop::Preempted);
-            metrics::count(&irq, Counter::Preemptions);
-            dispatch(&mut irq, ThreadState::Runnable);
-        }
-        if HEAD.owned(&irq).is_clear() {
-            let now = tsc::now();
-            show_load(&irq);
-            timer::arm_before(&irq, next_event(&irq, now));
-            resume(&mut irq, thread, now);
-        }
+    announce(&mut irq);
+    serve_inbox(&mut irq);
+    // Taken last: a message may have raised `STOP` for the thread, which is not looked at again after another has been picked.
+    let bits = HEAD.owned(&irq).take();
+    let thread = current(&irq);
+    if bits & pending::STOP != 0 {
+        stop_current(&mut irq, thread);
     }
+    if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
+        SCHED.owned(&irq).stop(tsc::now(), Stop::Preempted);
+        metrics::count(&irq, Counter::Preemptions);
+        dispatch(&mut irq, ThreadState::Runnable);
+    }
+    let now = tsc::now();
+    show_load(&irq);
+    timer::arm_before(&irq, next_event(&irq, now));
+    resume(&mut irq, thread, now)
 }
 
 /// Delivers this core's messages.

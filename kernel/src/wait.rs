@@ -28,7 +28,7 @@ impl Key {
     /// Nothing: only a time.
     pub(crate) const NONE: Self = Self { space: 0, at: 0 };
 
-    /// Of a thread between two lists: no list has it, and who looks for the thread looks again.
+    /// Of a thread between two lists: no list has it, and who wants to take it out tries again.
     const MOVING: Self = Self { space: u64::MAX, at: u64::MAX };
 
     /// A word of a space.
@@ -120,7 +120,8 @@ impl List {
         self.last = Some(thread);
     }
 
-    fn remove(&mut self, thread: ThreadRef) {
+    /// Takes a thread out, which from then on has the key `mark`: one of no list.
+    fn remove(&mut self, thread: ThreadRef, mark: Key) {
         let waiter = &thread.waiter;
         let (previous, next) = (waiter.previous.take(), waiter.next.take());
         match previous {
@@ -131,15 +132,15 @@ impl List {
             Some(next) => next.waiter.previous.set(previous),
             None => self.last = previous,
         }
-        waiter.set_key(Key::NONE);
+        waiter.set_key(mark);
     }
 
-    /// Takes out the oldest waiter of a key.
-    fn pop(&mut self, key: Key) -> Option<ThreadRef> {
+    /// Takes out the oldest waiter of a key, and marks it.
+    fn pop(&mut self, key: Key, mark: Key) -> Option<ThreadRef> {
         let mut at = self.first;
         while let Some(thread) = at {
             if thread.waiter.key() == key {
-                self.remove(thread);
+                self.remove(thread, mark);
                 return Some(thread);
             }
             at = thread.waiter.next.get();
@@ -161,10 +162,15 @@ pub(crate) fn delist(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
         if key == Key::NONE {
             return false;
         }
+        if key == Key::MOVING {
+            // For as long as another core needs from one list to the next.
+            core::hint::spin_loop();
+            continue;
+        }
         let removed = key.bucket().0.with(held, |list, _| {
             let here = thread.waiter.key() == key;
             if here {
-                list.remove(thread);
+                list.remove(thread, Key::NONE);
             }
             here
         });
@@ -179,7 +185,7 @@ pub(crate) fn delist(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
 pub(crate) fn wake(held: &mut Held<'_, 0>, key: Key, most: u64, status: u64, value: u64) -> u64 {
     let mut count = 0;
     while count < most {
-        let Some(thread) = key.bucket().0.with(held, |list, _| list.pop(key)) else { break };
+        let Some(thread) = key.bucket().0.with(held, |list, _| list.pop(key, Key::NONE)) else { break };
         thread.answer(status, value);
         homes::send_home(held, thread);
         count += 1;
@@ -191,20 +197,12 @@ pub(crate) fn wake(held: &mut Held<'_, 0>, key: Key, most: u64, status: u64, val
 pub(crate) fn requeue(held: &mut Held<'_, 0>, from: Key, to: Key, most: u64) -> u64 {
     let mut count = 0;
     while count < most {
-        // Out of one list before it is in the other: the locks are of one level.
-        let moved = from.bucket().0.with(held, |list, _| list.pop_marked(from));
+        // Out of one list before it is in the other: the locks are of one level. It never seems to be in none: who wants to take it out
+        // would believe that it had been woken.
+        let moved = from.bucket().0.with(held, |list, _| list.pop(from, Key::MOVING));
         let Some(thread) = moved else { break };
         to.bucket().0.with(held, |list, _| list.push(thread, to));
         count += 1;
     }
     count
-}
-
-impl List {
-    /// As [`List::pop`], but the thread keeps a key, of no list, until it is in the next: who wants to take it out tries again.
-    fn pop_marked(&mut self, key: Key) -> Option<ThreadRef> {
-        let thread = self.pop(key)?;
-        thread.waiter.set_key(Key::MOVING);
-        Some(thread)
-    }
 }
