@@ -10,7 +10,7 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 use mm::frames::{Policy, Request};
-use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
+use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage, Upper};
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
@@ -190,7 +190,7 @@ pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
     let features = machine::features();
     let format = Format::new(features.nx, features.huge_1g);
     let kernel = FrameId::containing(entry::kernel_root());
-    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
+    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Upper::Kernel(kernel)).ok()
 }
 
 /// The space that this core's user half shows.

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use mm::frames::Policy;
 use mm::space::{
-    Access, Backing, Fault, Format, Mapping, Memory, Pending, Pool, Protection, Region, SpaceError, Usage,
+    Access, Backing, Fault, Format, Mapping, Memory, Pending, Pool, Protection, Region, SpaceError, Upper,
+    Usage,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
@@ -260,7 +261,8 @@ impl Scene {
         static IDS: SpaceIds = SpaceIds::new();
         let kernel = FrameId::containing(entry::kernel_root());
         let format = Format::new(true, false);
-        let made = Space::new(Physical, &mut self.faucet.pool(irq), IDS.take(), format, Some(kernel))?;
+        let made =
+            Space::new(Physical, &mut self.faucet.pool(irq), IDS.take(), format, Upper::Kernel(kernel))?;
         made.close(&mut self.faucet.pool(irq)).map_err(|_| SpaceError::Occupied)
     }
 
