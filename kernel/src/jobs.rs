@@ -69,6 +69,11 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
     HEAD.owned(irq).raise(pending::WORK);
 }
 
+/// Whether this core has something to take down.
+pub(crate) fn has_work(irq: &IrqOff) -> bool {
+    JOBS.owned(irq).first.get().is_some()
+}
+
 /// Does a bounded step, unless somebody urgent can run; `false` if it did nothing.
 pub(crate) fn step(irq: &mut IrqOff) -> bool {
     let jobs = JOBS.owned(irq);

@@ -10,7 +10,7 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 use mm::frames::{Policy, Request};
-use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage, Upper};
+use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
@@ -18,7 +18,7 @@ use percpu::epoch::Retired;
 use percpu::{CoreId, Held, IrqOff, core_local, epoch};
 use x86_64::VirtAddr;
 
-use crate::arch::{entry, string, tlb};
+use crate::arch::{border, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
 use crate::{cores, machine, memory};
@@ -189,8 +189,7 @@ pub(crate) fn all<E>(
 pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
     let features = machine::features();
     let format = Format::new(features.nx, features.huge_1g);
-    let kernel = FrameId::containing(entry::kernel_root());
-    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Upper::Kernel(kernel)).ok()
+    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, border::upper()).ok()
 }
 
 /// The space that this core's user half shows.

@@ -61,8 +61,7 @@ impl<T> Slot<T> {
     /// The copy of another core.
     #[inline]
     pub(crate) fn of(&self, core: CoreId) -> Option<*const T> {
-        // ORDER: Acquire pairs with Release in `register`: we see the copy's initial contents.
-        let copy = NonNull::new(COPIES[core.index()].load(Ordering::Acquire))?;
+        let copy = copy(core)?;
         let offset = self.0.get().addr() - template().0.addr().get();
         Some(copy.as_ptr().wrapping_add(offset).cast())
     }
@@ -84,6 +83,12 @@ pub(crate) fn template() -> (NonNull<u8>, usize) {
     let (start, end) = (&raw const TEMPLATE_START, &raw const TEMPLATE_END);
     let start = NonNull::new(start.cast_mut()).expect("L4: the linker script places .core_local");
     (start, end.addr() - start.addr().get())
+}
+
+/// The copy of a core, if it has one.
+pub(crate) fn copy(core: CoreId) -> Option<NonNull<u8>> {
+    // ORDER: Acquire pairs with Release in `register`: we see the copy's initial contents.
+    NonNull::new(COPIES[core.index()].load(Ordering::Acquire))
 }
 
 /// # Safety

@@ -61,7 +61,7 @@ const EFER: u32 = 0xc000_0080;
 const EFER_AUTOMATIC_IBRS: u64 = 1 << 21;
 
 /// Whether the kernel can give user mode page tables of its own.
-const CAN_ISOLATE: bool = false;
+const CAN_ISOLATE: bool = true;
 
 /// Who made the CPU, as far as it matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

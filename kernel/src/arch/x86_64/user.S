@@ -6,6 +6,17 @@
 # on every way in from ring 3 and last on every way out; what can strike in between has a stack of its own and looks at the base
 # (`trap_apart`).
 
+# leave_kernel: the last two instructions on every way out. `border.rs` finds them by their entry in `.exits`, the address and whether they
+#   are for a call (0) or an interrupt (1), and turns them into a jump where the CPU needs more to be done.
+.macro leave_kernel instruction, kind
+771:
+    swapgs
+    \instruction
+    .pushsection .exits, "a"
+    .quad 771b, \kind
+    .popsection
+.endm
+
 # syscall_entry: SYSCALL (SDM volume 2: rcx = return address, r11 = flags; IF, DF, AC, TF, NT are masked).
 #   in: rax = number, rdi rsi rdx r10 r8 r9 = arguments.  GS: the program's.  IF: clear.  stack: the program's, not to be used.
 #   out: rax = status, rdx = value; rcx r11 as SYSRET needs them; rsi rdi r8 r9 r10 are 0, so that nothing of the kernel shows.
@@ -17,6 +28,8 @@ syscall_entry:
     swapgs
     mov gs:[rip + {head} + {user_sp}], rsp
     mov rsp, gs:[rip + {head} + {current}]
+.global syscall_saving
+syscall_saving:
     mov [rsp + {rip}], rcx
     mov [rsp + {rflags}], r11
     mov rcx, gs:[rip + {head} + {user_sp}]
@@ -49,8 +62,7 @@ syscall_done:
     xor r10d, r10d
     xor esi, esi
     xor edi, edi
-    swapgs
-    sysretq
+    leave_kernel sysretq, 0
 syscall_unknown:
     call {unknown}
     jmp syscall_done
@@ -126,8 +138,7 @@ user_resume:
     xor r10d, r10d
     xor esi, esi
     xor edi, edi
-    swapgs
-    sysretq
+    leave_kernel sysretq, 0
 resume_whole:
     lea rsp, [rdi + {frame}]
     pop r15
@@ -146,8 +157,7 @@ resume_whole:
     pop rbx
     pop rax
     add rsp, 2 * {word}
-    swapgs
-    iretq
+    leave_kernel iretq, 1
 
 # user_trap: an interrupt or exception of a program, from `trap_common`.
 #   in: the CPU's words, error code and vector in the thread's frame, rsp on them.  GS: the program's.  IF: clear.  AC: the program's.
@@ -156,6 +166,8 @@ resume_whole:
 .global user_trap
 user_trap:
     swapgs
+.global user_trap_saving
+user_trap_saving:
     push rax
     push rbx
     push rcx

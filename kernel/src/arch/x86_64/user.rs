@@ -14,7 +14,7 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
-use super::{tables, usercopy};
+use super::{border, tables, usercopy};
 use crate::thread::Thread;
 use crate::{dispatch, metrics, syscalls, traps};
 
@@ -98,9 +98,10 @@ impl Frame {
     };
 }
 
-/// The words of a core that `user.S` uses. Only the core itself reads and writes them.
+/// The words of a core that `user.S` and `border.S` use. Only the core itself reads and writes them. They have a page of their own, which
+/// programs' tables show where they have any.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(4096))]
 pub(crate) struct Head {
     /// The thread whose registers the next entry saves; null between threads.
     current: Cell<*const Thread>,
@@ -116,6 +117,8 @@ pub(crate) struct Head {
     fs_base: Cell<u64>,
     /// Where the task-state segment says where an interrupt of ring 3 stores what it interrupts.
     stack_slot: Cell<*mut u64>,
+    /// What `border.S` needs besides.
+    border: border::Words,
 }
 
 /// Bits of [`Head::pending`].
@@ -152,10 +155,22 @@ core_local! {
         kernel_sp: Cell::new(0),
         fs_base: Cell::new(0),
         stack_slot: Cell::new(ptr::null_mut()),
+        border: border::Words::new(),
     } };
 }
 
 impl Head {
+    /// Where `border.S` finds its fields.
+    pub(super) const CURRENT: usize = offset_of!(Self, current);
+    pub(super) const USER_SP: usize = offset_of!(Self, user_sp);
+    pub(super) const BORDER: usize = offset_of!(Self, border);
+
+    /// What `border` keeps here.
+    #[inline(always)]
+    pub(super) fn border(&self) -> &border::Words {
+        &self.border
+    }
+
     /// The thread that is current here; null for none.
     #[inline(always)]
     pub(crate) fn current(&self) -> *const Thread {
@@ -170,7 +185,7 @@ impl Head {
     pub(crate) unsafe fn set_current(&self, thread: *const Thread) {
         self.current.set(thread);
         let end = thread.wrapping_byte_add(Thread::FRAME + size_of::<Frame>());
-        // SAFETY: `enter` took the address from this core's own task-state segment, which lives forever; it is 4 bytes off alignment.
+        // SAFETY: this core's own task-state segment, or a word of its own (`border::enter`), which live for ever; it may be off alignment.
         unsafe { self.stack_slot.get().write_unaligned(end.expose_provenance() as u64) };
     }
 
@@ -299,13 +314,14 @@ const STAR: u32 = 0xc000_0081;
 /// IA32_FS_BASE.
 const FS_BASE: Msr = Msr::new(0xc000_0100);
 
-/// Switches SYSCALL on on the core that calls; `stack_slot` is where its task-state segment holds rsp0.
-pub(crate) fn enter(irq: &IrqOff, stack_slot: *mut u64) {
-    HEAD.owned(irq).stack_slot.set(stack_slot);
+/// Switches SYSCALL on on the core that calls, whose task-state segment is given.
+pub(crate) fn enter(irq: &IrqOff, task: &tables::Task) {
+    HEAD.owned(irq).stack_slot.set(border::enter(irq, task));
     let selectors = u64::from(tables::KERNEL_CODE) << 32 | u64::from(tables::SYSRET_BASE) << 48;
     // SAFETY: the selectors are those of this core's table, in the order that both instructions expect (`tables`).
     unsafe { Msr::new(STAR).write(selectors) };
-    LStar::write(VirtAddr::new(syscall_entry as *const () as u64));
+    let usual = VirtAddr::new(syscall_entry as *const () as u64);
+    LStar::write(if border::isolated() { border::syscall() } else { usual });
     SFMask::write(
         RFlags::INTERRUPT_FLAG
             | RFlags::DIRECTION_FLAG
