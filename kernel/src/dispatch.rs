@@ -117,11 +117,12 @@ fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     resume(irq, thread, now)
 }
 
-/// Sees to it that the timer rings before anything is due; mostly it does so already. What is due for others than the current thread was
-/// armed for when it came up.
+/// Sees to it that the timer rings before anything is due; mostly it does so already. With nothing armed, as after it has rung, all is looked
+/// at; otherwise what is armed is early enough for all but what has come up since, in the scheduler. A yield adds nothing.
 #[inline(always)]
 fn arm_timer(irq: &IrqOff, now: u64) {
-    if timer::armed(irq) > SCHED.owned(irq).at_least_until(now) {
+    let sched = SCHED.owned(irq);
+    if timer::armed(irq) >= sched.at_least_until(now).min(sched.due_for_others()) {
         timer::arm_before(irq, next_event(irq, now));
     }
 }

@@ -285,6 +285,12 @@ impl<E: Entity> Core<E> {
         if left > NEVER / 2 { NEVER } else { now.saturating_add(left.min(self.quanta[0].get())) }
     }
 
+    /// When something is due at the latest that is not the current thread's own: a timeout, or the next period of a throttled thread.
+    #[inline(always)]
+    pub fn due_for_others(&self) -> u64 {
+        self.timeouts.least().min(self.throttled.least())
+    }
+
     /// The current thread leaves the core, which has no current thread until `pick`.
     pub fn stop(&self, now: u64, why: Stop) {
         let Some(e) = self.current.get() else { return };
@@ -452,7 +458,7 @@ impl<E: Entity> Core<E> {
 
     /// When `tick` has to be called at the latest, or `expired` has something; [`NEVER`] if nothing is timed. May lie in the past.
     pub fn next_event(&self) -> u64 {
-        let timed = self.timeouts.least().min(self.throttled.least());
+        let timed = self.due_for_others();
         let Some(e) = self.current.get() else { return timed };
         let task = e.task();
         let charged = self.since.get();

@@ -19,7 +19,7 @@ pub(super) fn burst(ticks: u64) {
 fn delays(lab: &Lab, count: usize) -> Outcome<Delays> {
     let _hogs = hogs(count)?;
     let delays = Arc::new(Mutex::new(Delays::default()));
-    let (noted, length, pause) = (Arc::clone(&delays), lab.micros(50), lab.micros(2000));
+    let (noted, length, pause) = (Arc::clone(&delays), lab.micros(40), lab.micros(500));
     let interactive = Worker::start(here(), move |shared| {
         while !shared.stopped() {
             let until = now() + pause;
@@ -35,7 +35,7 @@ fn delays(lab: &Lab, count: usize) -> Outcome<Delays> {
     Ok(delays)
 }
 
-/// Beside one hog, and beside eight: the usual delay is that of a wake and a switch, and the worst that of a boost, when all hogs are at the
+/// Beside one hog, and beside eight, with sleeps that are shorter than any turn: the usual delay is that of a wake and a switch, and the worst that of a boost, when all hogs are at the
 /// first level for one quantum of a millisecond each.
 pub(super) fn beside_hogs(lab: &Lab) -> Outcome {
     for count in [1, 8] {

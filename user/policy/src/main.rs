@@ -55,6 +55,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("deadlines.refused", deadlines::refused),
     ("deadlines.overrun", deadlines::overrun),
     ("real_time.hogs", real_time::beside_hogs),
+    ("real_time.above", real_time::above_another),
     ("real_time.processes", real_time::beside_processes),
     ("interactive.hogs", interactive::beside_hogs),
     ("cores.spinning", cores::spinning),

@@ -80,8 +80,8 @@ pub(super) fn quiet(lab: &Lab) -> Outcome {
     let core = lab.cores() - 1;
     let on = || Builder::default().cores(CoreMask::one(core));
     let _one = Worker::hog(on())?;
-    // Its first quanta end, and what was armed before rings.
-    lab.pass(lab.micros(20_000));
+    // Its first quanta end, and what others have left behind is given back, a little with each interrupt.
+    lab.pass(lab.micros(300_000));
     let alone = interrupts(lab, core)?;
     let _other = Worker::hog(on())?;
     let both = interrupts(lab, core)?;
