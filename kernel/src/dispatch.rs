@@ -195,14 +195,20 @@ fn own_inbox(irq: &IrqOff) -> &'static percpu::Inbox {
     mailbox::INBOX.of(irq.core()).expect("a core that runs has its data")
 }
 
-/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
+/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again. Whoever has held it up until then is
+/// hurried, by a core that sleeps as well as by one that runs programs.
 fn announce(irq: &mut IrqOff) {
     epoch::leave_kernel(irq, machine::topology().core_count());
     let here = HERE.owned(irq);
     if !epoch::has_retired(irq) {
-        here.retry.set(NEVER);
-    } else if here.retry.get() == NEVER {
-        here.retry.set(tsc::now() + machine::clock().0 / RIPE_HZ);
+        return here.retry.set(NEVER);
+    }
+    let (now, due) = (tsc::now(), here.retry.get());
+    if due <= now {
+        spread::hurry(irq);
+    }
+    if due <= now || due == NEVER {
+        here.retry.set(now + machine::clock().0 / RIPE_HZ);
     }
 }
 
@@ -426,10 +432,6 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     let here = HERE.owned(irq);
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
-    }
-    if here.retry.get() <= now {
-        here.retry.set(NEVER);
-        spread::hurry(irq);
     }
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);
