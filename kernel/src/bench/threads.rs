@@ -143,6 +143,8 @@ const WORDS: usize = 4;
 /// How often it is looked whether the program waits, per second, and for how many seconds.
 const LOOKS_HZ: u64 = 1000;
 const PATIENCE: u64 = 10;
+/// How long the machine is left alone afterwards: 10 ms.
+const REST_HZ: u64 = 100;
 
 impl Waiter {
     /// Starts it on a core; returns when it has been about to wait.
@@ -192,6 +194,9 @@ impl Waiter {
         let ended = || self.process.state() == ProcessState::Ended;
         // SAFETY: as in `start`.
         unsafe { dispatch::serve_until(irq, &ended, NEVER) };
+        // What it leaves ripens while this core rests, and not in the next row.
+        // SAFETY: as in `start`.
+        unsafe { dispatch::serve_until(irq, &|| false, tsc::now() + machine::clock().0 / REST_HZ) };
     }
 }
 
