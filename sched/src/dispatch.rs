@@ -267,9 +267,13 @@ impl<E: Entity> Core<E> {
     /// bound of its part in `next_event` that costs next to nothing.
     #[inline]
     pub fn at_least_until(&self, now: u64) -> u64 {
-        let left = self.current.get().map_or(0, |e| e.task().left.get());
+        let Some(e) = self.current.get() else { return now };
+        let task = e.task();
+        if task.class.get() == Class::RealTime {
+            return NEVER;
+        }
         // A turn is never shorter than the first quantum.
-        now.saturating_add(left.min(self.quanta[0].get()))
+        now.saturating_add(task.left.get().min(self.quanta[0].get()))
     }
 
     /// The current thread leaves the core, which has no current thread until `pick`.
