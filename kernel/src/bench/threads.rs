@@ -5,7 +5,7 @@ use core::ptr;
 
 use abi::task::{ExitStatus, NEVER, ProcessSpec, ProcessState, SchedSpec};
 use percpu::sync::atomic::{AtomicU32, Ordering};
-use percpu::{CoreId, CoreSet, IrqOff};
+use percpu::{CoreId, CoreSet, Held, IrqOff};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Quantity, Scope, Value};
 use perf::clock::{Clock, Ticks};
 use perf::runner::Trouble;
@@ -276,26 +276,26 @@ struct Gap {
 impl Gap {
     /// Reads the counter again and again until the timer has interrupted at a deadline, or so long after it; `None` then.
     fn at(deadline: u64, patience: u64) -> Option<Self> {
-        IrqOff::with(|irq| {
-            irq.locks(|held| {
-                timer::arm(held, deadline);
-                let mut gap = Self { from: 0, to: 0, shortest: u64::MAX };
-                let mut last = tsc::now();
-                while timer::armed(held) != timer::NEVER {
-                    let mut once = true;
-                    // SAFETY: nothing core-local is in use.
-                    unsafe { cores::expose(held, || core::mem::take(&mut once)) };
-                    let now = tsc::now();
-                    gap.take(last, now);
-                    last = now;
-                    if now > deadline + patience {
-                        timer::disarm(held);
-                        return None;
-                    }
-                }
-                Some(gap)
-            })
-        })
+        IrqOff::with(|irq| irq.locks(|held| Self::watch(held, deadline, patience)))
+    }
+
+    fn watch(held: &mut Held<'_, 0>, deadline: u64, patience: u64) -> Option<Self> {
+        timer::arm(held, deadline);
+        let mut gap = Self { from: 0, to: 0, shortest: u64::MAX };
+        let mut last = tsc::now();
+        while timer::armed(held) != timer::NEVER {
+            let mut once = true;
+            // SAFETY: nothing core-local is in use.
+            unsafe { cores::expose(held, || core::mem::take(&mut once)) };
+            let now = tsc::now();
+            gap.take(last, now);
+            last = now;
+            if now > deadline + patience {
+                timer::disarm(held);
+                return None;
+            }
+        }
+        Some(gap)
     }
 
     fn take(&mut self, from: u64, to: u64) {
