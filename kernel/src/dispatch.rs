@@ -247,14 +247,23 @@ fn announce(irq: &mut IrqOff) {
     }
 }
 
-/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
+/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again. Whoever has held it up until then is
+/// hurried, by a core that sleeps as well as by one that runs programs.
 #[inline(never)]
 fn collect(irq: &mut IrqOff) {
     epoch::leave_kernel(irq, machine::topology().core_count());
     let here = HERE.owned(irq);
     here.retired.set(0);
-    let later = || tsc::now() + machine::clock().0 / RIPE_HZ;
-    here.retry.set(if epoch::has_retired(irq) { later() } else { NEVER });
+    if !epoch::has_retired(irq) {
+        return here.retry.set(NEVER);
+    }
+    let (now, due) = (tsc::now(), here.retry.get());
+    if due <= now {
+        spread::hurry(irq);
+    }
+    if due <= now || due == NEVER {
+        here.retry.set(now + machine::clock().0 / RIPE_HZ);
+    }
 }
 
 /// Something has been retired: it is looked at when there is enough of it, when this core has nothing to do, or after a while.
@@ -265,6 +274,7 @@ pub(crate) fn note_retired(irq: &IrqOff) {
         let at = tsc::now() + machine::clock().0 / RIPE_HZ;
         here.retry.set(at);
         timer::arm_before(irq, at);
+    }
     }
 }
 
@@ -490,7 +500,6 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     }
     if here.retry.get() <= now {
         collect(irq);
-        spread::hurry(irq);
     }
     let here = HERE.owned(irq);
     if here.balance.get() <= now {

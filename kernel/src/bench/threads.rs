@@ -5,7 +5,7 @@ use core::ptr;
 
 use abi::task::{ExitStatus, NEVER, ProcessSpec, ProcessState, SchedSpec};
 use percpu::sync::atomic::{AtomicU32, Ordering};
-use percpu::{CoreId, CoreSet, IrqOff};
+use percpu::{CoreId, CoreSet, Held, IrqOff};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Quantity, Scope, Value};
 use perf::clock::{Clock, Ticks};
 use perf::runner::Trouble;
@@ -143,6 +143,8 @@ const WORDS: usize = 4;
 /// How often it is looked whether the program waits, per second, and for how many seconds.
 const LOOKS_HZ: u64 = 1000;
 const PATIENCE: u64 = 10;
+/// How long the machine is left alone afterwards: 10 ms.
+const REST_HZ: u64 = 100;
 
 impl Waiter {
     /// Starts it on a core; returns when it has been about to wait.
@@ -192,6 +194,9 @@ impl Waiter {
         let ended = || self.process.state() == ProcessState::Ended;
         // SAFETY: as in `start`.
         unsafe { dispatch::serve_until(irq, &ended, NEVER) };
+        // What it leaves ripens while this core rests, and not in the next row.
+        // SAFETY: as in `start`.
+        unsafe { dispatch::serve_until(irq, &|| false, tsc::now() + machine::clock().0 / REST_HZ) };
     }
 }
 
@@ -239,17 +244,10 @@ pub(super) const TIMER: Bench<Lab> = Bench {
     },
     run: |_, case, meter| {
         let delay = case.params.word("part") == Some(DELAY);
-        let ahead = machine::clock().0 / DEADLINES_HZ;
-        let mut misses = 0;
+        let second = machine::clock().0;
         while meter.more() {
-            let deadline = tsc::now() + ahead;
-            let Some(gap) = Gap::at(deadline, ahead) else {
-                misses += 1;
-                if misses > MISSES {
-                    return Err(Trouble::Failed("the timer did not interrupt"));
-                }
-                continue;
-            };
+            let deadline = tsc::now() + second / DEADLINES_HZ;
+            let gap = Gap::at(deadline, second).ok_or(Trouble::Failed("the timer did not interrupt"))?;
             let [deadline, taken, over] = [deadline, gap.taken(), gap.to].map(Ticks::new);
             // Readings without fences, so there is no overhead to subtract; what a reading takes is in `shortest`.
             if delay {
@@ -267,10 +265,8 @@ const DELAY: &str = "delay";
 const HANDLING: &str = "handling";
 /// Deadlines lie so far ahead: 20 µs.
 const DEADLINES_HZ: u64 = 50_000;
-/// How often the interrupt may come too late to be seen.
-const MISSES: u32 = 1_000;
 
-/// Two readings of the counter between which an interrupt was taken, and the shortest distance of two between which none was.
+/// Two readings of the counter between which an interrupt was taken, and the shortest distance of two such readings.
 struct Gap {
     from: u64,
     to: u64,
@@ -278,35 +274,33 @@ struct Gap {
 }
 
 impl Gap {
-    /// Reads the counter again and again until a deadline of the timer, and as long beyond it as is given. `None` if it has not interrupted.
-    fn at(deadline: u64, beyond: u64) -> Option<Self> {
-        IrqOff::with(|irq| {
-            irq.locks(|held| {
-                timer::arm(held, deadline);
-                let mut gap = Self { from: 0, to: 0, shortest: u64::MAX };
-                let mut last = tsc::now();
-                let turn = || {
-                    let now = tsc::now();
-                    gap.take(last, now);
-                    last = now;
-                    now < deadline + beyond
-                };
-                // SAFETY: nothing core-local is in use.
-                unsafe { cores::expose(held, turn) };
-                if timer::armed(held) == timer::NEVER {
-                    return Some(gap);
-                }
+    /// Reads the counter again and again until the timer has interrupted at a deadline, or so long after it; `None` then.
+    fn at(deadline: u64, patience: u64) -> Option<Self> {
+        IrqOff::with(|irq| irq.locks(|held| Self::watch(held, deadline, patience)))
+    }
+
+    fn watch(held: &mut Held<'_, 0>, deadline: u64, patience: u64) -> Option<Self> {
+        timer::arm(held, deadline);
+        let mut gap = Self { from: 0, to: 0, shortest: u64::MAX };
+        let mut last = tsc::now();
+        while timer::armed(held) != timer::NEVER {
+            let mut once = true;
+            // SAFETY: nothing core-local is in use.
+            unsafe { cores::expose(held, || core::mem::take(&mut once)) };
+            let now = tsc::now();
+            gap.take(last, now);
+            last = now;
+            if now > deadline + patience {
                 timer::disarm(held);
-                None
-            })
-        })
+                return None;
+            }
+        }
+        Some(gap)
     }
 
     fn take(&mut self, from: u64, to: u64) {
         self.shortest = self.shortest.min(to - from);
-        if to - from > self.to - self.from {
-            (self.from, self.to) = (from, to);
-        }
+        (self.from, self.to) = (from, to);
     }
 
     /// When the reading would have been made that the interrupt has delayed.

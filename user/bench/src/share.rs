@@ -14,7 +14,7 @@ use rt::sync::{Futex, Kernel};
 use rt::thread::JoinHandle;
 use rt::time::{self, Deadline, Tsc};
 
-use super::team::{Hogs, Listener, burn};
+use super::team::{Hogs, Listener, burn, spin};
 use super::{Lab, Meter, failed, place};
 
 /// Equal threads on one core.
@@ -38,7 +38,7 @@ pub(super) const FAIR: Bench<Lab> = Bench {
         let second = lab.start.timebase().ticks(SECOND).count().max(1);
         let rounds = meter.plan().budget.map_or(1, |budget| budget.count() / second).clamp(1, MOST_ROUNDS);
         for _ in 0..rounds {
-            let error = farthest(&Hogs::start(place::HERE, count).map_err(failed)?)?;
+            let error = farthest(&Hogs::start(count).map_err(failed)?)?;
             meter.value(error);
         }
         Ok(())
@@ -127,7 +127,7 @@ fn found_by_a_sleeper(thread: &mut Listener, meter: &mut Meter<'_>) -> Result<()
         thread.prepare();
         let from = time::now();
         thread.wake();
-        burn(|| thread.heard());
+        burn(&|| thread.heard());
         let took = thread.at().since(from).ok_or(Trouble::Failed("it ran before it was woken"))?;
         // The first finds the balancer overdue.
         if number > 0 {
@@ -146,7 +146,7 @@ fn taken_by_an_idler(thread: &mut Listener, meter: &mut Meter<'_>) -> Result<(),
         thread.prepare();
         thread.wake();
         let from = worker.end();
-        spin(|| thread.heard());
+        spin(&|| thread.heard());
         if thread.thread().info().map_err(failed)?.core as usize == THIEF && thread.at() > from {
             meter.window(from, thread.at());
             continue;
@@ -157,13 +157,6 @@ fn taken_by_an_idler(thread: &mut Listener, meter: &mut Meter<'_>) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Waits for a moment. In an emulator that runs one core at a time, the others go on at once.
-fn spin(until: impl Fn() -> bool) {
-    while !until() {
-        core::hint::spin_loop();
-    }
 }
 
 /// A thread that keeps a core busy when it is told to.
@@ -199,7 +192,7 @@ impl Orders {
             }
             // ORDER: Relaxed; only says that it has begun.
             self.working.store(true, Ordering::Relaxed);
-            spin(|| order() != WORK);
+            spin(&|| order() != WORK);
             // ORDER: Relaxed; published by `working`.
             self.stopped.store(Tsc.start().count(), Ordering::Relaxed);
             // ORDER: Release pairs with Acquire in `Worker::end`.
@@ -226,7 +219,7 @@ impl Worker {
     fn begin(&self) {
         self.give(WORK);
         // ORDER: Relaxed; see `Orders::follow`.
-        spin(|| self.orders.working.load(Ordering::Relaxed));
+        spin(&|| self.orders.working.load(Ordering::Relaxed));
     }
 
     /// Has it go to sleep; returns the time from which on its core has nothing to do.
@@ -234,7 +227,7 @@ impl Worker {
         // ORDER: Relaxed; see `Orders::follow`. It does not sleep yet, so there is nobody to wake.
         self.orders.order.store(REST, Ordering::Relaxed);
         // ORDER: Acquire pairs with Release in `Orders::follow`.
-        spin(|| !self.orders.working.load(Ordering::Acquire));
+        spin(&|| !self.orders.working.load(Ordering::Acquire));
         // ORDER: Relaxed; ordered by the load before.
         Ticks::new(self.orders.stopped.load(Ordering::Relaxed))
     }

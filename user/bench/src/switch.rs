@@ -122,8 +122,8 @@ pub(super) const SCALE: Bench<Lab> = Bench {
         let cores = case.placement.cores as usize;
         let storm = Storm::start(cores).map_err(failed)?;
         let before = Counted::now(lab);
-        // Instructions are counted on whatever core they are; elsewhere time passes on all cores at once.
-        let at_once = if lab.lane == Lane::Icount { 1 } else { cores as u64 };
+        // The lanes that emulate run one core at a time; on the others, time passes on all cores at once.
+        let at_once = if matches!(lab.lane, Lane::Icount | Lane::Tcg) { 1 } else { cores as u64 };
         storm.measure(at_once, meter)?;
         drop(storm);
         Counted::now(lab).report_since(&before, meter);

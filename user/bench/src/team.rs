@@ -11,7 +11,7 @@ use rt::sync::{Futex, Kernel};
 use rt::thread::{Builder, JoinHandle};
 use rt::time::{self, Deadline, Tsc};
 
-use super::failed;
+use super::{failed, place};
 
 /// Turns of a loop between two looks at a word that others write.
 const TURNS: u32 = 256;
@@ -19,11 +19,18 @@ const TURNS: u32 = 256;
 const SETTLE: Nanos = Nanos::new(20_000);
 
 /// Uses time, without telling the CPU or an emulator that it does nothing, until the condition holds.
-pub(super) fn burn(until: impl Fn() -> bool) {
+pub(super) fn burn(until: &dyn Fn() -> bool) {
     while !until() {
         (0..TURNS).for_each(|turn| {
             core::hint::black_box(turn);
         });
+    }
+}
+
+/// Uses time until the condition holds, and tells so.
+pub(super) fn spin(until: &dyn Fn() -> bool) {
+    while !until() {
+        core::hint::spin_loop();
     }
 }
 
@@ -34,13 +41,22 @@ pub(super) struct Hogs {
 }
 
 impl Hogs {
-    /// Starts so many on a core.
-    pub(super) fn start(core: usize, count: usize) -> Result<Self> {
+    /// Starts so many on the measuring core.
+    pub(super) fn start(count: usize) -> Result<Self> {
+        Self::wait(place::HERE, count, burn)
+    }
+
+    /// Starts one on another core, that waits as [`spin`] does: an emulator that runs one core at a time goes on with the others at once.
+    pub(super) fn elsewhere(core: usize) -> Result<Self> {
+        Self::wait(core, 1, spin)
+    }
+
+    fn wait(core: usize, count: usize, wait: fn(&dyn Fn() -> bool)) -> Result<Self> {
         let mut hogs = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
         for _ in 0..count {
             let stop = Arc::clone(&hogs.stop);
             // ORDER: Relaxed; only asks to end.
-            let work = move || burn(|| stop.load(Ordering::Relaxed));
+            let work = move || wait(&|| stop.load(Ordering::Relaxed));
             hogs.threads.push(Builder::default().cores(CoreMask::one(core)).spawn(work)?);
         }
         Ok(hogs)

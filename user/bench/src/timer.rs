@@ -6,7 +6,7 @@ use perf::runner::Trouble;
 use rt::time::{self, Deadline, Tsc};
 
 use super::team::Hogs;
-use super::{Lab, Meter, failed, place};
+use super::{Lab, Meter, failed};
 
 const PERIODS: [(&str, Nanos); 3] =
     [("100us", Nanos::new(100_000)), ("1ms", Nanos::from_millis(1)), ("10ms", Nanos::from_millis(10))];
@@ -41,7 +41,7 @@ pub(super) const JITTER: Bench<Lab> = Bench {
         let period = PERIODS.iter().find(|(known, _)| Some(*known) == word).map(|&(_, period)| period);
         let period = lab.start.timebase().ticks(period.ok_or(Trouble::Failed("no such period"))?);
         let hogs = case.params.word("load") == Some(HOGS);
-        let _hogs = hogs.then(|| Hogs::start(place::HERE, 2)).transpose().map_err(failed)?;
+        let _hogs = hogs.then(|| Hogs::start(2)).transpose().map_err(failed)?;
         sleep_again_and_again(period, meter)
     },
 };

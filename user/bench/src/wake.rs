@@ -84,6 +84,6 @@ fn with_listener(
 ) -> Result<(), Trouble> {
     let core = case.placement.target.map_or(place::HERE, |site| site.core as usize);
     let hogs = core != place::HERE && case.params.word("state") == Some(BUSY);
-    let _hogs = hogs.then(|| Hogs::start(core, 1)).transpose().map_err(failed)?;
+    let _hogs = hogs.then(|| Hogs::elsewhere(core)).transpose().map_err(failed)?;
     measure(&mut Listener::start(core, Some(schedule))?)
 }
