@@ -18,7 +18,7 @@ use percpu::epoch::Retired;
 use percpu::{CoreId, Held, IrqOff, core_local, epoch};
 use x86_64::VirtAddr;
 
-use crate::arch::{border, string, tlb};
+use crate::arch::{border, speculation, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
 use crate::{cores, machine, memory};
@@ -204,6 +204,9 @@ fn current(irq: &IrqOff) -> *const Space {
 pub(crate) fn enter(irq: &IrqOff, space: &Space) {
     let entered = ENTERED.owned(irq);
     if !ptr::eq(entered.get(), space) {
+        if !ptr::eq(CURRENT.owned(irq).get(), space) {
+            speculation::process_switch();
+        }
         // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
         unsafe { tlb::activate(irq, space.tlb()) };
         entered.set(ptr::from_ref(space));

@@ -287,6 +287,48 @@ fn the_upper_half_is_the_kernels() {
     assert_eq!(bed.watch.used(), 0);
 }
 
+/// A second root has an upper half of its own, and the lower half of the first, which bars execution; both as long as there is anything.
+///
+/// Planted: the second root is left as it was, when an entry comes or goes; the first is not barred; one frame is given back.
+#[test]
+fn the_second_root_keeps_step() {
+    const NO_EXECUTE: u64 = 1 << 63;
+    let bed = Bed::new();
+    let [kernel, border] = [0; 2].map(|_| bed.tap().take(Order::FRAME, Policy::Local).unwrap());
+    for index in 0..512 {
+        bed.arena.write(kernel, index, 0x1000_0003);
+        bed.arena.write(border, index, 0x2000_0003);
+    }
+    let upper = Upper::Isolated { kernel, border };
+    let space = Space::new(bed.arena, &mut bed.tap(), IDS.take(), Format::new(true, true), upper).unwrap();
+    let [first, second] = [0, 1].map(|number| FrameId::new(space.root().number() + number));
+    let entries = |root, range: std::ops::Range<usize>| range.map(move |index| bed.arena.read(root, index));
+    for _ in 0..2 {
+        bed.map(&space, range(5 << 27, 3), &Mapping::anonymous());
+        bed.map(&space, range(77 << 27, 3), &Mapping::anonymous());
+        touch(&bed, &space, [(5 << 27) + 1].into_iter());
+        assert!(entries(second, 0..256).all(|entry| entry & NO_EXECUTE == 0));
+        let used = entries(second, 0..256).filter(|&entry| entry != 0).count();
+        assert_eq!(used, 2, "two entries of the root are in use");
+        let barred = |entry| if entry == 0 { 0 } else { entry | NO_EXECUTE };
+        assert!(entries(first, 0..256).eq(entries(second, 0..256).map(barred)));
+        bed.unmap(&space, range(5 << 27, 3)).unwrap();
+        bed.unmap(&space, range(77 << 27, 3)).unwrap();
+        assert!([first, second].into_iter().all(|root| entries(root, 0..256).all(|entry| entry == 0)));
+        assert!(space.check().is_ok());
+    }
+    assert!(entries(first, 256..512).all(|entry| entry == 0x1000_0003));
+    assert!(entries(second, 256..512).all(|entry| entry == 0x2000_0003));
+    bed.map(&space, range(5 << 27, 3), &Mapping::anonymous());
+    // SAFETY: the space is this thread's alone, and no core has loaded it.
+    while unsafe { space.dismantle(&mut bed.tap()) } != Progress::Done(()) {}
+    assert_eq!(space.check().map(|usage| usage.tables), Ok(2));
+    assert!(space.close(&mut bed.tap()).is_ok());
+    [kernel, border].into_iter().for_each(|frame| bed.tap().give(frame, Order::FRAME));
+    bed.watch.grace();
+    assert_eq!(bed.watch.used(), 0);
+}
+
 /// Spaces that show one object are taken down on two cores while a third reads its list.
 #[test]
 fn objects_are_left_under_their_lock() {

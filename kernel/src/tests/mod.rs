@@ -24,6 +24,7 @@ use crate::{log, memory, report, trace};
 
 mod apic;
 mod bed;
+mod border;
 mod calls;
 mod clock;
 mod convert;
@@ -122,6 +123,8 @@ const TESTS: &[Test] = &[
     test("timer.fires", timer::fires),
     test("fpu.switch", fpu::switch),
     test("fpu.migrate", fpu::migrate),
+    test("border.tables", border::tables),
+    test("border.identifiers", border::identifiers),
     test("speculation.decides", speculation::decides),
     test("speculation.measures", speculation::measures),
     test("protection.switches", protection::switches),

@@ -41,6 +41,9 @@ impl<M: Memory> Space<M> {
     pub unsafe fn dismantle<P: Pool>(&self, pool: &mut P) -> Progress<()> {
         let mut step = Step { space: self, pool, left: STEP };
         if step.directory(&self.top(), 4) && self.records.detach(step.pool, &mut step.left) {
+            if let Some(second) = self.second() {
+                (0..ENTRIES / 2).for_each(|index| second.set(index, Entry::EMPTY));
+            }
             Progress::Done(())
         } else {
             Progress::More(())

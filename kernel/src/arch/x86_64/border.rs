@@ -263,7 +263,7 @@ pub(super) fn aim(irq: &IrqOff, root: FrameId, tag: Tag, cached: Cached) {
 #[inline(always)]
 pub(super) fn drop_second(irq: &IrqOff) {
     let words = HEAD.owned(irq).border();
-    words.user_cr3.set(words.user_cr3.get() & !KEEP);
+    words.user_cr3.set(Way { user_cr3: words.user_cr3.get(), stale: 0 }.dropped().user_cr3);
 }
 
 /// What has to be dropped under the second identifiers (C2). A value, so that it can be tested by itself.
@@ -282,5 +282,11 @@ impl Way {
         let stale = self.stale | left | fresh;
         let keep = if stale & 1 << tag == 0 { KEEP } else { 0 };
         Self { user_cr3: second.address() | tag | keep, stale: stale & !(1 << tag) }
+    }
+
+    /// After something has been dropped under the loaded space's first identifier.
+    #[inline(always)]
+    pub(crate) fn dropped(self) -> Self {
+        Self { user_cr3: self.user_cr3 & !KEEP, ..self }
     }
 }
