@@ -168,6 +168,7 @@ fn next_event(irq: &IrqOff, now: u64) -> u64 {
 pub(crate) extern "C" fn leave() -> ! {
     // SAFETY: interrupts have been off since the core entered the kernel, and no other witness is in use: the stack is empty.
     let mut irq = unsafe { IrqOff::assume() };
+    percpu::race_point!("dispatch.leave");
     announce(&mut irq);
     own_inbox(&irq).serve(&mut irq);
     // Taken last: a message may have raised `STOP` for the thread, which is not looked at again after another has been picked.
@@ -202,6 +203,15 @@ fn announce(irq: &mut IrqOff) {
     }
 }
 
+/// Where it is time, makes cores that do not leave the kernel by themselves do so. It is time again unless [`announce`] finds nothing left.
+fn look_for_ripe(irq: &mut IrqOff, now: u64) {
+    let retry = &HERE.owned(irq).retry;
+    if retry.get() <= now {
+        retry.set(now + machine::clock().0 / RIPE_HZ);
+        spread::hurry(irq);
+    }
+}
+
 /// Something has been retired: it is looked at again at the next way out.
 pub(crate) fn note_retired(irq: &IrqOff) {
     HEAD.owned(irq).raise(pending::TIMER);
@@ -227,6 +237,7 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             let _decision = SCHED.owned(&irq).tick(now);
             expire(&mut irq, now);
         }
+        look_for_ripe(&mut irq, now);
         if now >= HERE.owned(&irq).until.get() {
             show_load(&irq);
             // SAFETY: no thread is current, and the stack above is done with.
@@ -315,6 +326,9 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
 pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     let thread = current(irq);
     let now = tsc::now();
+    if thread.doomed.get() {
+        end_wait(irq, thread);
+    }
     if !thread.woken.get() && deadline <= now {
         irq.locks(|held| time_out_current(held, thread));
     }
@@ -328,8 +342,20 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
         sched.arm(thread, deadline);
     }
     sched.stop(now, Stop::Blocked);
+    // It has left the core: what is told now may wake it, if it watches itself.
+    HEAD.owned(irq).clear_current();
     upcall::blocked(irq, thread);
     dispatch(irq)
+}
+
+/// Ends the current thread, which was killed after it had enlisted: whoever killed it has left that to it. One that somebody has woken
+/// meanwhile ends when the message arrives.
+#[cold]
+fn end_wait(irq: &mut IrqOff, thread: ThreadRef) {
+    let free = thread.state.get() == State::Asleep || thread.woken.take();
+    if free || irq.locks(|held| wait::delist(held, thread)) {
+        end_current(irq, thread);
+    }
 }
 
 fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
@@ -343,6 +369,7 @@ fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
 
 /// The current thread has enlisted and need not wait after all. If somebody has woken it meanwhile, the message is delivered first.
 pub(crate) fn do_not_block(irq: &mut IrqOff, thread: ThreadRef) -> Waited {
+    percpu::race_point!("dispatch.thoughts");
     let listed = irq.locks(|held| wait::delist(held, thread));
     while !listed && !thread.woken.get() {
         serve_inbox(irq);
@@ -385,6 +412,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
     }
     if thread.suspended.get() {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        HEAD.owned(irq).clear_current();
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
         dispatch(irq);
@@ -423,10 +451,8 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
     }
-    if here.retry.get() <= now {
-        here.retry.set(NEVER);
-        spread::hurry(irq);
-    }
+    look_for_ripe(irq, now);
+    let here = HERE.owned(irq);
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);
         irq.locks(|held| spread::balance(held));

@@ -21,7 +21,7 @@ use x86_64::VirtAddr;
 use crate::arch::{entry, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
-use crate::{cores, machine, memory};
+use crate::{cores, dispatch, machine, memory};
 
 /// The address spaces of this kernel.
 pub(crate) type Space = mm::space::Space<Physical>;
@@ -196,6 +196,17 @@ fn switch(irq: &IrqOff, space: &Space) {
     // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
     unsafe { tlb::activate(irq, space.tlb()) };
     CURRENT.owned(irq).set(ptr::from_ref(space));
+}
+
+/// Runs `f`, which may touch user memory, in a space that the caller keeps, and goes back to the one before.
+pub(crate) fn borrow<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut IrqOff) -> R) -> R {
+    enter(irq, space);
+    let result = f(irq);
+    match dispatch::running(irq) {
+        Some(thread) => enter(irq, thread.space()),
+        None => deactivate(irq),
+    }
+    result
 }
 
 /// This core goes idle: changes of the space that it has loaded need not disturb it.

@@ -176,12 +176,6 @@ impl Head {
     pub(crate) fn take(&self) -> u32 {
         self.pending.replace(0)
     }
-
-    /// Whether nothing is pending.
-    #[inline(always)]
-    pub(crate) fn is_clear(&self) -> bool {
-        self.pending.get() == 0
-    }
 }
 
 global_asm!(
