@@ -28,6 +28,8 @@ impl Thing {
 }
 
 /// Two guests, one of whom comes twice, and an end.
+///
+/// Planted: a look before the guest has entered; no total order between the two; a Relaxed leave.
 #[test]
 fn loom_nobody_is_a_guest_of_what_is_taken_down() {
     let mut builder = Builder::new();

@@ -1,6 +1,9 @@
 //! Loom models of things that move. Preemption bound: 2, as for calls.
 //!
 //! What lives at a core is a loom cell, which only its home may touch: a function that runs elsewhere, or while it is on its way, races.
+//!
+//! Planted bugs that made them fail once: a function that runs wherever it is sent, or while the thing is on its way to there; no service of
+//! the own inbox between two tries.
 
 use super::{Place, at_home_from};
 use crate::call::Ipi;
