@@ -203,6 +203,7 @@ fn next_event(irq: &IrqOff, now: u64) -> u64 {
 pub(crate) extern "C" fn leave() -> ! {
     // SAFETY: interrupts have been off since the core entered the kernel, and no other witness is in use: the stack is empty.
     let mut irq = unsafe { IrqOff::assume() };
+    percpu::race_point!("dispatch.leave");
     announce(&mut irq);
     serve_inbox(&mut irq);
     // Taken last: a message may have raised `STOP` for the thread, which is not looked at again after another has been picked.
@@ -274,7 +275,6 @@ pub(crate) fn note_retired(irq: &IrqOff) {
         let at = tsc::now() + machine::clock().0 / RIPE_HZ;
         here.retry.set(at);
         timer::arm_before(irq, at);
-    }
     }
 }
 
@@ -392,6 +392,9 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
 pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     let thread = current(irq);
     let now = tsc::now();
+    if thread.doomed.get() {
+        end_wait(irq, thread);
+    }
     if !thread.woken.get() && deadline <= now {
         irq.locks(|held| time_out_current(held, thread));
     }
@@ -405,8 +408,20 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
         sched.arm(thread, deadline);
     }
     sched.stop(now, Stop::Blocked);
+    // It has left the core: what is told now may wake it, if it watches itself.
+    HEAD.owned(irq).clear_current();
     upcall::blocked(irq, thread);
     dispatch(irq, ThreadState::Blocked)
+}
+
+/// Ends the current thread, which was killed after it had enlisted: whoever killed it has left that to it. One that somebody has woken
+/// meanwhile ends when the message arrives.
+#[cold]
+fn end_wait(irq: &mut IrqOff, thread: ThreadRef) {
+    let free = thread.state.get() == State::Asleep || thread.woken.take();
+    if free || irq.locks(|held| wait::delist(held, thread)) {
+        end_current(irq, thread);
+    }
 }
 
 fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
@@ -420,6 +435,7 @@ fn time_out_current(held: &mut Held<'_, 0>, thread: ThreadRef) {
 
 /// The current thread has enlisted and need not wait after all. If somebody has woken it meanwhile, the message is delivered first.
 pub(crate) fn do_not_block(irq: &mut IrqOff, thread: ThreadRef) -> Waited {
+    percpu::race_point!("dispatch.thoughts");
     let listed = irq.locks(|held| wait::delist(held, thread));
     while !listed && !thread.woken.get() {
         serve_inbox(irq);
@@ -457,6 +473,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
     }
     if thread.suspended.get() {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        HEAD.owned(irq).clear_current();
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
         dispatch(irq, ThreadState::Suspended);

@@ -96,7 +96,7 @@ pub(crate) fn process(irq: &mut IrqOff, process: &Process, out: &mut impl Write)
     let mut written = Ok(());
     let count = irq.locks(|held| {
         process.each_thread(held, |thread| {
-            let line = writeln!(out, "  thread {} on {:?}", thread.id(), thread.place().core);
+            let line = writeln!(out, "  thread {} on {:?}", thread.id(), thread.place.look().core);
             written = written.and(line);
         })
     });

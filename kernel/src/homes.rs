@@ -6,10 +6,9 @@ use abi::debug::{Counter, TraceEvents};
 use abi::error::Error;
 use abi::task::SchedSpec;
 use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
-use percpu::sync::atomic::{AtomicU64, Ordering};
 use percpu::{CoreId, Held, Ipi, IrqOff};
 use perf::trace::Event;
-use sched::{Decision, Ready};
+use sched::{Class, Decision, Ready};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, extra, pending};
@@ -18,12 +17,13 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, metrics, spread, trace, upcall, wait};
+use crate::{metrics, spread, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
 pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
-    let place = thread.place();
+    let place = thread.place.look();
+    percpu::race_point!("homes.sent");
     let own = place.core == held.core();
     metrics::count(held, if own { Counter::WakesLocal } else { Counter::WakesRemote });
     if trace::enabled(held, TraceEvents::WAKE) {
@@ -31,6 +31,11 @@ pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
         trace::event(held, Event::Ready, thread.id(), waker, place.core.index() as u32);
     }
     if own { receive(held, thread) } else { post(thread, place.core, deliver_wake) }
+}
+
+/// As [`send_home`], but never at once, also if this core is the home.
+pub(crate) fn send_message(thread: ThreadRef) {
+    post(thread, thread.place.look().core, deliver_wake);
 }
 
 /// Sends a thread's node to a core.
@@ -57,7 +62,7 @@ unsafe fn deliver_wake(node: NonNull<Node>, held: &mut Held<'_, 0>) {
 unsafe fn deliver_arrival(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     // SAFETY: obligation 1.
     let thread = unsafe { ThreadRef::of_node(node) };
-    thread.settle(held.core());
+    thread.place.settle(held.core());
     let arrived = SCHED.owned(held).arrive(thread, tsc::now());
     arrived.expect("Y1: a thread with a deadline stays on the core that promised it");
     thread.migrations.set(thread.migrations.get() + 1);
@@ -66,11 +71,47 @@ unsafe fn deliver_arrival(node: NonNull<Node>, held: &mut Held<'_, 0>) {
 }
 
 /// # Safety
-/// As for [`deliver_arrival`]; this core has asked for a thread.
+/// 1. As for [`deliver_arrival`]; this core has asked for a thread.
 unsafe fn deliver_stolen(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     metrics::count(held, Counter::StealsTaken);
     // SAFETY: obligation 1.
     unsafe { deliver_arrival(node, held) };
+}
+
+/// # Safety
+/// 1. `node` is that of a thread that has not started and was sent to this core to be started here, with a count of its own.
+unsafe fn deliver_new(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    // SAFETY: obligation 1.
+    let thread = unsafe { ThreadRef::of_node(node) };
+    thread.place.settle(held.core());
+    // SAFETY: the count that `move_new` has taken.
+    drop(unsafe { Ref::adopt(thread.as_ptr()) });
+}
+
+/// # Safety
+/// 1. `node` is that of a thread that never started, whose home this core is, and that nobody refers to any more.
+unsafe fn deliver_last(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    // SAFETY: obligation 1.
+    let thread = unsafe { ThreadRef::of_node(node) };
+    SCHED.owned(held).leave(thread);
+    dispatch::show_promised(held);
+    // SAFETY: obligation 1.
+    unsafe { Thread::bury(thread, held) };
+}
+
+/// Has a thread that never started, and that nobody refers to any more, give back at its home what it was promised there.
+pub(crate) fn send_last(thread: ThreadRef) {
+    post(thread, thread.place.look().core, deliver_last);
+}
+
+/// Gives a thread that has not started another home. At its home.
+fn move_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    // Its node is on its way: the thread must not go with its last reference.
+    thread.keep();
+    let to = spread::target(held, thread);
+    SCHED.owned(held).leave(thread);
+    thread.place.depart(to);
+    post(thread, to, deliver_new);
 }
 
 /// A thread of this core has been woken.
@@ -134,7 +175,8 @@ pub(crate) fn yield_to_thief(held: &mut Held<'_, 0>, thread: ThreadRef, to: Core
 fn send_away(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId, deliver: Deliver) {
     SCHED.owned(held).leave(thread);
     dispatch::save_state(held, thread);
-    thread.depart(to);
+    thread.place.depart(to);
+    percpu::race_point!("homes.departed");
     post(thread, to, deliver);
 }
 
@@ -146,47 +188,35 @@ pub(crate) fn at_home(
 ) -> u64 {
     // SAFETY: the counted reference keeps the thread for as long as this runs.
     let thread = unsafe { ThreadRef::new(thread.as_ptr()) };
-    let result = AtomicU64::new(0);
-    let done = AtomicU64::new(0);
-    loop {
-        let core = thread.place().core;
-        cores::call_from(irq, core, |held| {
-            let place = thread.place();
-            if place.core == held.core() && !place.in_flight {
-                // ORDER: Relaxed, both: the end of the call publishes them.
-                result.store(f(held, thread), Ordering::Relaxed);
-                // ORDER: Relaxed; as above.
-                done.store(1, Ordering::Relaxed);
-            }
-        });
-        // ORDER: Relaxed, both: as above.
-        if done.load(Ordering::Relaxed) != 0 {
-            // ORDER: Relaxed; as above.
-            return result.load(Ordering::Relaxed);
-        }
-        // On its way, perhaps to here.
-        dispatch::serve_inbox(irq);
-        core::hint::spin_loop();
-    }
+    percpu::place::at_home(irq, &Interrupts, &thread.place, |held| f(held, thread))
 }
 
 /// A thread may not run on this core any more. At its home, which this core is.
 pub(crate) fn leave_core(held: &mut Held<'_, 0>, thread: ThreadRef) {
     if dispatch::running(held) == Some(thread) {
         HEAD.owned(held).raise(pending::STOP);
-    } else if thread.state.get() == State::Runnable {
-        SCHED.owned(held).remove(thread);
-        let to = spread::target(held, thread);
-        depart(held, thread, to);
+        return;
+    }
+    match thread.state.get() {
+        State::Runnable => {
+            SCHED.owned(held).remove(thread);
+            let to = spread::target(held, thread);
+            depart(held, thread, to);
+        }
+        State::New => move_new(held, thread),
+        // As soon as it could run.
+        State::Blocked | State::Asleep | State::Parked | State::Ended => {}
     }
 }
 
 /// Says how a thread is scheduled. At its home.
 ///
 /// # Errors
-/// [`Error::BadArgument`], [`Error::NotAdmitted`]; [`Error::WrongState`] if it has ended.
+/// [`Error::BadArgument`], [`Error::NotAdmitted`]; [`Error::WrongState`] if it has ended, or for a deadline if it is about to leave this core:
+/// what is promised to a deadline is promised for good.
 pub(crate) fn configure(held: &mut Held<'_, 0>, thread: ThreadRef, spec: &SchedSpec) -> Result<(), Error> {
-    if thread.state.get() == State::Ended {
+    let leaves = spec.class == SchedSpec::DEADLINE && !spread::may_run_here(held, thread);
+    if leaves || thread.state.get() == State::Ended {
         return Err(Error::WrongState);
     }
     let decision = SCHED.owned(held).configure(thread, spec, tsc::now())?;
@@ -205,16 +235,14 @@ pub(crate) fn start(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), Err
     }
     // A thread that has started keeps itself until it has ended.
     thread.keep();
-    if thread.doomed.get() {
-        finish(held, thread);
-        return Ok(());
-    }
     if thread.suspended.get() {
         thread.state.set(State::Parked);
         return Ok(());
     }
     thread.state.set(State::Runnable);
-    let to = spread::target(held, thread);
+    // With a deadline it lives where that was promised.
+    let bound = sched::Entity::task(&thread).class() == Class::Deadline;
+    let to = if bound { held.core() } else { spread::target(held, thread) };
     if to == held.core() {
         let decision = SCHED.owned(held).ready(thread, tsc::now(), Ready::New);
         act_on(held, decision);
@@ -267,7 +295,6 @@ pub(crate) fn kill(held: &mut Held<'_, 0>, thread: ThreadRef, code: u64) {
         return;
     }
     match thread.state.get() {
-        // It is finished when it starts, or goes with its last reference.
         State::New => finish_new(held, thread),
         State::Runnable => {
             SCHED.owned(held).remove(thread);

@@ -113,7 +113,7 @@ fn finish(irq: &mut IrqOff, process: &Process) -> bool {
     let space = unsafe { process.take_space() };
     spaces::close(irq, space);
     process.capabilities().free(irq);
-    spread::release_all(process.id());
+    irq.locks(|held| spread::release_all(held, process.id()));
     process.set_state(ProcessState::Ended);
     irq.locks(|held| tell(held, process));
     // SAFETY: the list's reference, given up with the place in it.

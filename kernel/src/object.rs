@@ -212,6 +212,7 @@ impl<T: Object> Found<T> {
     #[inline(always)]
     pub(crate) unsafe fn from_word(word: u64) -> Self {
         let at = core::ptr::with_exposed_provenance_mut(word as usize);
+        percpu::race_point!("object.found");
         // SAFETY: obligation 1: an object's address is not null.
         Self(unsafe { NonNull::new_unchecked(at) }, PhantomData)
     }

@@ -13,11 +13,12 @@ use core::ptr::NonNull;
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Block, ThreadSpec};
-use mm::virt::PageId;
+use mm::user::UserPtr;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use percpu::{CoreSet, Held, IrqOff, Lock};
+use percpu::{CoreSet, Guests, Held, IrqOff, Lock};
 use perf::trace::Event;
 
+use crate::arch::usercopy::Word;
 use crate::object::{Header, Object, Ref, try_acquire};
 use crate::programs::load::{self, LoadError, Randomness};
 use crate::programs::startup::{Part, Startup};
@@ -25,7 +26,7 @@ use crate::programs::{Machine, Program};
 use crate::spaces::{self, Space};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
-use crate::{homes, jobs, machine, slabs, trace};
+use crate::{dispatch, homes, jobs, machine, slabs, trace};
 
 /// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
 const ROOM: u64 = 1 << 24;
@@ -43,7 +44,7 @@ const STACK_PAGES: usize = 64;
 /// | `threads` | any core | any core | its lock |
 /// | `space`, `capabilities` | see there; the job ends them (V3) | threads of the process | their own |
 /// | `ticks`, `faults` | any core | any core | Relaxed: figures |
-/// | `guests` | any core | the job | SeqCst, with `state` |
+/// | `guests` | any core | the job | its own, with `state` |
 /// | `job` | the job's core | the same | – |
 #[repr(C, align(64))]
 pub(crate) struct Process {
@@ -56,7 +57,7 @@ pub(crate) struct Process {
     ticks: AtomicU64,
     faults: AtomicU64,
     /// Cores that are at work on the space for a thread of another process.
-    guests: AtomicU32,
+    guests: Guests,
     /// The page where the kernel looks next when it may choose.
     place: AtomicU64,
     id: u64,
@@ -206,7 +207,7 @@ impl Process {
             status: UnsafeCell::new(ExitStatus::default()),
             ticks: AtomicU64::new(0),
             faults: AtomicU64::new(0),
-            guests: AtomicU32::new(0),
+            guests: Guests::new(),
             place: AtomicU64::new(0),
             id: thread::next_id(),
             parent: maker.parent,
@@ -278,7 +279,7 @@ impl Process {
     }
 
     pub(crate) fn set_state(&self, state: ProcessState) {
-        // ORDER: SeqCst: as a Release it pairs with Acquire in `state`; it comes before the look at `guests` in the total order (`visit`).
+        // ORDER: SeqCst: as a Release it pairs with Acquire in `state`; it comes before the look at `guests` in the total order (`Guests`).
         self.state.store(state as u32, Ordering::SeqCst);
     }
 
@@ -302,20 +303,14 @@ impl Process {
     /// Works on the space or the table for a thread of whatever process; `None` if the process does not live any more. It is not taken down
     /// meanwhile (V3).
     pub(crate) fn visit<R>(&self, irq: &mut IrqOff, f: impl FnOnce(&mut IrqOff) -> R) -> Option<R> {
-        // ORDER: SeqCst, before the look at `state` in the total order; partner: `has_guests`, which is called after `state` has changed.
-        self.guests.fetch_add(1, Ordering::SeqCst);
-        // ORDER: SeqCst; as above.
-        let lives = self.state.load(Ordering::SeqCst) <= ProcessState::Running as u32;
-        let result = lives.then(|| f(irq));
-        // ORDER: Release pairs with the load in `has_guests`: the work is done.
-        self.guests.fetch_sub(1, Ordering::Release);
-        result
+        // ORDER: SeqCst, as `Guests::visit` wants it.
+        let lives = || self.state.load(Ordering::SeqCst) <= ProcessState::Running as u32;
+        self.guests.visit(lives, || f(irq))
     }
 
     /// Whether somebody is at work on it who may not have seen that it ends.
     pub(crate) fn has_guests(&self) -> bool {
-        // ORDER: SeqCst; partner: `visit`. Whoever comes later finds that the process ends.
-        self.guests.load(Ordering::SeqCst) != 0
+        self.guests.are_there()
     }
 
     /// The next page, less one, at which to look for room for so many pages: each is named once, so neighbours in time are neighbours in
@@ -378,7 +373,8 @@ impl Process {
     /// Starts its main thread.
     ///
     /// # Errors
-    /// [`Error::WrongState`] if it has been started, or ended; [`Error::NoMemory`], [`Error::NoSlot`], after which it can be tried again.
+    /// [`Error::WrongState`] if it has been started, or ended; [`Error::NoMemory`], [`Error::NoSlot`], or [`Error::BadAddress`] if its startup
+    /// block cannot be written to, after which it can be tried again.
     pub(crate) fn start(process: &Ref<Self>, irq: &mut IrqOff) -> Result<Ref<Thread>, Error> {
         let began = irq.locks(|held| {
             process.threads.with(held, |_, _| {
@@ -392,6 +388,7 @@ impl Process {
         if !began {
             return Err(Error::WrongState);
         }
+        percpu::race_point!("process.running");
         let result = Self::start_main(process, irq);
         if result.is_err() {
             // Nothing has run: it is as new as before, unless somebody has ended it meanwhile.
@@ -425,8 +422,11 @@ impl Process {
                 return Err(error);
             }
         };
-        process.tell(offset_of!(Block, thread), own);
-        process.tell(offset_of!(Block, process), itself);
+        if !process.tell(irq, own, itself) {
+            table.delete(irq, own)?;
+            table.delete(irq, itself)?;
+            return Err(Error::BadAddress);
+        }
         irq.locks(|held| {
             // SAFETY: `thread` keeps it.
             homes::start(held, unsafe { ThreadRef::new(thread.as_ptr()) })
@@ -434,14 +434,26 @@ impl Process {
         Ok(thread)
     }
 
-    /// Writes a handle into the startup block, whose page the space has; nobody runs in it yet.
-    fn tell(&self, offset: usize, handle: Handle) {
-        let address = self.startup as usize + offset;
-        let frame = self.space().frame_of(PageId::containing(address));
-        let frame = frame.expect("V3: the startup block's pages are the space's until it is taken down");
-        let at = spaces::bytes_of(frame).wrapping_add(address % mm::virt::PAGE_BYTES).cast::<Handle>();
-        // SAFETY: eight aligned bytes of a frame that only this space shows, in which nobody runs yet.
-        unsafe { at.write(handle) };
+    /// Writes its first handles into the startup block, as the program would: whoever may map in it may have put anything there. `false` if it
+    /// cannot be written to.
+    fn tell(&self, irq: &mut IrqOff, thread: Handle, process: Handle) -> bool {
+        // The main thread, which has not started, keeps the process from being taken down.
+        spaces::borrow(irq, self.space(), |irq| {
+            let mut write = |offset: usize, handle: Handle| {
+                let word = UserPtr::<u64>::new(self.startup as usize + offset).check();
+                word.is_ok_and(|word| u64::store(irq, word, handle.0).is_ok())
+            };
+            write(offset_of!(Block, thread), thread) && write(offset_of!(Block, process), process)
+        })
+    }
+
+    /// Ends the current thread's process, and this thread before it runs another of its instructions, also where somebody else is ending the
+    /// process and has not come to it yet.
+    pub(crate) fn end_own(irq: &mut IrqOff, status: ExitStatus) {
+        let thread = dispatch::current(irq);
+        let process = thread.process().clone();
+        Self::end(&process, irq, status);
+        irq.locks(|held| homes::kill(held, thread, status.code));
     }
 
     /// Takes the process out of its life, unless somebody has already (V1); says whether it did, and whether no thread is left.
@@ -465,6 +477,7 @@ impl Process {
             Some(true) => return jobs::begin(irq, process.clone()),
             Some(false) => {}
         }
+        percpu::race_point!("process.ending");
         while let Some(thread) = irq.locks(|held| process.next_to_kill(held)) {
             homes::at_home(irq, &thread, |held, thread| {
                 homes::kill(held, thread, status.code);

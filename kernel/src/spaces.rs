@@ -21,7 +21,7 @@ use x86_64::VirtAddr;
 use crate::arch::{border, speculation, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
-use crate::{cores, machine, memory};
+use crate::{cores, dispatch, machine, memory};
 
 /// The address spaces of this kernel.
 pub(crate) type Space = mm::space::Space<Physical>;
@@ -211,6 +211,17 @@ pub(crate) fn enter(irq: &IrqOff, space: &Space) {
         unsafe { tlb::activate(irq, space.tlb()) };
         entered.set(ptr::from_ref(space));
     }
+}
+
+/// Runs `f`, which may touch user memory, in a space that the caller keeps, and goes back to the one before.
+pub(crate) fn borrow<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut IrqOff) -> R) -> R {
+    enter(irq, space);
+    let result = f(irq);
+    match dispatch::running(irq) {
+        Some(thread) => enter(irq, thread.space()),
+        None => deactivate(irq),
+    }
+    result
 }
 
 /// This core goes idle: changes of the space that it has loaded need not disturb it.

@@ -9,7 +9,8 @@ use abi::debug::Counter;
 use abi::error::Error;
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use percpu::{AtomicCoreSet, CoreId, Held, Ipi, IrqOff, core_local};
+use percpu::{AtomicCoreSet, CoreId, Held, Ipi, IrqOff, Lock, core_local};
+use sched::Class;
 
 use crate::arch::apic;
 use crate::arch::ipi::Interrupts;
@@ -36,12 +37,15 @@ core_local! {
 }
 
 core_local! {
-    /// The number of the process that has this core reserved, 0 for none.
+    /// The number of the process that has this core reserved, 0 for none. Written with [`RESERVING`] held.
     static OWNER: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Cores that are reserved.
+/// Cores that are reserved. Written with [`RESERVING`] held.
 pub(crate) static RESERVED: AtomicCoreSet = AtomicCoreSet::new();
+
+/// Held while a core is reserved or given back.
+static RESERVING: Lock<80, ()> = Lock::new(());
 
 /// The load that a core shows.
 fn load_of(core: CoreId) -> u32 {
@@ -49,19 +53,25 @@ fn load_of(core: CoreId) -> u32 {
     SHOWN.of(core).map_or(0, |shown| shown.load.load(Ordering::Relaxed))
 }
 
-/// Whether a thread may run on a core: its affinity allows it, and the core is not reserved unless for the thread alone.
+/// Whether a thread may run on a core: its affinity allows it, and the core is not reserved. One whose cores are all reserved, be it only
+/// one, may run on the first of them.
 pub(crate) fn may_run_on(thread: ThreadRef, core: CoreId) -> bool {
-    thread.may_run_on(core) && (!RESERVED.contains(core) || thread.affinity().len() == 1)
+    thread.may_run_on(core) && (!RESERVED.contains(core) || is_last_resort(thread, core))
 }
 
-/// Whether a thread may run on this core.
+#[cold]
+fn is_last_resort(thread: ThreadRef, core: CoreId) -> bool {
+    let cores = thread.affinity();
+    cores.lowest() == Some(core) && cores.difference(&RESERVED.snapshot()).is_empty()
+}
+
+/// Whether a thread may run on this core, its home. What was promised to a deadline was promised here, so it stays, reserved or not.
 #[inline]
 pub(crate) fn may_run_here(irq: &IrqOff, thread: ThreadRef) -> bool {
-    may_run_on(thread, irq.core())
+    may_run_on(thread, irq.core()) || sched::Entity::task(&thread).class() == Class::Deadline
 }
 
-/// The core where a thread had best run: this one if it is not busier than the others, else the least loaded, near ones first. A thread that
-/// may run nowhere, all its cores being reserved, runs on the first that its affinity names.
+/// The core where a thread had best run: this one if it is not busier than the others, else the least loaded, near ones first.
 pub(crate) fn target(irq: &IrqOff, thread: ThreadRef) -> CoreId {
     let topology = machine::topology();
     let own = irq.core();
@@ -75,6 +85,7 @@ pub(crate) fn target(irq: &IrqOff, thread: ThreadRef) -> CoreId {
         (load_of(core), core != own, distance)
     };
     let best = topology.cores().filter(|&core| may_run_on(thread, core)).min_by_key(|&core| cost(core));
+    // None only while cores are being reserved or given back: then it is looked at again where the thread arrives.
     best.or_else(|| thread.affinity().lowest()).unwrap_or(own)
 }
 
@@ -92,35 +103,40 @@ fn victim(own: CoreId) -> Option<CoreId> {
 /// # Errors
 /// [`Error::WrongState`] if it is reserved, or the last that is not.
 pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId, process: u64) -> Result<(), Error> {
-    let owner = OWNER.of(core).ok_or(Error::BadArgument)?;
-    // ORDER: Relaxed, both: the word alone says whose the core is.
-    if owner.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-        return Err(Error::WrongState);
-    }
-    if RESERVED.snapshot().len() + 1 >= machine::topology().core_count() {
-        // ORDER: Relaxed; as above.
-        owner.store(0, Ordering::Relaxed);
-        return Err(Error::WrongState);
-    }
-    RESERVED.insert(core);
+    irq.locks(|held| RESERVING.with(held, |(), _| take(core, process)))?;
     cores::call_from(irq, core, |held| clear_out(held));
     Ok(())
 }
 
-/// Gives a core back, if the process has it reserved.
-pub(crate) fn release(core: CoreId, process: u64) {
-    let Some(owner) = OWNER.of(core) else { return };
-    // ORDER: Relaxed: only the owner gives it back, once.
-    if owner.load(Ordering::Relaxed) == process {
-        RESERVED.remove(core);
-        // ORDER: Relaxed; as above.
-        owner.store(0, Ordering::Relaxed);
+fn take(core: CoreId, process: u64) -> Result<(), Error> {
+    let owner = OWNER.of(core).ok_or(Error::BadArgument)?;
+    // ORDER: Relaxed: under the lock.
+    let free = owner.load(Ordering::Relaxed) == 0;
+    if !free || RESERVED.snapshot().len() + 1 >= machine::topology().core_count() {
+        return Err(Error::WrongState);
     }
+    // ORDER: Relaxed; as above.
+    owner.store(process, Ordering::Relaxed);
+    RESERVED.insert(core);
+    Ok(())
+}
+
+/// Gives a core back, if the process has it reserved.
+pub(crate) fn release(held: &mut Held<'_, 0>, core: CoreId, process: u64) {
+    let Some(owner) = OWNER.of(core) else { return };
+    RESERVING.with(held, |(), _| {
+        // ORDER: Relaxed, both: under the lock.
+        if owner.load(Ordering::Relaxed) == process {
+            RESERVED.remove(core);
+            // ORDER: Relaxed; as above.
+            owner.store(0, Ordering::Relaxed);
+        }
+    });
 }
 
 /// Gives all cores back that a process has reserved: it has ended.
-pub(crate) fn release_all(process: u64) {
-    RESERVED.snapshot().iter().for_each(|core| release(core, process));
+pub(crate) fn release_all(held: &mut Held<'_, 0>, process: u64) {
+    RESERVED.snapshot().iter().for_each(|core| release(held, core, process));
 }
 
 /// Sends away the normal threads that may not run on this core any more; others leave it when they next block.
@@ -130,7 +146,7 @@ fn clear_out(held: &mut Held<'_, 0>) {
         let to = target(held, thread);
         homes::depart(held, thread, to);
     }
-    if dispatch::running(held).is_some_and(|thread| !may_run_on(thread, here)) {
+    if dispatch::running(held).is_some_and(|thread| !may_run_here(held, thread)) {
         HEAD.owned(held).raise(pending::STOP);
     }
 }

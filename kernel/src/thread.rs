@@ -1,6 +1,6 @@
 //! Threads: the block that holds one, and what may be done with it where.
 //!
-//! * **Y1** A thread that has started belongs to one core, its home ([`Thread::place`]). Only the home changes how it is scheduled, with
+//! * **Y1** A thread that has started belongs to one core, its home ([`Place`]). Only the home changes how it is scheduled, with
 //!   interrupts off; others ask it, by a message or a call.
 //! * **Y2** A started thread is in exactly one place: current at its home, in a queue of its home, in flight to a core (its node in that
 //!   core's inbox), waiting (`wait`), or stopped.
@@ -18,16 +18,17 @@ use abi::error::Error;
 use abi::task::{ThreadSpec, ThreadState};
 use mm::user::USER_END;
 use percpu::mailbox::Node;
+use percpu::place::Place;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreId, CoreSet, Held, IrqOff};
-use sched::Task;
+use sched::{Class, Task};
 
 use crate::arch::fpu;
 use crate::arch::user::{Frame, extra};
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::spaces::Space;
-use crate::{slabs, wait};
+use crate::{homes, slabs, wait};
 
 /// A thread.
 ///
@@ -35,7 +36,7 @@ use crate::{slabs, wait};
 /// |---|---|---|---|---|
 /// | `header` | see [`Header`] | any core | its own | 0 |
 /// | `node` | who sends the thread home (Y3), or its home | its home | by the inbox | 0 |
-/// | `place` | the home, which also gives it away | any core | Release / Acquire | 0 |
+/// | `place` | the home, which also gives it away | any core | its own | 0 |
 /// | `ended`, `code` | the home, once | any core | Release / Acquire | 0, cold |
 /// | `frame` | the CPU while current; who decides how a wait ends; else the home | the same | by the inbox | 1–3 |
 /// | `space`, `process`, `id` | nobody after the start | any core | – | hot |
@@ -45,7 +46,7 @@ use crate::{slabs, wait};
 pub(crate) struct Thread {
     header: Header,
     pub(crate) node: Node,
-    place: AtomicU32,
+    pub(crate) place: Place,
     ended: AtomicU32,
     frame: UnsafeCell<Frame>,
     /// What the scheduler keeps of it.
@@ -121,16 +122,6 @@ const _: () = {
     assert!(size_of::<Thread>() <= 1024, "a thread takes at most 1 KiB, extended state apart");
 };
 
-/// In [`Thread::place`]: on its way to the core named beside.
-const IN_FLIGHT: u32 = 1 << 16;
-
-/// Where a thread is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) core: CoreId,
-    pub(crate) in_flight: bool,
-}
-
 /// Numbers of threads and processes: unique for the run. Written when one is made, which takes far longer.
 static IDS: AtomicU64 = AtomicU64::new(1);
 
@@ -178,7 +169,7 @@ impl Thread {
         let thread = Self {
             header: Header::new(ObjectKind::Thread),
             node: Node::new(),
-            place: AtomicU32::new(home.index() as u32),
+            place: Place::new(home),
             ended: AtomicU32::new(0),
             frame: UnsafeCell::new(Frame::start(spec.entry, spec.stack, spec.argument)),
             task: Task::new(),
@@ -225,27 +216,6 @@ impl Thread {
     pub(crate) fn space(&self) -> &Space {
         // SAFETY: the process, which holds the space, lives as long as its threads refer to it.
         unsafe { &*self.space }
-    }
-
-    /// Where it is.
-    #[inline(always)]
-    pub(crate) fn place(&self) -> Place {
-        // ORDER: Acquire pairs with Release in `settle` and `depart`: who finds it here sees what its last home did.
-        let word = self.place.load(Ordering::Acquire);
-        let core = CoreId::from_index((word & 0xffff) as usize).expect("Y1: a home is a core");
-        Place { core, in_flight: word & IN_FLIGHT != 0 }
-    }
-
-    /// Says that it is on its way to a core. By its home, which from now on has nothing to do with it.
-    pub(crate) fn depart(&self, to: CoreId) {
-        // ORDER: Release pairs with Acquire in `place`.
-        self.place.store(to.index() as u32 | IN_FLIGHT, Ordering::Release);
-    }
-
-    /// Says that it has a new home: the core that calls.
-    pub(crate) fn settle(&self, here: CoreId) {
-        // ORDER: Release pairs with Acquire in `place`.
-        self.place.store(here.index() as u32, Ordering::Release);
     }
 
     /// The base of its FS segment, in the user half.
@@ -360,14 +330,33 @@ unsafe impl Object for Thread {
     const KIND: ObjectKind = ObjectKind::Thread;
 
     unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
+        let thread = ThreadRef(object);
+        if thread.state.get() == State::New && thread.task.class() == Class::Deadline {
+            return homes::send_last(thread);
+        }
         // SAFETY: obligation 1: nobody uses it any more.
-        let thread = unsafe { object.read() };
-        if thread.state.get() == State::New && !thread.unlisted.get() {
-            Process::forget_thread(thread.process.clone(), held, ThreadRef(object));
+        unsafe { Self::bury(thread, held) };
+    }
+}
+
+impl Thread {
+    /// Gives a thread's memory back, and what it owns.
+    ///
+    /// # Safety
+    /// 1. Nobody uses it any more, and it holds no promise of its home's.
+    pub(crate) unsafe fn bury(own: ThreadRef, held: &mut Held<'_, 0>) {
+        // SAFETY: obligation 1.
+        let thread = unsafe { own.0.read() };
+        if thread.state.get() == State::New {
+            // Whoever waits for its end has found it before it went, or would be here no more.
+            wait::wake(held, wait::Key::object(own.0), u64::MAX, Error::BadHandle as u64, 0);
+            if !thread.unlisted.get() {
+                Process::forget_thread(thread.process.clone(), held, own);
+            }
         }
         drop(thread.fpu.take());
         drop(thread);
-        slabs::give(held, object);
+        slabs::give(held, own.0);
     }
 }
 

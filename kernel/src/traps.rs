@@ -55,9 +55,8 @@ fn on_page_fault(irq: &mut IrqOff, frame: &Frame) {
 /// Ends the current thread's process for a fault.
 #[cold]
 fn end(irq: &mut IrqOff, vector: u64, address: u64, instruction: u64) {
-    let process = dispatch::current(irq).process().clone();
     let status = ExitStatus { reason: ExitStatus::FAULTED, code: vector, address, instruction };
-    Process::end(&process, irq, status);
+    Process::end_own(irq, status);
 }
 
 /// The current thread's saved return address is not canonical: what the CPU would answer with a general protection fault.

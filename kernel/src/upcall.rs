@@ -7,10 +7,10 @@ use core::cell::Cell;
 
 use abi::error::Error;
 use abi::task::Upcall;
-use percpu::{Held, IrqOff, Lock};
+use percpu::{Held, IrqOff, Lock, core_local};
 
 use crate::object::Ref;
-use crate::thread::{Thread, ThreadRef};
+use crate::thread::{State, Thread, ThreadRef};
 use crate::{dispatch, wait};
 
 /// Level of the locks around news. A leaf.
@@ -21,7 +21,7 @@ const LEVEL: u8 = 70;
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
 /// | `watched`, `watcher`, `badge` | the watched thread's home | the same | – |
-/// | `next`, `event`, `told` | who holds the watcher's lock | the same | by the lock |
+/// | `next`, `event`, `told` | who holds the watcher's lock, or has closed its list | the same | by the lock |
 /// | `news` | any core | any core | its lock |
 pub(crate) struct Watch {
     watched: Cell<bool>,
@@ -32,8 +32,20 @@ pub(crate) struct Watch {
     event: Cell<u64>,
     /// Whether it is in its watcher's list.
     told: Cell<bool>,
-    /// Threads with news for this one, the latest first.
-    news: Lock<LEVEL, Option<Ref<Thread>>>,
+    /// Threads with news for this one.
+    news: Lock<LEVEL, News>,
+}
+
+/// A list of threads with news, the latest first.
+struct News {
+    first: Option<Ref<Thread>>,
+    /// Whoever they are for has ended.
+    closed: bool,
+}
+
+core_local! {
+    /// This core is about to wake a watcher, which may have a watcher itself.
+    static TELLING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Watch {
@@ -46,7 +58,7 @@ impl Watch {
             next: Cell::new(None),
             event: Cell::new(0),
             told: Cell::new(false),
-            news: Lock::new(None),
+            news: Lock::new(News { first: None, closed: false }),
         }
     }
 }
@@ -54,9 +66,9 @@ impl Watch {
 /// Has what a thread does told to a watcher. At the thread's home.
 ///
 /// # Errors
-/// [`Error::WrongState`] if it has a watcher already.
+/// [`Error::WrongState`] if it has a watcher already, or has ended.
 pub(crate) fn watch(thread: ThreadRef, watcher: Ref<Thread>, badge: u64) -> Result<(), Error> {
-    if thread.watch.watched.replace(true) {
+    if thread.state.get() == State::Ended || thread.watch.watched.replace(true) {
         return Err(Error::WrongState);
     }
     thread.watch.badge.set(badge);
@@ -80,26 +92,55 @@ pub(crate) fn unblocked(held: &mut Held<'_, 0>, thread: ThreadRef) {
     }
 }
 
-/// A thread has ended: its watcher is told, and no longer kept.
+/// A thread has ended: its watcher is told, and no longer kept, nor are those that it has watched.
 pub(crate) fn ended(held: &mut Held<'_, 0>, thread: ThreadRef) {
     if thread.watch.watched.get() {
         tell(held, thread, Upcall::ENDED);
         thread.watch.watched.set(false);
         drop(thread.watch.watcher.take());
     }
+    let left = thread.watch.news.with(held, |news, _| {
+        news.closed = true;
+        news.first.take()
+    });
+    forget(left);
+}
+
+/// Gives up news that nobody will read.
+fn forget(mut first: Option<Ref<Thread>>) {
+    while let Some(thread) = first {
+        first = thread.watch.next.take();
+        thread.watch.told.set(false);
+    }
 }
 
 fn tell(held: &mut Held<'_, 0>, thread: ThreadRef, event: u64) {
     let Some(watcher) = thread.watch.watcher.take() else { return };
-    watcher.watch.news.with(held, |news, _| {
+    let open = watcher.watch.news.with(held, |news, _| {
+        if news.closed {
+            return false;
+        }
         thread.watch.event.set(event);
         if !thread.watch.told.replace(true) {
-            thread.watch.next.set(news.take());
-            *news = Some(thread.counted());
+            thread.watch.next.set(news.first.take());
+            news.first = Some(thread.counted());
         }
+        true
     });
-    wait::wake(held, key(&watcher), 1, 0, 0);
+    if open {
+        wake(held, key(&watcher));
+    }
     thread.watch.watcher.set(Some(watcher));
+}
+
+/// Wakes a watcher. That is news for its own watcher, and so on: from the second on they are woken by a message, for the stack is finite.
+fn wake(held: &mut Held<'_, 0>, key: wait::Key) {
+    if TELLING.owned(held).replace(true) {
+        wait::wake_by_message(held, key);
+        return;
+    }
+    wait::wake(held, key, 1, 0, 0);
+    TELLING.owned(held).set(false);
 }
 
 /// What a watcher waits for.
@@ -110,8 +151,8 @@ fn key(watcher: &Thread) -> wait::Key {
 /// One piece of news for a thread.
 fn take(held: &mut Held<'_, 0>, watcher: &Thread) -> Option<Upcall> {
     let thread = watcher.watch.news.with(held, |news, _| {
-        let first = news.take()?;
-        *news = first.watch.next.take();
+        let first = news.first.take()?;
+        news.first = first.watch.next.take();
         first.watch.told.set(false);
         let upcall = Upcall::new(first.watch.badge.get(), first.watch.event.get());
         Some((first, upcall))
@@ -138,10 +179,6 @@ pub(crate) fn wait(irq: &mut IrqOff, deadline: u64) -> Result<u64, Error> {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut next = self.news.get_mut().take();
-        while let Some(thread) = next {
-            next = thread.watch.next.take();
-            thread.watch.told.set(false);
-        }
+        forget(self.news.get_mut().first.take());
     }
 }

@@ -9,7 +9,7 @@
 
 use core::cell::Cell;
 
-use percpu::sync::atomic::{AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff, Lock};
 
 use crate::homes;
@@ -25,11 +25,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Nothing: only a time.
-    pub(crate) const NONE: Self = Self { space: 0, at: 0 };
-
-    /// Of a thread between two lists: no list has it, and who wants to take it out tries again.
-    const MOVING: Self = Self { space: u64::MAX, at: u64::MAX };
+    /// Nothing.
+    const NONE: Self = Self { space: 0, at: 0 };
 
     /// A word of a space.
     pub(crate) const fn word(space: u64, address: u64) -> Self {
@@ -41,8 +38,9 @@ impl Key {
         Self { space: 0, at: at.addr().get() as u64 }
     }
 
-    fn bucket(self) -> &'static Bucket {
-        &BUCKETS[mix(self.at ^ self.space << 47) as usize % BUCKETS.len()]
+    /// The number of its list.
+    fn list(self) -> u32 {
+        (mix(self.at ^ self.space << 47) % COUNT as u64) as u32
     }
 }
 
@@ -53,13 +51,22 @@ const fn mix(word: u64) -> u64 {
     word ^ word >> 31
 }
 
-/// A thread's place in a list; guarded by the lock of the bucket of `key`.
+/// In [`Waiter::list`]: in no list.
+const NOWHERE: u32 = u32::MAX;
+/// In [`Waiter::list`]: between two lists. Who wants to take it out tries again.
+const MOVING: u32 = u32::MAX - 1;
+
+/// A thread's place in a list.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `list` | who holds the list's lock, or moves the thread | its home too, to know which lock to take | Relaxed: looked at again under the lock |
+/// | `key`, `next`, `previous` | who holds the list's lock | the same | by the lock |
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    /// The key, [`Key::NONE`] in no list. Atomic because the thread's home reads it before it has the lock; two halves that do not belong
-    /// together are noticed under the lock.
-    space: AtomicU64,
-    at: AtomicU64,
+    /// One word, for two that do not belong together could name a list that the thread is not in.
+    list: AtomicU32,
+    key: Cell<Key>,
     next: Cell<Option<ThreadRef>>,
     previous: Cell<Option<ThreadRef>>,
 }
@@ -68,25 +75,22 @@ impl Waiter {
     /// In no list.
     pub(crate) const fn new() -> Self {
         Self {
-            space: AtomicU64::new(0),
-            at: AtomicU64::new(0),
+            list: AtomicU32::new(NOWHERE),
+            key: Cell::new(Key::NONE),
             next: Cell::new(None),
             previous: Cell::new(None),
         }
     }
 
-    fn key(&self) -> Key {
-        // ORDER: Relaxed, both: what counts is read again under the lock.
-        let space = self.space.load(Ordering::Relaxed);
-        // ORDER: Relaxed; as above.
-        Key { space, at: self.at.load(Ordering::Relaxed) }
+    /// The list that it is in, [`NOWHERE`] or [`MOVING`].
+    fn list(&self) -> u32 {
+        // ORDER: Relaxed: what counts is read again under the lock, whose last holder's writes are seen.
+        self.list.load(Ordering::Relaxed)
     }
 
-    fn set_key(&self, key: Key) {
-        // ORDER: Relaxed, both: written under the lock.
-        self.space.store(key.space, Ordering::Relaxed);
-        // ORDER: Relaxed; as above.
-        self.at.store(key.at, Ordering::Relaxed);
+    fn set_list(&self, list: u32) {
+        // ORDER: Relaxed: written under the lock of the list that it comes from or goes to.
+        self.list.store(list, Ordering::Relaxed);
     }
 }
 
@@ -107,10 +111,15 @@ const COUNT: usize = 256;
 
 static BUCKETS: [Bucket; COUNT] = [const { Bucket(Lock::new(List { first: None, last: None })) }; COUNT];
 
+fn bucket(key: Key) -> &'static Bucket {
+    &BUCKETS[key.list() as usize % COUNT]
+}
+
 impl List {
     fn push(&mut self, thread: ThreadRef, key: Key) {
         let waiter = &thread.waiter;
-        waiter.set_key(key);
+        waiter.set_list(key.list());
+        waiter.key.set(key);
         waiter.next.set(None);
         waiter.previous.set(self.last);
         match self.last {
@@ -120,8 +129,8 @@ impl List {
         self.last = Some(thread);
     }
 
-    /// Takes a thread out, which from then on has the key `mark`: one of no list.
-    fn remove(&mut self, thread: ThreadRef, mark: Key) {
+    /// Takes a thread out, which from then on is [`NOWHERE`] or [`MOVING`].
+    fn remove(&mut self, thread: ThreadRef, now: u32) {
         let waiter = &thread.waiter;
         let (previous, next) = (waiter.previous.take(), waiter.next.take());
         match previous {
@@ -132,15 +141,15 @@ impl List {
             Some(next) => next.waiter.previous.set(previous),
             None => self.last = previous,
         }
-        waiter.set_key(mark);
+        waiter.set_list(now);
     }
 
-    /// Takes out the oldest waiter of a key, and marks it.
-    fn pop(&mut self, key: Key, mark: Key) -> Option<ThreadRef> {
+    /// Takes out the oldest waiter of a key, which from then on is [`NOWHERE`] or [`MOVING`].
+    fn pop(&mut self, key: Key, now: u32) -> Option<ThreadRef> {
         let mut at = self.first;
         while let Some(thread) = at {
-            if thread.waiter.key() == key {
-                self.remove(thread, mark);
+            if thread.waiter.key.get() == key {
+                self.remove(thread, now);
                 return Some(thread);
             }
             at = thread.waiter.next.get();
@@ -152,25 +161,27 @@ impl List {
 /// Puts the current thread into the list of a key: from now on it can be woken, even before it has left the core.
 pub(crate) fn enlist(irq: &mut IrqOff, thread: ThreadRef, key: Key) {
     thread.state.set(State::Blocked);
-    irq.locks(|held| key.bucket().0.with(held, |list, _| list.push(thread, key)));
+    irq.locks(|held| bucket(key).0.with(held, |list, _| list.push(thread, key)));
+    percpu::race_point!("wait.enlisted");
 }
 
 /// Takes a thread out of its list; `false` if it is in none: somebody else has, and has sent it home.
 pub(crate) fn delist(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
     loop {
-        let key = thread.waiter.key();
-        if key == Key::NONE {
+        let at = thread.waiter.list();
+        if at == NOWHERE {
             return false;
         }
-        if key == Key::MOVING {
-            // For as long as another core needs from one list to the next.
+        percpu::race_point!("wait.delist");
+        let Some(bucket) = BUCKETS.get(at as usize) else {
+            // Moving, for as long as another core needs from one list to the next.
             core::hint::spin_loop();
             continue;
-        }
-        let removed = key.bucket().0.with(held, |list, _| {
-            let here = thread.waiter.key() == key;
+        };
+        let removed = bucket.0.with(held, |list, _| {
+            let here = thread.waiter.list() == at;
             if here {
-                list.remove(thread, Key::NONE);
+                list.remove(thread, NOWHERE);
             }
             here
         });
@@ -185,12 +196,22 @@ pub(crate) fn delist(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
 pub(crate) fn wake(held: &mut Held<'_, 0>, key: Key, most: u64, status: u64, value: u64) -> u64 {
     let mut count = 0;
     while count < most {
-        let Some(thread) = key.bucket().0.with(held, |list, _| list.pop(key, Key::NONE)) else { break };
+        let Some(thread) = bucket(key).0.with(held, |list, _| list.pop(key, NOWHERE)) else { break };
+        percpu::race_point!("wait.woken");
         thread.answer(status, value);
         homes::send_home(held, thread);
         count += 1;
     }
     count
+}
+
+/// Wakes one thread that waits for a key, with success: by a message even if it lives here, so that this goes no deeper.
+pub(crate) fn wake_by_message(held: &mut Held<'_, 0>, key: Key) {
+    let thread = bucket(key).0.with(held, |list, _| list.pop(key, NOWHERE));
+    if let Some(thread) = thread {
+        thread.answer(0, 0);
+        homes::send_message(thread);
+    }
 }
 
 /// Lets at most `most` threads that wait for one key wait for another instead. Returns how many.
@@ -199,9 +220,10 @@ pub(crate) fn requeue(held: &mut Held<'_, 0>, from: Key, to: Key, most: u64) -> 
     while count < most {
         // Out of one list before it is in the other: the locks are of one level. It never seems to be in none: who wants to take it out
         // would believe that it had been woken.
-        let moved = from.bucket().0.with(held, |list, _| list.pop(from, Key::MOVING));
+        let moved = bucket(from).0.with(held, |list, _| list.pop(from, MOVING));
         let Some(thread) = moved else { break };
-        to.bucket().0.with(held, |list, _| list.push(thread, to));
+        percpu::race_point!("wait.moving");
+        bucket(to).0.with(held, |list, _| list.push(thread, to));
         count += 1;
     }
     count

@@ -123,7 +123,7 @@ pub fn call<I: Ipi>(irq: &mut IrqOff, ipi: &I, target: CoreId, f: impl Fn(&mut H
     call_from(own, irq, ipi, target, f);
 }
 
-fn call_from<I: Ipi>(
+pub(crate) fn call_from<I: Ipi>(
     own: CoreId,
     irq: &mut IrqOff,
     ipi: &I,

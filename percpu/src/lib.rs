@@ -6,6 +6,7 @@
 //! * [`lock`]: levelled spin locks; a wrong order does not compile.
 //! * [`mailbox`], [`call`]: messages to a core's inbox, and functions run on other cores.
 //! * [`epoch`]: objects are given back when no core can be looking at them any more.
+//! * [`place`], [`guests`]: reaching what moves between cores, and working on what may be about to end.
 //! * [`race`]: delays that widen races, for builds that hunt them.
 //! * [`topology`]: cores, nodes, caches and distances, from ACPI and CPUID; [`frozen`] holds it.
 //! * [`sync`]: the only place of the kernel that names the raw atomics; loom can swap them.
@@ -20,6 +21,7 @@ mod arch;
 pub mod call;
 pub mod epoch;
 pub mod frozen;
+pub mod guests;
 #[cfg(not(target_os = "none"))]
 pub mod host;
 pub mod id;
@@ -27,6 +29,7 @@ pub mod local;
 pub mod lock;
 pub mod mailbox;
 pub mod pin;
+pub mod place;
 pub mod race;
 pub mod set;
 pub mod sync;
@@ -34,6 +37,7 @@ pub mod topology;
 
 pub use call::{CallSlot, Ipi};
 pub use frozen::Frozen;
+pub use guests::Guests;
 pub use id::{CoreId, MAX_CORES, MAX_NODES, NodeId};
 pub use local::{CoreCell, PerCpu};
 pub use lock::{Held, Lock};

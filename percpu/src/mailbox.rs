@@ -13,6 +13,8 @@ mod word;
 
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(all(test, loom))]
+mod waits;
 
 pub use word::{Kick, Rest, Urgency};
 

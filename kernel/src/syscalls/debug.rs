@@ -34,7 +34,7 @@ pub(super) fn core_reserve(irq: &mut IrqOff, core: u64, reserved: u64) -> Result
     let core = core_of(irq, core, Rights::CONTROL)?;
     let process = dispatch::current(irq).process().id();
     match reserved {
-        0 => spread::release(core, process),
+        0 => irq.locks(|held| spread::release(held, core, process)),
         1 => spread::reserve(irq, core, process)?,
         _ => return Err(Error::BadArgument),
     }

@@ -137,11 +137,9 @@ pub(super) fn process_kill(irq: &mut IrqOff, process: u64, code: u64) -> Result 
 }
 
 pub(super) fn process_exit(irq: &mut IrqOff, code: u64) -> Result {
-    let process = dispatch::current(irq).process().clone();
     let status = ExitStatus { reason: ExitStatus::EXITED, code, ..ExitStatus::default() };
-    Process::end(&process, irq, status);
-    drop(process);
-    // The caller is one of its threads: it is doomed, and does not come back.
+    Process::end_own(irq, status);
+    // The caller is doomed, and does not come back.
     Ok(0)
 }
 

@@ -141,7 +141,7 @@ fn describe(irq: &IrqOff, thread: ThreadRef) -> ThreadInfo {
         id: thread.id(),
         process: thread.process().id(),
         state: thread.state.get().told() as u32,
-        core: thread.place().core.index() as u32,
+        core: thread.place.look().core.index() as u32,
         class: class as u32,
         priority: u32::from(task.priority()),
         ticks: task.ticks(),

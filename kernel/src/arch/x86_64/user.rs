@@ -218,12 +218,6 @@ impl Head {
         let others = self.extras.get() & !bit;
         self.extras.set(if on { others | bit } else { others });
     }
-
-    /// Whether nothing is pending.
-    #[inline(always)]
-    pub(crate) fn is_clear(&self) -> bool {
-        self.pending.get() == 0
-    }
 }
 
 global_asm!(
