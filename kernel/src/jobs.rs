@@ -10,6 +10,7 @@ use abi::task::{ExitStatus, ProcessState};
 use cap::Drained;
 use mm::space::Progress;
 use mm::virt::{PageId, PageRange, USER_PAGES};
+use percpu::sync::atomic::{AtomicUsize, Ordering};
 use percpu::{Held, IrqOff, core_local};
 
 use crate::arch::user::{HEAD, pending};
@@ -42,11 +43,22 @@ enum Stage {
     Drain,
 }
 
+/// Processes that are being taken down anywhere.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether no process is being taken down. Whoever takes the last one down tells the boot core (`harness::notice`).
+pub(crate) fn is_done() -> bool {
+    // ORDER: Acquire pairs with Release in `finish`: what they had is given back.
+    LEFT.load(Ordering::Acquire) == 0
+}
+
 /// Slots that one step looks at.
 const SLOTS_PER_STEP: usize = 128;
 
 /// Has a process taken down (V3), by this core.
 pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
+    // ORDER: Relaxed: who asks does so when the core has told that it is through.
+    LEFT.fetch_add(1, Ordering::Relaxed);
     let jobs = JOBS.owned(irq);
     let at = process.as_ptr();
     core::mem::forget(process);
@@ -114,6 +126,8 @@ fn finish(irq: &mut IrqOff, process: &Process) -> bool {
     process.capabilities().free(irq);
     irq.locks(|held| spread::release_all(held, process.id()));
     process.set_state(ProcessState::Ended);
+    // ORDER: Release pairs with Acquire in `is_done`.
+    LEFT.fetch_sub(1, Ordering::Release);
     irq.locks(|held| tell(held, process));
     // SAFETY: the list's reference, given up with the place in it.
     drop(unsafe { Ref::adopt(at) });

@@ -31,6 +31,11 @@ impl Deadline {
         Self::after_ms(if bed.soak == 0 { milliseconds } else { u64::from(bed.soak) * 1000 })
     }
 
+    /// When that is.
+    pub(super) const fn ticks(self) -> u64 {
+        self.0
+    }
+
     /// Whether it is over.
     pub(super) fn is_over(self) -> bool {
         tsc::now() > self.0

@@ -16,11 +16,12 @@ use abi::boot::{Lane, Params};
 use abi::exit::Exit;
 use mm::Order;
 use mm::frames::Request;
+use percpu::IrqOff;
 use perf::bench::Text;
 use perf::record::{Done, Outcome, Record, TestEnd, TestStart};
 
 use crate::cores::Crew;
-use crate::{log, memory, report, trace};
+use crate::{dispatch, jobs, log, memory, report, trace};
 
 mod apic;
 mod bed;
@@ -216,9 +217,20 @@ fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
     Ok(())
 }
 
-/// Nothing is retired or reserved any more: frames that are not free are in use.
+/// How long processes may take to be taken down, in milliseconds of the clock.
+const PATIENCE_MS: u64 = 20_000;
+
+/// Nothing is retired or reserved any more, and no process is being taken down, which retires and may end others: frames that are not free
+/// are in use.
 fn calm(bed: &mut Bed) -> Result {
     bed::settle(&mut bed.crew)?;
+    while !jobs::is_done() {
+        let deadline = bed::Deadline::after_ms(PATIENCE_MS);
+        // SAFETY: tests hold nothing core-local between each other.
+        IrqOff::with(|irq| unsafe { dispatch::serve_until(irq, &jobs::is_done, deadline.ticks()) });
+        ensure!(jobs::is_done(), "a process is not taken down");
+        bed::settle(&mut bed.crew)?;
+    }
     crate::slabs::drain_all(&mut bed.crew);
     memory::drain_all(&mut bed.crew);
     Ok(())
