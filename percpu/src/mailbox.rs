@@ -14,7 +14,7 @@ mod word;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(all(test, loom))]
-mod waits;
+mod waits_tests;
 
 pub use word::{Kick, Rest, Urgency};
 

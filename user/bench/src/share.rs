@@ -251,7 +251,7 @@ impl Counted {
         let sum = |debug: Debug| {
             let mut sums = [0; COUNTED.len()];
             for core in 0..lab.cores() {
-                let metrics = debug.metrics(core as usize).ok()?;
+                let metrics = debug.metrics(core).ok()?;
                 sums.iter_mut().zip(COUNTED).for_each(|(sum, (_, counter))| *sum += metrics.counter(counter));
             }
             Some(sums)
