@@ -17,7 +17,7 @@ pub(super) fn spinning(lab: &Lab) -> Outcome {
     lab.pass(lab.micros(300_000));
     let late = hogs(1)?;
     lab.pass(lab.micros(50_000));
-    ensure(
+    lab.in_time(
         late.iter().all(|hog| hog.shared().turns() > 0),
         "a thread runs within 50 ms beside one that spins",
     )
@@ -36,7 +36,7 @@ pub(super) fn spinning_real_time(lab: &Lab) -> Outcome {
     lab.at_most("ticks of a real-time thread with a budget", limited, budget * (lab.length / period + 2))?;
     // Two thirds of the time, of seven tenths that are left.
     lab.at_most("ticks that a normal thread lacks", lab.length.saturating_sub(normal), lab.length / 3)?;
-    ensure(normal > 0, "a normal thread runs beside a real-time one with a budget")
+    lab.in_time(normal > 0, "a normal thread runs beside a real-time one with a budget")
 }
 
 /// A suspended thread does not run; a resumed one does.
@@ -52,7 +52,7 @@ pub(super) fn suspended(lab: &Lab) -> Outcome {
         ensure(hog.thread().info()?.state == ThreadState::Suspended as u32, "it is told to be suspended")?;
         hog.thread().resume()?;
         lab.pass(lab.micros(20_000));
-        ensure(hog.shared().turns() > before, "a resumed thread runs")?;
+        lab.in_time(hog.shared().turns() > before, "a resumed thread runs")?;
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ pub(super) fn affinity(lab: &Lab) -> Outcome {
         let began = now();
         while core_of(&hog)? != core && now() - began < lab.micros(100_000) {}
         slowest = slowest.max(now() - began);
-        for _ in 0..20 {
+        for _ in 0..lab.looks() {
             ensure(core_of(&hog)? == core, "a thread is where it is bound to")?;
             lab.pass(lab.micros(100));
         }
@@ -97,8 +97,8 @@ pub(super) fn reserved(lab: &Lab) -> Outcome {
     let bound = [Worker::hog(Builder::default().cores(CoreMask::one(last)))?];
     lab.pass(lab.micros(1_000));
     let ticks = ticks_during(&bound, || {
-        for _ in 0..20 {
-            lab.pass(lab.length / 20);
+        for _ in 0..lab.looks() {
+            lab.pass(lab.length / lab.looks());
             for hog in &hogs {
                 ensure(core_of(hog)? != last, "no thread runs on a core that is reserved for others")?;
             }
@@ -117,7 +117,7 @@ pub(super) fn reserved(lab: &Lab) -> Outcome {
             returned |= core_of(hog)? == last;
         }
     }
-    ensure(returned, "a core that was given back is used again")
+    lab.in_time(returned, "a core that was given back is used again")
 }
 
 /// What all cores have counted of something.
@@ -179,5 +179,5 @@ fn steals(lab: &Lab, hogs: &mut Vec<Worker>) -> Outcome {
     lab.pass(lab.micros(100_000));
     let stolen = counted(lab, Counter::StealsTaken)? - before;
     rt::say!("policy: {stolen} steals after the end of a core's threads");
-    ensure(stolen > 0, "a core that has nothing to do takes threads from others")
+    lab.in_time(stolen > 0, "a core that has nothing to do takes threads from others")
 }

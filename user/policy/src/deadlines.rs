@@ -140,7 +140,7 @@ pub(super) fn kept(lab: &Lab) -> Outcome {
             Ok(())
         })?;
         rt::say!("policy: {} threads with {promised} ppm did {jobs} jobs", set.len());
-        ensure(jobs > 0, "jobs are done")?;
+        lab.in_time(jobs > 0, "jobs are done")?;
         lab.at_most("deadlines missed", missed, 0)?;
     }
     Ok(())

@@ -100,6 +100,20 @@ impl Lab {
         self.start.raw().cores as usize
     }
 
+    /// How often to look where nothing may be found.
+    fn looks(&self) -> u64 {
+        if self.exact { 20 } else { 4 }
+    }
+
+    /// Wrong unless the condition, which time has a part in, holds, if time is exact.
+    fn in_time(&self, holds: bool, what: &str) -> Outcome {
+        if holds || self.exact {
+            return ensure(holds, what);
+        }
+        say!("policy: not in time: {what}");
+        Ok(())
+    }
+
     /// Says what was found; wrong if it is more than allowed and time is exact.
     fn at_most(&self, what: &str, found: u64, allowed: u64) -> Outcome {
         say!("policy: {what}: {found}, allowed {allowed}");

@@ -79,6 +79,6 @@ pub(super) fn beside_processes(lab: &Lab) -> Outcome {
     drop(maker);
     let made = (*made.lock())?;
     rt::say!("policy: {made} processes were made and ended");
-    super::ensure(made > 0, "processes are made")?;
+    lab.in_time(made > 0, "processes are made")?;
     judge(lab, delays?, LONGEST_CALL)
 }

@@ -87,5 +87,5 @@ pub(super) fn quiet(lab: &Lab) -> Outcome {
     let both = interrupts(lab, core)?;
     rt::say!("policy: {both} timer interrupts of a core with two threads");
     lab.at_most("timer interrupts of a core with one thread", alone, 1 + u64::from(core == HERE))?;
-    ensure(both > lab.length / lab.micros(100_000), "two threads take turns by the timer")
+    lab.in_time(both > lab.length / lab.micros(100_000), "two threads take turns by the timer")
 }

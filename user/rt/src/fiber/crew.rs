@@ -165,7 +165,6 @@ impl Crew {
     /// The next fiber for a worker, which hands back one that has yielded; parks while there is none, or while others are enough.
     fn next(&self, number: usize, word: &AtomicU32, last: Option<Box<Fiber>>) -> Option<Box<Fiber>> {
         let mut state = self.state.lock();
-        // That it asks shows that it runs, whether the watcher has heard so yet or not.
         state.note_running(number);
         if let Some(fiber) = last {
             self.put(&mut state, fiber);
@@ -184,6 +183,8 @@ impl Crew {
             drop(state);
             await_change(word, seen);
             state = self.state.lock();
+            // It may have blocked on the lock, and be noted so.
+            state.note_running(number);
         }
     }
 }
@@ -201,6 +202,7 @@ fn await_change(word: &AtomicU32, seen: u32) -> u32 {
 }
 
 impl State {
+    /// A worker that is noted as blocked runs, as it shows itself or the watcher hears, whoever is first.
     fn note_running(&mut self, number: usize) {
         if let Some(worker) = self.workers.get_mut(number).filter(|worker| worker.doing == Doing::Blocked) {
             worker.doing = Doing::Runs;
