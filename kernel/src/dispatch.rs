@@ -90,7 +90,9 @@ pub(crate) fn enter(irq: &IrqOff) {
 pub(crate) fn current(irq: &IrqOff) -> ThreadRef {
     let thread = HEAD.owned(irq).current().cast_mut();
     // SAFETY: inside a system call or a trap of ring 3 a thread is current, hence not null, and has not ended.
-    unsafe { ThreadRef::new(NonNull::new_unchecked(thread)) }
+    let thread = unsafe { NonNull::new_unchecked(thread) };
+    // SAFETY: as above.
+    unsafe { ThreadRef::new(thread) }
 }
 
 /// The current thread, if there is one.
@@ -521,6 +523,6 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     let here = HERE.owned(irq);
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);
-        irq.locks(|held| spread::balance(held));
+        irq.locks(spread::balance);
     }
 }

@@ -62,7 +62,7 @@ impl Run<'_> {
             match part {
                 Part::Arguments => to.copy_from_slice(&self.arguments[from..from + to.len()]),
                 Part::Environment => {
-                    to.iter_mut().zip(environment().skip(from)).for_each(|(to, byte)| *to = byte)
+                    to.iter_mut().zip(environment().skip(from)).for_each(|(to, byte)| *to = byte);
                 }
             }
             true

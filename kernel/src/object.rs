@@ -41,12 +41,6 @@ impl Header {
         // ORDER: Relaxed: nobody else has the object (`Object::destroy`).
         self.refs.store(1, Ordering::Relaxed);
     }
-
-    /// References there are, for dumps and checks.
-    pub(crate) fn refs(&self) -> u32 {
-        // ORDER: Relaxed: a figure.
-        self.refs.load(Ordering::Relaxed)
-    }
 }
 
 /// A kind of object.

@@ -21,7 +21,7 @@ use perf::trace::Event;
 use crate::arch::usercopy::Word;
 use crate::object::{Header, Object, Ref, try_acquire};
 use crate::programs::load::{self, LoadError, Randomness};
-use crate::programs::startup::{Part, Startup};
+use crate::programs::startup::{Startup, Text};
 use crate::programs::{Machine, Program};
 use crate::spaces::{self, Space};
 use crate::tables::Capabilities;
@@ -152,7 +152,7 @@ impl Process {
         irq: &mut IrqOff,
         maker: &Maker<'_>,
         give: Giver<'_>,
-        text: &mut dyn FnMut(&mut IrqOff, Part, usize, &mut [u8]) -> bool,
+        text: Text<'_>,
     ) -> Result<Ref<Self>, Error> {
         if maker.flags & !(ProcessSpec::FIXED | ProcessSpec::NO_FPU) != 0 {
             return Err(Error::BadArgument);
@@ -176,9 +176,9 @@ impl Process {
         let loaded = load::load(irq, &Machine, process.space(), maker.program, place, &startup, text)?;
         let at = process.as_ptr().as_ptr();
         // SAFETY: in bounds; nobody else has the process yet.
-        unsafe { (&raw mut (*at).entry).write(loaded.entry as u64) };
+        unsafe { at.wrapping_byte_add(offset_of!(Self, entry)).cast::<u64>().write(loaded.entry as u64) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*at).startup).write(loaded.startup as u64) };
+        unsafe { at.wrapping_byte_add(offset_of!(Self, startup)).cast::<u64>().write(loaded.startup as u64) };
         // ORDER: Relaxed: a hint.
         process.place.store(loaded.layout.heap.number() as u64 + ROOM, Ordering::Relaxed);
         Ok(process)
@@ -276,6 +276,13 @@ impl Process {
     /// Whether threads may start in it.
     pub(crate) fn is_running(&self) -> bool {
         self.state() == ProcessState::Running
+    }
+
+    /// Makes it as new as before a start that has failed, unless somebody has ended it meanwhile. Under the lock of the list.
+    fn start_again(&self) {
+        if self.is_running() {
+            self.set_state(ProcessState::New);
+        }
     }
 
     pub(crate) fn set_state(&self, state: ProcessState) {
@@ -394,9 +401,7 @@ impl Process {
             // Nothing has run: it is as new as before, unless somebody has ended it meanwhile.
             irq.locks(|held| {
                 process.threads.with(held, |_, _| {
-                    if process.is_running() {
-                        process.set_state(ProcessState::New);
-                    }
+                    process.start_again();
                 });
             });
         }

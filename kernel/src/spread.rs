@@ -104,7 +104,7 @@ fn victim(own: CoreId) -> Option<CoreId> {
 /// [`Error::WrongState`] if it is reserved, or the last that is not.
 pub(crate) fn reserve(irq: &mut IrqOff, core: CoreId, process: u64) -> Result<(), Error> {
     irq.locks(|held| RESERVING.with(held, |(), _| take(core, process)))?;
-    cores::call_from(irq, core, |held| clear_out(held));
+    cores::call_from(irq, core, clear_out);
     Ok(())
 }
 

@@ -307,9 +307,9 @@ impl Thread {
     pub(crate) fn answer(&self, status: u64, value: u64) {
         let frame = self.frame.get();
         // SAFETY: in bounds of the frame, which is the caller's to write (R1, Y3).
-        unsafe { (&raw mut (*frame).rax).write(status) };
+        unsafe { frame.wrapping_byte_add(offset_of!(Frame, rax)).cast::<u64>().write(status) };
         // SAFETY: as above.
-        unsafe { (&raw mut (*frame).rdx).write(value) };
+        unsafe { frame.wrapping_byte_add(offset_of!(Frame, rdx)).cast::<u64>().write(value) };
     }
 
     /// Its registers, while it is not current; for its home.

@@ -38,7 +38,7 @@ impl Words {
         let mut words = Self { bytes: [0; 1024], length: 0 };
         let line = start::handover().command_line();
         let given =
-            |word: &&str| !word.starts_with("after=") && !(samples.is_some() && word.starts_with("samples="));
+            |word: &&str| !(word.starts_with("after=") || samples.is_some() && word.starts_with("samples="));
         for word in line.split_ascii_whitespace().filter(given) {
             write!(words, "{word}\0").ok()?;
         }

@@ -143,7 +143,7 @@ fn describe(irq: &IrqOff, thread: ThreadRef) -> ThreadInfo {
         state: thread.state.get().told() as u32,
         core: thread.place.look().core.index() as u32,
         class: class as u32,
-        priority: u32::from(task.priority()),
+        priority: task.priority(),
         ticks: task.ticks(),
         switches: task.switches(),
         migrations: thread.migrations.get(),
