@@ -33,7 +33,7 @@ pub enum Command {
     Report(ReportArgs),
     /// Turn the trace of a run into a file for Perfetto or chrome://tracing
     Trace(TraceArgs),
-    /// Check formatting, lints, crate layers, licences and house rules
+    /// Check formatting, lints, crate layers, licences, house rules and the manual
     Check(CheckArgs),
 }
 
@@ -209,8 +209,11 @@ fn trace_help() -> String {
 #[command(after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --only rules")]
 pub struct CheckArgs {
     /// Run one check only
-    #[arg(long, value_name = "CHECK", value_parser = ["format", "lints", "layers", "licences", "rules"])]
+    #[arg(long, value_name = "CHECK", value_parser = ["format", "lints", "layers", "licences", "rules", "manual"])]
     pub only: Option<String>,
+    /// Write docs/syscalls.md anew from the table of system calls, and check nothing
+    #[arg(long, conflicts_with = "only")]
+    pub write_manual: bool,
 }
 
 /// A lane, or the choice of one by probing.

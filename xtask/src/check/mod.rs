@@ -2,6 +2,7 @@
 
 mod layers;
 mod licences;
+mod manual;
 mod rules;
 mod source;
 
@@ -13,6 +14,7 @@ use crate::setup::{self, Need};
 use crate::ui::{self, Progress};
 use crate::workspace::{self, GUEST_TARGET};
 use serde_json::Value;
+use std::fs;
 use std::process::Command;
 
 /// One check: its name and what it finds, one line for each finding.
@@ -26,6 +28,7 @@ const CHECKS: &[Check] = &[
     Check { name: "layers", find: || metadata().map(|metadata| layers::find(&metadata)) },
     Check { name: "licences", find: || metadata().map(|metadata| licences::find(&metadata)) },
     Check { name: "rules", find: || Ok(rules::find(&source::files()?)) },
+    Check { name: "manual", find: manual_page },
     Check { name: "lints", find: lints },
 ];
 
@@ -34,6 +37,12 @@ const CHECKS: &[Check] = &[
 /// # Errors
 /// [`Class::CheckFailed`] when a check finds something.
 pub fn execute(args: &CheckArgs) -> Result<()> {
+    if args.write_manual {
+        let path = workspace::root().join(manual::PATH);
+        fs::write(&path, manual::page()).map_err(|error| Error::io(&error, "write", &path))?;
+        ui::line(&format!("check: wrote {}", path.display()));
+        return Ok(());
+    }
     setup::ensure(&[Need::GuestTarget, Need::Linters])?;
     let selected = CHECKS.iter().filter(|check| args.only.as_deref().is_none_or(|only| only == check.name));
     let (mut passed, mut failed) = (0_u32, 0_u32);
@@ -58,6 +67,12 @@ pub fn execute(args: &CheckArgs) -> Result<()> {
     }
     Err(Error::new(Class::CheckFailed, format!("{failed} of {} checks failed", passed + failed))
         .next("fix what is listed above; `cargo fmt` mends the format"))
+}
+
+fn manual_page() -> Result<Vec<String>> {
+    let path = workspace::root().join(manual::PATH);
+    let there = fs::read_to_string(&path).map_err(|error| Error::io(&error, "read", &path))?;
+    Ok(manual::find(&there))
 }
 
 fn format() -> Result<Vec<String>> {
