@@ -13,7 +13,7 @@
 //! | `apic` | `auto` `xapic` | use x2APIC where present, or never |
 //! | `fpu` | `auto` `fxsave` | save extended registers with XSAVE where present, or never: x87 and SSE only then |
 //! | `idle` | `auto` `mwait` `hlt` | how a core with nothing to do sleeps; see [`Idle`] |
-//! | `mitigations` | `auto` `off` | switch on what the CPU's weaknesses need, or nothing |
+//! | `mitigations` | `auto` `off` `all` | switch on what the CPU's weaknesses need, nothing, or what it does without as well |
 //! | `kpti` | `auto` `on` `off` | page tables of their own for user mode: where the CPU needs them, always, never |
 //! | `plant` | name | switch on one planted bug, so that the test that should find it can be seen to fail |
 //! | `records` | `on` `off` | send binary records beside the text log; off for a person at the terminal |
@@ -96,6 +96,8 @@ pub enum Mitigate {
     Auto,
     /// Nothing: to measure what they cost.
     Off,
+    /// What the CPU does without as well: to test it.
+    All,
 }
 
 /// Whether user mode gets page tables of its own, with next to nothing of the kernel.
@@ -137,7 +139,7 @@ words! {
     ApicMode { "auto" Auto, "xapic" Xapic }
     Fpu { "auto" Auto, "fxsave" Fxsave }
     Idle { "auto" Auto, "mwait" Mwait, "hlt" Hlt }
-    Mitigate { "auto" Auto, "off" Off }
+    Mitigate { "auto" Auto, "off" Off, "all" All }
     Isolate { "auto" Auto, "on" On, "off" Off }
 }
 
@@ -276,6 +278,11 @@ mod tests {
         assert_eq!((params.mitigations, params.kpti), (Mitigate::Off, Isolate::On));
         assert_eq!((params.plant, params.records, params.soak), ("x", false, 600));
         assert_eq!(params.trace, TraceEvents::SWITCH.with(TraceEvents::MARK));
+    }
+
+    #[test]
+    fn all_mitigations_are_a_word() {
+        assert_eq!(Params::parse("mitigations=all").unwrap().mitigations, Mitigate::All);
     }
 
     #[test]

@@ -126,11 +126,11 @@ macro_rules! counters {
 counters! {
     /// System calls that were entered.
     0 Syscalls "syscalls";
-    /// Changes from one thread to another.
+    /// Threads that were given the core.
     1 Switches "switches";
-    /// Threads made ready for the core that did it.
+    /// Threads of the core itself that were woken by it, or by their time.
     2 WakesLocal "wakes-local";
-    /// Threads made ready for another core.
+    /// Threads of other cores that were woken.
     3 WakesRemote "wakes-remote";
     /// Threads that another core took from this one.
     4 StealsGiven "steals-given";
@@ -198,13 +198,13 @@ pub struct Metrics {
     pub core: u64,
     /// When it was read, in ticks of the time-stamp counter.
     pub now: u64,
-    /// One system call in so many is timed, on average; switches and wakes are timed one and all.
+    /// One system call in so many is timed, on average; wakes and switches are timed one and all.
     pub syscalls_per_sample: u64,
     /// What has been counted since the start, by [`Counter`].
     pub counters: [u64; COUNTERS],
-    /// From the entry of a system call to its end; those that block include the time they wait.
+    /// From the entry of a system call to its end; those that give the core up are left out.
     pub syscalls: Latencies,
-    /// From the decision to switch to the first instruction of the next thread.
+    /// From the decision to switch to the return to ring 3; a yield, which decides and switches in one, is left out.
     pub switches: Latencies,
     /// From the moment that a thread could run to the moment that it runs.
     pub wakes: Latencies,

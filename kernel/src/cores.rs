@@ -7,8 +7,8 @@ use percpu::epoch;
 use percpu::mailbox;
 use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use percpu::{AtomicCoreSet, CallSlot, CoreId, CoreSet, Held, IrqOff, MAX_CORES};
-use x86_64::PhysAddr;
 use x86_64::instructions::interrupts;
+use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
@@ -92,7 +92,7 @@ fn copy_core_local(core: CoreId) -> Option<()> {
     let base = NonNull::new(layout::direct(at).as_mut_ptr::<u8>())?;
     // SAFETY: `length` bytes of template, `bytes` zeroed bytes that were just taken for this core; they do not overlap.
     unsafe { base.copy_from_nonoverlapping(template, length) };
-    // SAFETY: page aligned, hence to 64; a fresh copy; never given back; `prepare` visits each core once.
+    // SAFETY: page aligned; a fresh copy; never given back; `prepare` visits each core once.
     unsafe { percpu::local::register(core, base) };
     let tables = Tables::new(core::array::from_fn(|ist| stacks::top(core, 1 + ist)));
     // SAFETY: inside the memory just taken, behind the copy.
@@ -104,6 +104,15 @@ fn copy_core_local(core: CoreId) -> Option<()> {
     Some(())
 }
 
+/// The pages of a core that entering it takes: with its [`user::HEAD`], and with its descriptor tables.
+pub(crate) fn border_pages(core: CoreId) -> [VirtAddr; 2] {
+    let (template, _) = percpu::local::template();
+    let head = (&raw const user::HEAD).addr() - template.addr().get();
+    let copy = percpu::local::copy(core).expect("G3: `prepare` gave every core its copy");
+    let page = |offset: usize| VirtAddr::from_ptr(copy.as_ptr()) + offset as u64;
+    [page(head), page(tables_offset())]
+}
+
 const _: () = assert!(IST_VECTORS.len() + 1 == stacks::STACKS_PER_CORE);
 
 /// The core that runs this becomes `core`: descriptor tables, core-local data, interrupt controller.
@@ -112,7 +121,7 @@ pub(crate) fn enter(core: CoreId) {
     let tables = NonNull::new(TABLES[core.index()].swap(core::ptr::null_mut(), Ordering::Acquire));
     let tables = tables.expect("G3: `prepare` gave every core its tables, and a core enters once");
     // SAFETY: the swap hands the one pointer to the one caller; the memory is never given back.
-    let stack_slot = unsafe { &mut *tables.as_ptr() }.load();
+    let task = unsafe { &mut *tables.as_ptr() }.load();
     HANDLERS.insert(core);
     // SAFETY: this is `core`, registered by `prepare`, and nothing core-local has been referred to before.
     unsafe { percpu::local::activate(core) };
@@ -120,7 +129,7 @@ pub(crate) fn enter(core: CoreId) {
     IrqOff::with(|irq| {
         timer::enter(irq);
         fpu::enter(irq);
-        user::enter(irq, stack_slot);
+        user::enter(irq, &task);
     });
     speculation::enter();
     tlb::enter();

@@ -10,17 +10,19 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
+use abi::debug::Counter;
 use abi::error::Error;
-use abi::task::NEVER;
+use abi::task::{NEVER, ThreadState};
 use percpu::mailbox;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{Held, IrqOff, core_local, epoch};
+use perf::trace::Event;
 use sched::{Decision, Ready, Stop, Tunables};
 
-use crate::arch::user::{self, HEAD, pending};
+use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, ThreadRef};
-use crate::{cores, homes, jobs, machine, spaces, spread, upcall, wait};
+use crate::{cores, homes, jobs, machine, metrics, spaces, spread, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -37,6 +39,7 @@ core_local! {
         condition: Cell::new(None),
         until: Cell::new(NEVER),
         retry: Cell::new(NEVER),
+        retired: Cell::new(0),
         balance: Cell::new(0),
     } };
     /// What this core shows of its load.
@@ -47,13 +50,15 @@ core_local! {
 type Condition = &'static dyn Fn() -> bool;
 
 struct Here {
-    /// The thread whose extended state is in the registers.
+    /// The thread whose extended state is in the registers; none if they are blocked.
     state: Cell<Option<ThreadRef>>,
     condition: Cell<Option<Condition>>,
     /// When it stops serving whoever can run.
     until: Cell<u64>,
     /// When to look again whether something retired is ripe.
     retry: Cell<u64>,
+    /// Objects retired since it looked.
+    retired: Cell<u32>,
     /// When to look for idle cores.
     balance: Cell<u64>,
 }
@@ -103,39 +108,69 @@ fn show_load(irq: &IrqOff) {
 }
 
 /// Makes a thread current and goes on with it; it was just picked.
+#[inline(always)]
 fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
-    timer::arm_before(irq, next_event(irq, now));
-    resume(irq, thread)
+    arm_timer(irq, now);
+    metrics::count(irq, Counter::Switches);
+    metrics::switched(irq, tsc::now().saturating_sub(now));
+    resume(irq, thread, now)
+}
+
+/// Sees to it that the timer rings before anything is due; mostly it does so already. With nothing armed, as after it has rung, all is looked
+/// at; otherwise what is armed is early enough for all but what has come up since, in the scheduler. A yield adds nothing.
+#[inline(always)]
+fn arm_timer(irq: &IrqOff, now: u64) {
+    let sched = SCHED.owned(irq);
+    if timer::armed(irq) >= sched.at_least_until(now).min(sched.due_for_others()) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
 }
 
 /// Loads what a thread needs in ring 3, and goes there.
 #[inline(always)]
-fn resume(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+fn resume(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     let head = HEAD.owned(irq);
     let at = thread.as_ptr().as_ptr().cast_const();
     // SAFETY: a picked thread has not ended, and does not before it has left the core.
     unsafe { head.set_current(at) };
     head.take();
     spaces::enter(irq, thread.space());
-    load_state(irq, thread);
-    user::load_fs_base(irq, thread.tls());
+    // Extended state, a segment base, a wake to be timed, tracing: mostly there is none of it, neither the thread's nor its predecessor's.
+    if thread.extras.get() | head.extras() != 0 {
+        load_extras(irq, thread, now);
+    }
     // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
     unsafe { user::resume(at) }
+}
+
+/// See [`resume`].
+#[inline(never)]
+fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
+    if thread.ready_since.get() != 0 {
+        metrics::woken(irq, now.saturating_sub(thread.ready_since.take()));
+        thread.set_extra(extra::WOKEN, false);
+    }
+    trace::switched(irq, || thread.id());
+    load_state(irq, thread);
+    user::load_fs_base(irq, thread.tls());
 }
 
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
 #[inline(always)]
 fn load_state(irq: &IrqOff, thread: ThreadRef) {
-    let here = HERE.owned(irq);
-    if here.state.get() != Some(thread) {
-        exchange_state(irq, Some(thread));
+    // SAFETY: the cell of a thread of this core (Y1), read while nothing writes it.
+    let wanted = unsafe { (*thread.fpu.as_ptr()).is_some() }.then_some(thread);
+    if HERE.owned(irq).state.get() != wanted {
+        exchange_state(irq, wanted);
     }
 }
 
+#[inline(never)]
 fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     let here = HERE.owned(irq);
     let before = here.state.replace(next);
+    HEAD.owned(irq).set_extra(extra::STATE, next.is_some());
     let area = |thread: &ThreadRef| thread.fpu.as_ptr();
     // SAFETY: the cells of threads of this core (Y1), read while nothing writes them.
     let before = before.as_ref().and_then(|thread| unsafe { (*area(thread)).as_ref() });
@@ -170,7 +205,7 @@ pub(crate) extern "C" fn leave() -> ! {
     let mut irq = unsafe { IrqOff::assume() };
     percpu::race_point!("dispatch.leave");
     announce(&mut irq);
-    own_inbox(&irq).serve(&mut irq);
+    serve_inbox(&mut irq);
     // Taken last: a message may have raised `STOP` for the thread, which is not looked at again after another has been picked.
     let bits = HEAD.owned(&irq).take();
     let thread = current(&irq);
@@ -179,47 +214,75 @@ pub(crate) extern "C" fn leave() -> ! {
     }
     if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
         SCHED.owned(&irq).stop(tsc::now(), Stop::Preempted);
-        dispatch(&mut irq);
+        metrics::count(&irq, Counter::Preemptions);
+        dispatch(&mut irq, ThreadState::Runnable);
     }
+    let now = tsc::now();
     show_load(&irq);
-    timer::arm_before(&irq, next_event(&irq, tsc::now()));
-    resume(&mut irq, thread)
+    timer::arm_before(&irq, next_event(&irq, now));
+    resume(&mut irq, thread, now)
 }
 
-/// The inbox of the core that runs this.
+/// Delivers this core's messages.
 #[inline(always)]
-fn own_inbox(irq: &IrqOff) -> &'static percpu::Inbox {
-    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data")
+pub(crate) fn serve_inbox(irq: &mut IrqOff) {
+    if !mailbox::INBOX.local(irq).is_quiet() {
+        deliver(irq);
+    }
 }
 
-/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again.
+#[inline(never)]
+fn deliver(irq: &mut IrqOff) {
+    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data").serve(irq);
+}
+
+/// Objects that are retired before a busy core looks whether some are ripe.
+const RETIRED_AT_ONCE: u32 = 16;
+
+/// Announces that this core has left the kernel; now and then gives back what is ripe.
+#[inline(always)]
 fn announce(irq: &mut IrqOff) {
+    epoch::pass(irq);
+    if HERE.owned(irq).retired.get() >= RETIRED_AT_ONCE {
+        collect(irq);
+    }
+}
+
+/// Announces that this core has left the kernel, gives back what is ripe, and notes when to look again. Whoever has held it up until then is
+/// hurried, by a core that sleeps as well as by one that runs programs.
+#[inline(never)]
+fn collect(irq: &mut IrqOff) {
     epoch::leave_kernel(irq, machine::topology().core_count());
     let here = HERE.owned(irq);
+    here.retired.set(0);
     if !epoch::has_retired(irq) {
-        here.retry.set(NEVER);
-    } else if here.retry.get() == NEVER {
-        here.retry.set(tsc::now() + machine::clock().0 / RIPE_HZ);
+        return here.retry.set(NEVER);
     }
-}
-
-/// Where it is time, makes cores that do not leave the kernel by themselves do so. It is time again unless [`announce`] finds nothing left.
-fn look_for_ripe(irq: &mut IrqOff, now: u64) {
-    let retry = &HERE.owned(irq).retry;
-    if retry.get() <= now {
-        retry.set(now + machine::clock().0 / RIPE_HZ);
+    let (now, due) = (tsc::now(), here.retry.get());
+    if due <= now {
         spread::hurry(irq);
     }
+    if due <= now || due == NEVER {
+        here.retry.set(now + machine::clock().0 / RIPE_HZ);
+    }
 }
 
-/// Something has been retired: it is looked at again at the next way out.
+/// Something has been retired: it is looked at when there is enough of it, when this core has nothing to do, or after a while.
 pub(crate) fn note_retired(irq: &IrqOff) {
-    HEAD.owned(irq).raise(pending::TIMER);
+    let here = HERE.owned(irq);
+    here.retired.set(here.retired.get() + 1);
+    if here.retry.get() == NEVER {
+        let at = tsc::now() + machine::clock().0 / RIPE_HZ;
+        here.retry.set(at);
+        timer::arm_before(irq, at);
+    }
 }
 
-/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next.
-pub(crate) fn dispatch(irq: &mut IrqOff) -> ! {
+/// Nobody runs on this core any more, and nothing on its stack is needed: goes on with whoever comes next. `left` is what the thread does
+/// that has given the core up.
+pub(crate) fn dispatch(irq: &mut IrqOff, left: ThreadState) -> ! {
     HEAD.owned(irq).clear_current();
+    trace::left(irq, left);
     // SAFETY: a core that has had a thread serves; whoever calls this is through.
     unsafe { user::again(serve_threads) }
 }
@@ -230,14 +293,13 @@ pub(crate) extern "C" fn serve_threads() -> ! {
     let mut irq = unsafe { IrqOff::assume() };
     loop {
         announce(&mut irq);
-        own_inbox(&irq).serve(&mut irq);
+        serve_inbox(&mut irq);
         let now = tsc::now();
         if SCHED.owned(&irq).next_event() <= now {
             // Nobody is current: what it decides is who can be picked.
             let _decision = SCHED.owned(&irq).tick(now);
             expire(&mut irq, now);
         }
-        look_for_ripe(&mut irq, now);
         if now >= HERE.owned(&irq).until.get() {
             show_load(&irq);
             // SAFETY: no thread is current, and the stack above is done with.
@@ -250,13 +312,19 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             enter_thread(&mut irq, thread, now);
         }
         show_load(&irq);
+        if HERE.owned(&irq).retry.get() != NEVER {
+            collect(&mut irq);
+        }
         if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
             // SAFETY: no thread is current, and the stack above is done with.
             unsafe { user::stop_serving() };
         }
         spread::beg(&mut irq);
         timer::arm_before(&irq, next_event(&irq, now));
+        trace::switched(&irq, || 0);
         cores::rest(&mut irq);
+        metrics::add(&irq, Counter::IdleTicks, tsc::now().saturating_sub(now));
+        metrics::count(&irq, Counter::IdleSleeps);
     }
 }
 
@@ -286,6 +354,8 @@ pub(crate) fn serve_for_ever() -> ! {
 /// Ends the waits whose time has come.
 fn expire(irq: &mut IrqOff, now: u64) {
     while let Some(thread) = SCHED.owned(irq).expired(now) {
+        metrics::count(irq, Counter::WakesLocal);
+        trace::event(irq, Event::Ready, thread.id(), 0, irq.core().index() as u32);
         irq.locks(|held| time_out(held, thread));
     }
 }
@@ -306,19 +376,15 @@ fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
 #[inline(always)]
 pub(crate) fn yield_now(irq: &mut IrqOff) {
     let sched = SCHED.owned(irq);
-    if !sched.has_equal() {
-        return;
-    }
-    let now = tsc::now();
-    let current = current(irq);
-    let Some(next) = sched.yield_now(now) else { return };
+    let Some(current) = sched.current() else { return };
+    let Some((next, now)) = sched.yield_at(tsc::now) else { return };
     current.answer(0, 0);
-    // Mostly the timer rings soon enough anyway.
-    if timer::armed(irq) > sched.at_least_until(now) {
+    if timer::armed(irq) > sched.at_least_for(next, now) {
         timer::arm_before(irq, next_event(irq, now));
     }
-    epoch::pass(irq);
-    resume(irq, next)
+    // It is not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`).
+    metrics::count(irq, Counter::Switches);
+    resume(irq, next, now)
 }
 
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
@@ -345,7 +411,7 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     // It has left the core: what is told now may wake it, if it watches itself.
     HEAD.owned(irq).clear_current();
     upcall::blocked(irq, thread);
-    dispatch(irq)
+    dispatch(irq, ThreadState::Blocked)
 }
 
 /// Ends the current thread, which was killed after it had enlisted: whoever killed it has left that to it. One that somebody has woken
@@ -389,11 +455,6 @@ pub(crate) enum Waited {
     Woken,
 }
 
-/// Delivers this core's messages.
-pub(crate) fn serve_inbox(irq: &mut IrqOff) {
-    own_inbox(irq).serve(irq);
-}
-
 /// This core was interrupted in ring 3, for which something may wait: it has been in the kernel, and leaves.
 pub(crate) fn passed_through(irq: &mut IrqOff) {
     announce(irq);
@@ -415,7 +476,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
         HEAD.owned(irq).clear_current();
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
-        dispatch(irq);
+        dispatch(irq, ThreadState::Suspended);
     }
     if !spread::may_run_here(irq, thread) {
         SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
@@ -424,7 +485,7 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
             let to = spread::target(held, thread);
             homes::depart(held, thread, to);
         });
-        dispatch(irq);
+        dispatch(irq, ThreadState::Runnable);
     }
 }
 
@@ -433,14 +494,17 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     SCHED.owned(irq).stop(tsc::now(), Stop::Ended);
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
-    dispatch(irq)
+    dispatch(irq, ThreadState::Ended)
 }
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.
 pub(crate) fn on_timer(irq: &mut IrqOff) {
+    let deadline = timer::armed(irq);
     // Early or not, what is due is looked at.
     let _rang = timer::on_interrupt(irq);
     let now = tsc::now();
+    metrics::count(irq, Counter::TimerInterrupts);
+    trace::event(irq, Event::Timer, now.saturating_sub(deadline), 0, 0);
     let head = HEAD.owned(irq);
     head.raise(pending::TIMER);
     if running(irq).is_some() && SCHED.owned(irq).tick(now) == Decision::Preempt {
@@ -451,7 +515,9 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
     }
-    look_for_ripe(irq, now);
+    if here.retry.get() <= now {
+        collect(irq);
+    }
     let here = HERE.owned(irq);
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);

@@ -2,27 +2,35 @@
 
 use core::ptr::NonNull;
 
+use abi::debug::{Counter, TraceEvents};
 use abi::error::Error;
 use abi::task::SchedSpec;
 use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
 use percpu::{CoreId, Held, Ipi, IrqOff};
+use perf::trace::Event;
 use sched::{Class, Decision, Ready};
 
 use crate::arch::ipi::Interrupts;
-use crate::arch::tsc;
-use crate::arch::user::{HEAD, pending};
+use crate::arch::user::{HEAD, extra, pending};
+use crate::arch::{timer, tsc};
 use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{spread, upcall, wait};
+use crate::{metrics, spread, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
 pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
     let place = thread.place.look();
     percpu::race_point!("homes.sent");
-    if place.core == held.core() { receive(held, thread) } else { post(thread, place.core, deliver_wake) }
+    let own = place.core == held.core();
+    metrics::count(held, if own { Counter::WakesLocal } else { Counter::WakesRemote });
+    if trace::enabled(held, TraceEvents::WAKE) {
+        let waker = dispatch::running(held).map_or(0, |waker| waker.id());
+        trace::event(held, Event::Ready, thread.id(), waker, place.core.index() as u32);
+    }
+    if own { receive(held, thread) } else { post(thread, place.core, deliver_wake) }
 }
 
 /// As [`send_home`], but never at once, also if this core is the home.
@@ -58,7 +66,16 @@ unsafe fn deliver_arrival(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     let arrived = SCHED.owned(held).arrive(thread, tsc::now());
     arrived.expect("Y1: a thread with a deadline stays on the core that promised it");
     thread.migrations.set(thread.migrations.get() + 1);
+    metrics::count(held, Counter::Migrations);
     ready(held, thread, Ready::Arrived);
+}
+
+/// # Safety
+/// 1. As for [`deliver_arrival`]; this core has asked for a thread.
+unsafe fn deliver_stolen(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    metrics::count(held, Counter::StealsTaken);
+    // SAFETY: obligation 1.
+    unsafe { deliver_arrival(node, held) };
 }
 
 /// # Safety
@@ -124,27 +141,43 @@ pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
         let to = spread::target(held, thread);
         return depart(held, thread, to);
     }
-    let decision = SCHED.owned(held).ready(thread, tsc::now(), why);
+    let now = tsc::now();
+    thread.ready_since.set(now);
+    thread.set_extra(extra::WOKEN, true);
+    let decision = SCHED.owned(held).ready(thread, now, why);
     act_on(held, decision);
 }
 
 /// Has a decision of the scheduler's looked at before this core goes on.
 #[inline(always)]
 fn act_on(irq: &IrqOff, decision: Decision) {
-    let bits = match decision {
-        Decision::Preempt => pending::RESCHEDULE,
-        Decision::Keep => pending::TIMER,
-    };
-    HEAD.owned(irq).raise(bits);
+    if decision == Decision::Preempt {
+        HEAD.owned(irq).raise(pending::RESCHEDULE);
+    } else if timer::armed(irq) > SCHED.owned(irq).at_least_until(tsc::now()) {
+        // The current thread may have to give way some time.
+        HEAD.owned(irq).raise(pending::TIMER);
+    }
 }
 
 /// Sends a runnable thread that is on no queue to another core to live there.
 pub(crate) fn depart(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId) {
+    trace::event(held, Event::Migrate, thread.id(), held.core().index() as u64, to.index() as u32);
+    send_away(held, thread, to, deliver_arrival);
+}
+
+/// As [`depart`], to a core that has asked for a thread.
+pub(crate) fn yield_to_thief(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId) {
+    metrics::count(held, Counter::StealsGiven);
+    trace::event(held, Event::Steal, thread.id(), held.core().index() as u64, to.index() as u32);
+    send_away(held, thread, to, deliver_stolen);
+}
+
+fn send_away(held: &mut Held<'_, 0>, thread: ThreadRef, to: CoreId, deliver: Deliver) {
     SCHED.owned(held).leave(thread);
     dispatch::save_state(held, thread);
     thread.place.depart(to);
     percpu::race_point!("homes.departed");
-    post(thread, to, deliver_arrival);
+    post(thread, to, deliver);
 }
 
 /// Runs `f` at a thread's home, and returns what it returns. While this core waits for the other, it serves its own messages.
@@ -295,6 +328,7 @@ pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
     dispatch::save_state(held, thread);
     drop(thread.fpu.take());
     thread.set_ended();
+    trace::event(held, Event::ThreadExit, thread.id(), thread.exit_code().unwrap_or(0), 0);
     upcall::ended(held, thread);
     let code = thread.exit_code().unwrap_or(0);
     wait::wake(held, wait::Key::object(thread.as_ptr()), u64::MAX, 0, code);

@@ -9,15 +9,15 @@ use core::ptr::NonNull;
 use abi::task::{ExitStatus, ProcessState};
 use cap::Drained;
 use mm::space::Progress;
-use mm::virt::{PageId, PageRange, USER_PAGES};
 use percpu::sync::atomic::{AtomicUsize, Ordering};
 use percpu::{Held, IrqOff, core_local};
+use perf::trace::Event;
 
 use crate::arch::user::{HEAD, pending};
 use crate::dispatch::SCHED;
 use crate::object::Ref;
 use crate::process::Process;
-use crate::{harness, spaces, spread, wait};
+use crate::{harness, spaces, spread, trace, wait};
 
 /// The next process in a core's list.
 pub(crate) type Link = Option<NonNull<Process>>;
@@ -37,8 +37,8 @@ struct Jobs {
 enum Stage {
     /// Cores may have its tables loaded.
     Forget,
-    /// From here on something may be mapped.
-    Unmap(PageId),
+    /// Something may be mapped.
+    Dismantle,
     /// Capabilities may be left.
     Drain,
 }
@@ -64,6 +64,8 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
     core::mem::forget(process);
     // SAFETY: the reference that was just forgotten keeps it.
     let own = unsafe { at.as_ref() };
+    let status = own.status();
+    trace::event(irq, Event::ProcessExit, own.id(), status.code, status.reason as u32);
     match jobs.first.get() {
         None => {
             jobs.first.set(Some(at));
@@ -77,6 +79,11 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
         }
     }
     HEAD.owned(irq).raise(pending::WORK);
+}
+
+/// Whether this core has something to take down.
+pub(crate) fn has_work(irq: &IrqOff) -> bool {
+    JOBS.owned(irq).first.get().is_some()
 }
 
 /// Does a bounded step, unless somebody urgent can run; `false` if it did nothing.
@@ -93,10 +100,11 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
         Stage::Forget if process.has_guests() => Stage::Forget,
         Stage::Forget => {
             spaces::forget(irq, process.space());
-            Stage::Unmap(PageId::new(0))
+            Stage::Dismantle
         }
-        Stage::Unmap(from) => match unmap(irq, process, from) {
-            Progress::More(at) => Stage::Unmap(at),
+        // SAFETY: no thread is left in the space, and whoever worked on it from outside is done (`has_guests`); every core has forgotten it.
+        Stage::Dismantle => match unsafe { process.space().dismantle(&mut spaces::Tap::new(irq)) } {
+            Progress::More(()) => Stage::Dismantle,
             Progress::Done(()) => Stage::Drain,
         },
         Stage::Drain => match process.capabilities().drain(irq, SLOTS_PER_STEP) {
@@ -106,13 +114,6 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
     };
     JOBS.owned(irq).stage.set(next);
     true
-}
-
-fn unmap(irq: &mut IrqOff, process: &Process, from: PageId) -> Progress<PageId> {
-    let rest =
-        PageRange::new(from, USER_PAGES - from.number()).expect("a step that is not done has something left");
-    let step = spaces::with(irq, process.space(), |cx| process.space().unmap(cx, rest));
-    step.expect("the ends of the user half cut no region")
 }
 
 fn finish(irq: &mut IrqOff, process: &Process) -> bool {

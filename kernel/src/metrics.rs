@@ -5,14 +5,20 @@
 //! | all | the core, with interrupts off | any | Relaxed | counters two lines, histograms their own |
 //!
 //! A figure is one word that its core alone adds to, so adding is a plain instruction, and whoever reads sees every figure as it was at
-//! some moment. Reading the clock twice costs more than a short system call may, so of these only one in [`SAMPLE_MEAN`] is timed.
+//! some moment. Reading the clock twice costs more than a short system call may, so of these only one in [`SAMPLE_MEAN`] is timed: `user.S`
+//! counts down to it, two instructions, and takes the way through [`watch_call`] and [`watched_call`] then; for every call while they are
+//! traced.
 
-use abi::debug::{BUCKETS, COUNTERS, Counter, Latencies, Metrics};
+use core::mem::offset_of;
+
+use abi::debug::{BUCKETS, COUNTERS, Counter, Latencies, Metrics, TraceEvents};
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreId, IrqOff, core_local};
 use perf::tally::{self, SAMPLE_MEAN};
+use perf::trace::Event;
 
 use crate::arch::{ipi, tsc};
+use crate::trace;
 
 /// A number that only its core adds to.
 #[repr(transparent)]
@@ -55,8 +61,9 @@ impl Buckets {
     }
 }
 
+/// What a core has counted.
 #[repr(C, align(64))]
-struct Here {
+pub(crate) struct Here {
     /// By [`Counter`]. That of system calls runs ahead by `countdown`: it goes up only when one is timed.
     counters: [Figure; COUNTERS],
     /// System calls until one is timed.
@@ -69,6 +76,9 @@ struct Here {
 }
 
 impl Here {
+    /// Where `user.S` counts down.
+    pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
+
     const fn new() -> Self {
         let mut counters = [const { Figure::new(0) }; COUNTERS];
         counters[Counter::Syscalls as usize] = Figure::new(1);
@@ -82,57 +92,72 @@ impl Here {
         }
     }
 
-    /// Starts to time a system call, and says when the next one is to be.
-    #[cold]
-    #[inline(never)]
-    fn time_one(&self) -> Start {
-        // ORDER: Relaxed, all: this core is the only writer, and nothing follows from what others read.
+    /// Says how many calls ahead the next one is that is timed.
+    fn set_countdown(&self, calls: u32) {
+        // ORDER: Relaxed: this core is the only writer, and nothing follows from what others read.
+        self.countdown.store(calls, Ordering::Relaxed);
+        self.counters[Counter::Syscalls as usize].add(u64::from(calls));
+    }
+
+    /// Draws the distance to the next call that is timed.
+    fn draw(&self) {
+        // ORDER: Relaxed, both: as above.
         let distance = tally::next_distance(self.distance.load(Ordering::Relaxed));
         // ORDER: Relaxed; as above.
         self.distance.store(distance, Ordering::Relaxed);
-        // ORDER: Relaxed; as above.
-        self.countdown.store(distance, Ordering::Relaxed);
-        self.counters[Counter::Syscalls as usize].add(u64::from(distance));
-        Start(tsc::now())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn end_of_one(&self, start: Start) {
-        self.syscalls.record(tsc::now().wrapping_sub(start.0));
+        self.set_countdown(distance);
     }
 }
 
 core_local! {
-    static HERE: Here = Here::new();
+    /// What this core has counted.
+    pub(crate) static HERE: Here = Here::new();
 }
 
-/// When a system call began, if it is one of those that are timed. Stays with the call when its thread changes cores.
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub(crate) struct Start(u64);
-
-impl Start {
-    /// Of a call that is not timed.
-    const UNTIMED: Self = Self(0);
+/// A system call whose turn it is begins; called by `user.S`. Gives the time, for [`watched_call`], which does not come for a call that
+/// gives the core up.
+pub(crate) extern "C" fn watch_call(number: u64, argument: u64) -> u64 {
+    // SAFETY: `user.S` calls this with interrupts off and an empty stack: no other witness is in use.
+    let irq = unsafe { IrqOff::assume() };
+    let here = HERE.local(&irq);
+    if trace::enabled(&irq, TraceEvents::SYSCALL) {
+        here.set_countdown(1);
+        trace::event(&irq, Event::SyscallEnter, number, argument, 0);
+    } else {
+        here.draw();
+    }
+    tsc::now()
 }
 
-/// Counts a system call, and begins to time it if it is its turn: two or three instructions if not.
-#[inline(always)]
-pub(crate) fn syscall_enter(irq: &IrqOff) -> Start {
+/// It ends, still on the same core; called by `user.S`.
+pub(crate) extern "C" fn watched_call(number: u64, start: u64, status: u64) {
+    // SAFETY: as in `watch_call`; the handler's witness has gone with it.
+    let irq = unsafe { IrqOff::assume() };
+    if trace::enabled(&irq, TraceEvents::SYSCALL) {
+        // What tracing costs is no part of the figures.
+        trace::event(&irq, Event::SyscallExit, number, status, 0);
+    } else {
+        HERE.local(&irq).syscalls.record(tsc::now().wrapping_sub(start));
+    }
+}
+
+/// Has this core's next system call take the way through [`watch_call`]: whether they are traced has changed.
+pub(crate) fn watch_next_call(irq: &IrqOff) {
     let here = HERE.local(irq);
     // ORDER: Relaxed: this core is the only writer.
-    let left = here.countdown.load(Ordering::Relaxed).wrapping_sub(1);
-    // ORDER: Relaxed; as above.
-    here.countdown.store(left, Ordering::Relaxed);
-    if left == 0 { here.time_one() } else { Start::UNTIMED }
+    let skipped = here.countdown.swap(1, Ordering::Relaxed) - 1;
+    here.counters[Counter::Syscalls as usize].add(u64::from(skipped).wrapping_neg());
 }
 
-/// Ends what [`syscall_enter`] began, on whatever core the thread is now.
-#[inline(always)]
-pub(crate) fn syscall_exit(irq: &IrqOff, start: Start) {
-    if start.0 != Start::UNTIMED.0 {
-        HERE.local(irq).end_of_one(start);
+/// Counts a system call that does nothing, as `user.S` does it.
+pub(crate) fn pretend_call(irq: &IrqOff) {
+    let here = HERE.local(irq);
+    // ORDER: Relaxed: this core is the only writer.
+    let left = here.countdown.load(Ordering::Relaxed) - 1;
+    // ORDER: Relaxed; as above.
+    here.countdown.store(left, Ordering::Relaxed);
+    if left == 0 {
+        watched_call(0, watch_call(0, 0), 0);
     }
 }
 

@@ -16,6 +16,7 @@ use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Bl
 use mm::user::UserPtr;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreSet, Guests, Held, IrqOff, Lock};
+use perf::trace::Event;
 
 use crate::arch::usercopy::Word;
 use crate::object::{Header, Object, Ref, try_acquire};
@@ -25,7 +26,7 @@ use crate::programs::{Machine, Program};
 use crate::spaces::{self, Space};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
-use crate::{dispatch, homes, jobs, machine, slabs};
+use crate::{dispatch, homes, jobs, machine, slabs, trace};
 
 /// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
 const ROOM: u64 = 1 << 24;
@@ -157,6 +158,7 @@ impl Process {
             return Err(Error::BadArgument);
         }
         let process = Self::empty(irq, maker)?;
+        trace::event(irq, Event::ProcessCreate, process.id, process.parent, 0);
         // From here on giving the reference up takes everything back (`Object::destroy`).
         let mut handles = [Handle::NONE; ProcessSpec::MAX_GRANTS as usize];
         let given = give(irq, &process.capabilities, &mut handles)?;
@@ -364,6 +366,7 @@ impl Process {
             thread.never_listed();
             return Err(Error::WrongState);
         }
+        trace::event(irq, Event::ThreadCreate, thread.id(), process.id, 0);
         Ok(thread)
     }
 

@@ -12,13 +12,13 @@ use core::ptr::{self, NonNull};
 use mm::frames::{Policy, Request};
 use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
-use mm::virt::{PageId, PageRange, USER_PAGES};
+use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
 use percpu::epoch::Retired;
 use percpu::{CoreId, Held, IrqOff, core_local, epoch};
 use x86_64::VirtAddr;
 
-use crate::arch::{entry, string, tlb};
+use crate::arch::{border, speculation, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
 use crate::{cores, dispatch, machine, memory};
@@ -33,10 +33,10 @@ pub(crate) type Object = mm::space::Object<Physical>;
 pub(crate) static IDS: SpaceIds = SpaceIds::new();
 
 core_local! {
-    /// The space that faults of this core are about.
+    /// The space that this core's user half shows, unless [`ENTERED`] is another.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
-    /// Whether the core has gone idle on it since.
-    static RESTING: Cell<bool> = const { Cell::new(false) };
+    /// The space of the process whose thread runs here, or did last; null once the core has gone idle.
+    static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
 }
 
 /// All memory, through the direct map.
@@ -70,6 +70,20 @@ unsafe impl Memory for Physical {
     fn fill(self, frame: FrameId, word: u64) {
         // SAFETY: the frame is the caller's alone, and the direct map shows it.
         unsafe { string::fill(self.at(frame).cast(), word, mm::id::FRAME_BYTES / size_of::<u64>()) };
+    }
+
+    #[inline(always)]
+    fn root(self, from: FrameId, to: FrameId) {
+        const HALF: usize = mm::id::FRAME_BYTES / size_of::<u64>() / 2;
+        let (from, to) = (self.at(from).cast::<u64>(), self.at(to).cast::<u64>());
+        // SAFETY: the frame is the caller's alone, and the direct map shows it.
+        unsafe { string::fill(to, 0, HALF) };
+        // SAFETY: inside a frame that the direct map shows.
+        let from = unsafe { from.add(HALF) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(HALF) };
+        // SAFETY: two different frames; `to` is the caller's alone, and `from`'s upper half does not change.
+        unsafe { string::copy(from, to, HALF) };
     }
 
     #[inline(always)]
@@ -175,27 +189,28 @@ pub(crate) fn all<E>(
 pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
     let features = machine::features();
     let format = Format::new(features.nx, features.huge_1g);
-    let kernel = FrameId::containing(entry::kernel_root());
-    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, Some(kernel)).ok()
+    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, border::upper()).ok()
+}
+
+/// The space that this core's user half shows.
+#[inline(always)]
+fn current(irq: &IrqOff) -> *const Space {
+    let entered = ENTERED.owned(irq).get();
+    if entered.is_null() { CURRENT.owned(irq).get() } else { entered }
 }
 
 /// Makes a process's space the one that this core's user half shows. It stays where it is until [`forget`].
 #[inline(always)]
 pub(crate) fn enter(irq: &IrqOff, space: &Space) {
-    let current = CURRENT.owned(irq);
-    let same = ptr::eq(current.get(), space);
-    if same && !RESTING.owned(irq).get() {
-        return;
+    let entered = ENTERED.owned(irq);
+    if !ptr::eq(entered.get(), space) {
+        if !ptr::eq(CURRENT.owned(irq).get(), space) {
+            speculation::process_switch();
+        }
+        // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
+        unsafe { tlb::activate(irq, space.tlb()) };
+        entered.set(ptr::from_ref(space));
     }
-    switch(irq, space);
-}
-
-#[inline(never)]
-fn switch(irq: &IrqOff, space: &Space) {
-    RESTING.owned(irq).set(false);
-    // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.
-    unsafe { tlb::activate(irq, space.tlb()) };
-    CURRENT.owned(irq).set(ptr::from_ref(space));
 }
 
 /// Runs `f`, which may touch user memory, in a space that the caller keeps, and goes back to the one before.
@@ -211,7 +226,10 @@ pub(crate) fn borrow<R>(irq: &mut IrqOff, space: &Space, f: impl FnOnce(&mut Irq
 
 /// This core goes idle: changes of the space that it has loaded need not disturb it.
 pub(crate) fn rest(irq: &IrqOff) {
-    RESTING.owned(irq).set(true);
+    let entered = ENTERED.owned(irq).replace(ptr::null());
+    if !entered.is_null() {
+        CURRENT.owned(irq).set(entered);
+    }
     tlb::rest(irq);
 }
 
@@ -219,7 +237,7 @@ pub(crate) fn rest(irq: &IrqOff) {
 pub(crate) fn forget(irq: &mut IrqOff, space: &Space) {
     let own = ptr::from_ref(space).addr();
     let drop_current = |held: &mut Held<'_, 0>| {
-        if CURRENT.owned(held).get().addr() == own {
+        if current(held).addr() == own {
             deactivate(held);
         }
     };
@@ -232,7 +250,7 @@ pub(crate) fn forget(irq: &mut IrqOff, space: &Space) {
 /// Ends a space in which nothing is mapped and that every core has forgotten.
 pub(crate) fn close(irq: &IrqOff, space: Space) {
     let closed = space.close(&mut Tap::new(irq)).is_ok();
-    assert!(closed, "A1: an unmapped space is empty");
+    assert!(closed, "A6: a dismantled space is empty");
 }
 
 /// The bytes of a frame, as the kernel sees them.
@@ -259,16 +277,15 @@ impl Owned {
         // kernel's.
         unsafe { tlb::activate(irq, space.tlb()) };
         CURRENT.owned(irq).set(ptr::from_ref(space));
-        RESTING.owned(irq).set(false);
+        ENTERED.owned(irq).set(ptr::null());
     }
 
-    /// Ends the space: on every core, then page by page.
+    /// Ends the space: on every core, then step by step.
     pub(crate) fn destroy(mut self) {
         IrqOff::with(|irq| {
             forget(irq, &self);
-            let whole = PageRange::new(PageId::new(0), USER_PAGES).expect("the user half is a range");
-            let unmapped = all(irq, &self, whole, |cx, range| self.unmap(cx, range));
-            unmapped.expect("the ends of the user half cut no region");
+            // SAFETY: the box is ours, nobody borrows it any more, and every core has forgotten the space.
+            while let Progress::More(()) = unsafe { self.dismantle(&mut Tap::new(irq)) } {}
         });
         // SAFETY: nothing refers to the space any more, and `self` is not used again.
         let space = unsafe { ManuallyDrop::take(&mut self.0) };
@@ -288,6 +305,7 @@ impl Deref for Owned {
 /// This core's user half shows nothing from now on.
 pub(crate) fn deactivate(irq: &IrqOff) {
     CURRENT.owned(irq).set(ptr::null());
+    ENTERED.owned(irq).set(ptr::null());
     tlb::deactivate(irq);
 }
 
@@ -307,7 +325,7 @@ pub(crate) fn answer(
     access: fault::Access,
     step: impl FnOnce(&mut IrqOff, &Space, PageId, Access) -> Fault,
 ) -> Resolution {
-    let Some(space) = NonNull::new(CURRENT.owned(irq).get().cast_mut()) else { return Resolution::Refused };
+    let Some(space) = NonNull::new(current(irq).cast_mut()) else { return Resolution::Refused };
     // SAFETY: set by `Owned::activate`, and cleared on this core before the space goes (`Owned::destroy`), which does not happen while
     // somebody accesses its user half, as the interrupted code does.
     let space = unsafe { space.as_ref() };

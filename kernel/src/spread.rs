@@ -5,6 +5,7 @@
 
 use core::ptr::NonNull;
 
+use abi::debug::Counter;
 use abi::error::Error;
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, pending};
 use crate::dispatch::{self, SCHED, SHOWN};
 use crate::thread::ThreadRef;
-use crate::{cores, homes, machine};
+use crate::{cores, homes, machine, metrics};
 
 /// An idle core's request for a thread; the node is first.
 ///
@@ -74,8 +75,7 @@ pub(crate) fn may_run_here(irq: &IrqOff, thread: ThreadRef) -> bool {
 pub(crate) fn target(irq: &IrqOff, thread: ThreadRef) -> CoreId {
     let topology = machine::topology();
     let own = irq.core();
-    let here = may_run_on(thread, own);
-    if here && (topology.core_count() == 1 || SCHED.owned(irq).load() == 0) {
+    if topology.core_count() == 1 || SCHED.owned(irq).load() == 0 && may_run_on(thread, own) {
         return own;
     }
     let node = topology.node_of(own);
@@ -182,24 +182,20 @@ unsafe fn deliver_request(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     let from = request.from.snapshot().lowest();
     // ORDER: Release pairs with Acquire in `beg`: the node is done with.
     request.asked.store(false, Ordering::Release);
-    if let Some(thief) = from {
-        hand_over(held, thief);
+    if let Some(thief) = from
+        && let Some(thread) = spare(held, thief)
+    {
+        homes::yield_to_thief(held, thread, thief);
     }
 }
 
-/// Gives one thread of this core's to another core, if there is one that may go.
-fn hand_over(held: &mut Held<'_, 0>, thief: CoreId) -> bool {
-    let sched = SCHED.owned(held);
+/// Takes a thread out of this core's queue that may go to another core, if there is one.
+fn spare(irq: &IrqOff, to: CoreId) -> Option<ThreadRef> {
+    let sched = SCHED.owned(irq);
     if sched.load() < 2 {
-        return false;
+        return None;
     }
-    match sched.steal(|thread| may_run_on(thread, thief)) {
-        Some(thread) => {
-            homes::depart(held, thread, thief);
-            true
-        }
-        None => false,
-    }
+    sched.steal(|thread| may_run_on(thread, to))
 }
 
 /// This core may have more than another: evens them out by one thread.
@@ -210,11 +206,15 @@ pub(crate) fn balance(held: &mut Held<'_, 0>) {
     if load < 2 {
         return;
     }
+    metrics::count(held, Counter::Balances);
     let node = topology.node_of(own);
     let key = |core: &CoreId| (load_of(*core), topology.distance(node, topology.node_of(*core)));
     let other = topology.cores().filter(|&core| core != own && !RESERVED.contains(core)).min_by_key(key);
-    if let Some(other) = other.filter(|&other| load_of(other) + 1 < load) {
-        hand_over(held, other);
+    metrics::count(held, Counter::Balances);
+    if let Some(other) = other.filter(|&other| load_of(other) + 1 < load)
+        && let Some(thread) = spare(held, other)
+    {
+        homes::depart(held, thread, other);
     }
 }
 

@@ -16,6 +16,7 @@ use spin::Once;
 use x86_64::VirtAddr;
 
 use crate::arch::apic;
+use crate::arch::border;
 use crate::arch::entry;
 use crate::arch::io;
 use crate::arch::paging::{self, KernelTables, Kind};
@@ -178,6 +179,9 @@ extern "C" fn boot_continue(_: u64) -> ! {
         give_up(Exit::NoMemory, format_args!("not enough memory for the cores' stacks and data"));
     }
     let top = stacks::top(machine::boot_core(), 0);
+    if border::prepare().is_none() {
+        give_up(Exit::NoMemory, format_args!("not enough memory for the tables that programs run under"));
+    }
     // SAFETY: the same root; the stack was mapped by `cores::prepare` and nothing uses it yet.
     unsafe { entry::switch(paging::current_root(), top, boot_core, 0) }
 }

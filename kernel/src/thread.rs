@@ -24,7 +24,7 @@ use percpu::{CoreId, CoreSet, Held, IrqOff};
 use sched::{Class, Task};
 
 use crate::arch::fpu;
-use crate::arch::user::Frame;
+use crate::arch::user::{Frame, extra};
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::spaces::Space;
@@ -63,6 +63,10 @@ pub(crate) struct Thread {
     /// Woken while it was still current (see `wait`).
     pub(crate) woken: Cell<bool>,
     pub(crate) migrations: Cell<u64>,
+    /// Since when it could run without having run, 0 for a thread that does or cannot.
+    pub(crate) ready_since: Cell<u64>,
+    /// Bits of `arch::user::extra`.
+    pub(crate) extras: Cell<u32>,
     /// What a call that sleeps returns.
     value: Cell<u64>,
     affinity: Cell<CoreSet>,
@@ -160,6 +164,8 @@ impl Thread {
             },
             _ => None,
         };
+        let extras =
+            if fpu.is_some() { extra::STATE } else { 0 } | if spec.tls != 0 { extra::FS_BASE } else { 0 };
         let thread = Self {
             header: Header::new(ObjectKind::Thread),
             node: Node::new(),
@@ -175,6 +181,8 @@ impl Thread {
             doomed: Cell::new(false),
             woken: Cell::new(false),
             migrations: Cell::new(0),
+            ready_since: Cell::new(0),
+            extras: Cell::new(extras),
             value: Cell::new(0),
             affinity: Cell::new(affinity),
             waiter: wait::Waiter::new(),
@@ -219,6 +227,14 @@ impl Thread {
     /// Sets the base of its FS segment; by its home.
     pub(crate) fn set_tls(&self, base: u64) {
         self.tls.set(base);
+        self.set_extra(extra::FS_BASE, base != 0);
+    }
+
+    /// Sets or clears a bit of `arch::user::extra`; by its home.
+    #[inline(always)]
+    pub(crate) fn set_extra(&self, bit: u32, on: bool) {
+        let others = self.extras.get() & !bit;
+        self.extras.set(if on { others | bit } else { others });
     }
 
     /// The cores that it may run on; for its home.

@@ -8,6 +8,7 @@
 use core::cell::Cell;
 
 use abi::debug::TraceEvents;
+use abi::task::ThreadState;
 use mm::Order;
 use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreCell, CoreId, IrqOff, Lock, core_local};
@@ -15,7 +16,8 @@ use perf::record::{Record, TraceChunk};
 use perf::trace::{Event, Ring, Taken, TraceRecord};
 
 use crate::arch::tsc;
-use crate::{cores, memory, report, start};
+use crate::arch::user::{HEAD, extra};
+use crate::{cores, memory, metrics, report, start};
 
 /// Records that a ring holds: 64 KiB.
 pub(crate) const RECORDS: usize = 2048;
@@ -23,6 +25,8 @@ pub(crate) const RECORDS: usize = 2048;
 core_local! {
     /// Kinds that this core records now: the low half of [`TraceEvents`].
     static EVENTS: AtomicU32 = AtomicU32::new(0);
+    /// The thread that had the core last, as far as that was traced: its number and what it does now.
+    static LAST: Cell<(u64, ThreadState)> = const { Cell::new((0, ThreadState::Runnable)) };
     static RING: Ring<'static> = Ring::new();
     /// Where the ring's memory comes from.
     static MEMORY: CoreCell<Option<memory::Block>> = CoreCell::new(None);
@@ -55,6 +59,32 @@ fn record(irq: &IrqOff, event: Event, a: u64, b: u64, c: u32) {
     RING.owned(irq).record(TraceRecord { ticks: tsc::now(), a, b, c, core, event: event as u16 });
 }
 
+/// The thread that has the core gives it up.
+#[inline(always)]
+pub(crate) fn left(irq: &IrqOff, state: ThreadState) {
+    if enabled(irq, TraceEvents::SWITCH) {
+        let last = LAST.owned(irq);
+        last.set((last.get().0, state));
+    }
+}
+
+/// A thread gets the core; number 0 is the idle loop.
+#[inline(always)]
+pub(crate) fn switched(irq: &IrqOff, to: impl FnOnce() -> u64) {
+    if enabled(irq, TraceEvents::SWITCH) {
+        record_switch(irq, to());
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn record_switch(irq: &IrqOff, to: u64) {
+    let (from, state) = LAST.owned(irq).replace((to, ThreadState::Runnable));
+    if from != to {
+        record(irq, Event::Switch, from, to, state as u32);
+    }
+}
+
 /// Switches kinds on, and all others off, on every core; returns those before. Records stay until they are read or overwritten.
 ///
 /// `None` if a core has no memory for its ring: nothing is recorded then.
@@ -85,6 +115,8 @@ fn switch_here(irq: &IrqOff, events: TraceEvents) -> bool {
     let on = if ready { events } else { TraceEvents::NONE };
     // ORDER: Relaxed: read by this core only.
     EVENTS.local(irq).store(on.0 as u32, Ordering::Relaxed);
+    HEAD.owned(irq).set_extra(extra::TRACE, on.meets(TraceEvents::SWITCH));
+    metrics::watch_next_call(irq);
     ready
 }
 

@@ -97,6 +97,8 @@ pub struct Order(u8);
 impl Order {
     /// One frame, 4 KiB.
     pub const FRAME: Self = Self(0);
+    /// Two frames, 8 KiB.
+    pub const PAIR: Self = Self(1);
     /// 512 frames, 2 MiB.
     pub const HUGE: Self = Self(9);
     /// 2^18 frames, 1 GiB.

@@ -6,9 +6,10 @@
 //! whole. Long ones stop after a bounded step and say where to go on.
 //!
 //! A frame is in one place at a time: its pool, a page of one space, an object, the list of stale frames; `info` says which.
-//! Reasons and measurements: `docs/adr/0003-address-spaces.md`. Invariants: A1–A2 `table`, A3–A4 `pending`, O1 `object`, O2 `record`.
+//! Reasons and measurements: `docs/adr/0003-address-spaces.md`. Invariants: A1–A2 `table`, A3–A4 `pending`, A6 `dismantle`, O1 `object`, O2 `record`.
 
 mod check;
+mod dismantle;
 mod entry;
 mod fault;
 mod info;
@@ -42,7 +43,6 @@ use core::fmt;
 use info::Word;
 use percpu::IrqOff;
 use record::Records;
-use table::Table;
 
 /// What may be done with the pages of a region. There is no value that allows both writing and executing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -146,7 +146,26 @@ impl<'a, P: Pool> Cx<'a, P> {
     }
 }
 
+/// What the upper half of a space's root is copied from; none of it changes afterwards.
+#[derive(Clone, Copy, Debug)]
+pub enum Upper {
+    /// Nothing.
+    Empty,
+    /// The kernel's root.
+    Kernel(FrameId),
+    /// The same, and for a second root under which programs run, in the frame after the first, one that shows only the way into the kernel.
+    Isolated {
+        /// The kernel's root.
+        kernel: FrameId,
+        /// The root that shows the way.
+        border: FrameId,
+    },
+}
+
 /// An address space: the user half of one set of page tables.
+///
+/// * A7: the user half of a second root has the entries of the first. Both are changed under the first one's lock, the second earlier, so
+///   that no program faults for want of an entry that the kernel finds in order. Nothing can be executed through those of the first.
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
@@ -158,12 +177,14 @@ pub struct Space<M> {
     tlb: SpaceTlb,
     memory: M,
     root: FrameId,
+    /// Its root, or two.
+    roots: Order,
     format: Format,
     records: Records<M>,
 }
 
 impl<M: Memory> Space<M> {
-    /// An empty space. The kernel's half is copied from the table in `kernel`, whose upper entries never change.
+    /// An empty space.
     ///
     /// # Errors
     /// [`Shortage`].
@@ -172,22 +193,21 @@ impl<M: Memory> Space<M> {
         pool: &mut P,
         id: SpaceId,
         format: Format,
-        kernel: Option<FrameId>,
+        upper: Upper,
     ) -> Result<Self, Shortage> {
-        let root = pool.take(Order::FRAME, Policy::Local)?;
-        memory.zero(root, Order::FRAME);
-        // SAFETY: the frame is ours alone, and zeroes are an empty table.
-        let table = unsafe { Table::new(root, memory) };
-        table.info().set_table(Word::new(0));
-        if let Some(kernel) = kernel {
-            // SAFETY: the caller's kernel root is a page table that stays.
-            let kernel = unsafe { Table::new(kernel, memory) };
-            for index in entry::ENTRIES / 2..entry::ENTRIES {
-                table.set(index, kernel.get(index));
+        let roots = if matches!(upper, Upper::Isolated { .. }) { Order::PAIR } else { Order::FRAME };
+        let root = pool.take(roots, Policy::Local)?;
+        match upper {
+            Upper::Empty => memory.zero(root, roots),
+            Upper::Kernel(kernel) => memory.root(kernel, root),
+            Upper::Isolated { kernel, border } => {
+                memory.root(kernel, root);
+                memory.root(border, FrameId::new(root.number() + 1));
             }
         }
+        memory.info(root).set_table(Word::new(0));
         let tlb = SpaceTlb::new(id, root);
-        Ok(Self { tlb, memory, root, format, records: Records::new(memory) })
+        Ok(Self { tlb, memory, root, roots, format, records: Records::new(memory) })
     }
 
     /// Who may cache its translations.
@@ -215,19 +235,17 @@ impl<M: Memory> Space<M> {
         self.tlb.id().raw() & 0x1f_ffff
     }
 
-    /// Ends an empty space: gives back its root and the memory of its records.
+    /// Ends an empty space: gives back its root and the memory of its records. Every core has forgotten it (X5).
     ///
     /// # Errors
-    /// The space itself, if something is mapped: unmap everything first, step by step.
+    /// The space itself, if something is mapped: unmap everything first, or [`Space::dismantle`] it, step by step.
     #[expect(clippy::result_large_err, reason = "rare, and there is nowhere to box it")]
     pub fn close<P: Pool>(self, pool: &mut P) -> Result<(), Self> {
-        // SAFETY: the root is a table as long as the space lives.
-        let table = unsafe { Table::new(self.root, self.memory) };
-        if (0..entry::ENTRIES / 2).any(|index| !table.get(index).is_empty()) {
+        if self.memory.info(self.root).table().count() != 0 {
             return Err(self);
         }
         self.records.destroy(pool);
-        pool.give(self.root, Order::FRAME);
+        pool.give(self.root, self.roots);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ mod common;
 use common::{Arena, BASE, Tap, Tlb, Watch};
 use mm::space::{
     Access, Backing, Cx, Fault, Format, Kind, Mapping, Object, Pending, Progress, Protection, Space,
-    SpaceError,
+    SpaceError, Upper,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -121,7 +121,8 @@ impl<'w> Bed<'w> {
     fn new(arena: Arena, watch: &'w Watch) -> Self {
         let mut tap = Tap(watch);
         let format = Format::new(true, true);
-        let spaces = (0..2).map(|_| Space::new(arena, &mut tap, IDS.take(), format, None).unwrap()).collect();
+        let spaces =
+            (0..2).map(|_| Space::new(arena, &mut tap, IDS.take(), format, Upper::Empty).unwrap()).collect();
         let objects = vec![
             Object::new(arena, &mut tap, OBJECT_PAGES[0], PageSize::Small).unwrap(),
             Object::new(arena, &mut tap, OBJECT_PAGES[1], PageSize::Huge).unwrap(),
@@ -390,13 +391,22 @@ impl<'w> Bed<'w> {
         }
     }
 
+    /// Ends both spaces, one after the other, each in one of two ways.
     fn close(mut self) {
-        let all = range(0, USER_PAGES);
         for space in 0..2 {
-            self.all(space, all, |cx, rest| self.spaces[space].unmap(cx, rest))
-                .expect("nothing has to be cut");
+            if self.steps >> space & 1 == 0 {
+                self.unmap_all(space);
+            } else {
+                self.dismantle(space);
+            }
+            self.model[space].clear();
+            self.check();
+            // What the other one has is as it was.
+            let others: Vec<usize> = self.model[1 - space].keys().copied().step_by(97).collect();
+            for page in others {
+                self.touch(1 - space, page, Access::Read, 0);
+            }
         }
-        self.check();
         let mut tap = Tap(self.watch);
         for object in self.objects.drain(..) {
             object.release(&mut tap);
@@ -406,6 +416,21 @@ impl<'w> Bed<'w> {
         }
         self.watch.grace();
         assert_eq!(self.watch.used(), 0, "every frame is back");
+    }
+
+    fn unmap_all(&self, space: usize) {
+        let all = range(0, USER_PAGES);
+        self.all(space, all, |cx, rest| self.spaces[space].unmap(cx, rest)).expect("nothing has to be cut");
+    }
+
+    /// Takes a space down as nobody runs it any more.
+    fn dismantle(&self, space: usize) {
+        self.tlbs[space].forget(|_| true);
+        let mut tap = Tap(self.watch);
+        // SAFETY: the only CPU has forgotten the space, and nobody else has it.
+        while let Progress::More(()) = unsafe { self.spaces[space].dismantle(&mut tap) } {}
+        let usage = self.spaces[space].check().unwrap();
+        assert_eq!((usage.tables, usage.mapped), (1, 0), "nothing is left");
     }
 }
 

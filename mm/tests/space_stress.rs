@@ -15,6 +15,7 @@ mod common;
 use common::{Arena, Tap, Watch, walk};
 use mm::space::{
     Access, Backing, Cx, Fault, Format, Mapping, Object, Pending, Progress, Protection, Space, SpaceError,
+    Upper,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -57,7 +58,8 @@ impl Bed {
         let arena = Arena::new(FRAMES);
         let watch = Watch::new(arena, FRAMES);
         let format = Format::new(true, true);
-        let spaces = [0, 1].map(|_| Space::new(arena, &mut Tap(&watch), IDS.take(), format, None).unwrap());
+        let spaces =
+            [0, 1].map(|_| Space::new(arena, &mut Tap(&watch), IDS.take(), format, Upper::Empty).unwrap());
         let object = Object::new(arena, &mut Tap(&watch), OBJECT, PageSize::Small).unwrap();
         Self { arena, watch, spaces, object, cores: RwLock::new(()) }
     }

@@ -6,7 +6,7 @@
 #[cfg(target_os = "none")]
 mod x86_64;
 #[cfg(target_os = "none")]
-pub(crate) use x86_64::{Slot, activate, current_core, irq_restore, irq_save, register, template};
+pub(crate) use x86_64::{Slot, activate, copy, current_core, irq_restore, irq_save, register, template};
 
 #[cfg(not(target_os = "none"))]
 pub(crate) use crate::host::backend::{Slot, current_core, irq_restore, irq_save};

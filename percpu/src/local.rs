@@ -166,7 +166,7 @@ macro_rules! __core_local_initial {
 }
 
 #[cfg(target_os = "none")]
-pub use machine::{activate, install, register, template};
+pub use machine::{activate, copy, install, register, template};
 
 #[cfg(target_os = "none")]
 mod machine {
@@ -174,16 +174,22 @@ mod machine {
     use crate::id::CoreId;
     use core::ptr::NonNull;
 
-    /// Where the template of the core-local statics starts, and how many bytes it has. Copies are aligned to 64 bytes.
+    /// Where the template of the core-local statics starts, and how many bytes it has. Copies are aligned to a page, as some statics are.
     #[must_use]
     pub fn template() -> (NonNull<u8>, usize) {
         arch::template()
     }
 
+    /// The copy of a core, if it has one.
+    #[must_use]
+    pub fn copy(core: CoreId) -> Option<NonNull<u8>> {
+        arch::copy(core)
+    }
+
     /// Makes `base` the copy of `core`: remote cores find it from now on. Any core may call this.
     ///
     /// # Safety
-    /// 1. `base` is aligned to 64 bytes, writable, and holds a copy of the template that nobody has used yet.
+    /// 1. `base` is aligned to a page, writable, and holds a copy of the template that nobody has used yet.
     /// 2. It stays valid for ever (L1).
     /// 3. `core` had no copy before.
     pub unsafe fn register(core: CoreId, base: NonNull<u8>) {

@@ -219,14 +219,21 @@ impl<E: Entity> Core<E> {
     /// Lets the next of the same priority run, if there is one: it is then current, and the one before is queued behind its equals.
     #[inline]
     pub fn yield_now(&self, now: u64) -> Option<E> {
+        self.yield_at(|| now).map(|(next, _)| next)
+    }
+
+    /// As [`yield_now`](Self::yield_now), and reads the clock only if somebody else can run; the time is the second part of the answer.
+    #[inline(always)]
+    pub fn yield_at(&self, clock: impl FnOnce() -> u64) -> Option<(E, u64)> {
         let priority = u8::try_from(self.urgency.get()).ok()?;
         let next = self.queue.first(priority)?;
         let e = self.current.get()?;
+        let now = clock();
         let task = e.task();
-        let ran = now.saturating_sub(self.since.get());
+        let ran = now.wrapping_sub(self.since.get());
         let left = task.left.get();
         if left <= ran || task.class.get() == Class::Limited || self.is_stale(next.task()) {
-            return self.yield_slowly(e, next, now);
+            return self.yield_slowly(e, next, now).map(|next| (next, now));
         }
         // As `account` and `run` do, but for what a yield leaves as it is.
         task.left.set(left - ran);
@@ -239,7 +246,7 @@ impl<E: Entity> Core<E> {
         task.switches.set(task.switches.get().wrapping_add(1));
         self.current.set(Some(next));
         self.since.set(now);
-        Some(next)
+        Some((next, now))
     }
 
     /// A yield at the end of a quantum, with a budget, or after a boost.
@@ -267,9 +274,21 @@ impl<E: Entity> Core<E> {
     /// bound of its part in `next_event` that costs next to nothing.
     #[inline]
     pub fn at_least_until(&self, now: u64) -> u64 {
-        let left = self.current.get().map_or(0, |e| e.task().left.get());
-        // A turn is never shorter than the first quantum.
-        now.saturating_add(left.min(self.quanta[0].get()))
+        self.current.get().map_or(now, |e| self.at_least_for(e, now))
+    }
+
+    /// As [`at_least_until`](Self::at_least_until), of the thread that is known to be current.
+    #[inline(always)]
+    pub fn at_least_for(&self, e: E, now: u64) -> u64 {
+        let left = e.task().left.get();
+        // A turn is never shorter than the first quantum. Who has no budget, and so is real time, has no turns: what is left began at `NEVER`.
+        if left > NEVER / 2 { NEVER } else { now.saturating_add(left.min(self.quanta[0].get())) }
+    }
+
+    /// When something is due at the latest that is not the current thread's own: a timeout, or the next period of a throttled thread.
+    #[inline(always)]
+    pub fn due_for_others(&self) -> u64 {
+        self.timeouts.least().min(self.throttled.least())
     }
 
     /// The current thread leaves the core, which has no current thread until `pick`.
@@ -439,7 +458,7 @@ impl<E: Entity> Core<E> {
 
     /// When `tick` has to be called at the latest, or `expired` has something; [`NEVER`] if nothing is timed. May lie in the past.
     pub fn next_event(&self) -> u64 {
-        let timed = self.timeouts.least().min(self.throttled.least());
+        let timed = self.due_for_others();
         let Some(e) = self.current.get() else { return timed };
         let task = e.task();
         let charged = self.since.get();

@@ -135,7 +135,7 @@ fn boosts_are_events() {
 
 /// One thread alone, whatever its class without budget, takes no interrupts; nor do threads that take no turns.
 ///
-/// Planted: `feedback_event` for a thread alone.
+/// Planted: `feedback_event` for a thread alone; `at_least_until` with the first quantum for every class.
 #[test]
 fn nothing_timed_means_no_interrupts() {
     let mut world = world();
@@ -151,6 +151,7 @@ fn nothing_timed_means_no_interrupts() {
     world.add(Habit::Hog, 0);
     world.run(100 * SECOND);
     assert_eq!((world.interrupts, world.core.next_event()), (1, NEVER));
+    assert_eq!(world.core.at_least_until(world.now), NEVER);
     assert_eq!(world.core.load(), 3);
 }
 

@@ -5,9 +5,12 @@ mod crew;
 mod frames;
 mod heap;
 mod latency;
+mod life;
+mod objects;
 mod observe;
 mod place;
 mod signals;
+mod threads;
 mod tlb;
 mod user;
 mod usercopy;
@@ -87,9 +90,14 @@ const TABLE: &[Bench<Lab>] = &[
     vm::PROTECT,
     vm::FAULT,
     vm::SCALE,
+    life::LIFE,
     tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,
+    threads::PAIR,
+    threads::WAKE,
+    threads::TIMER,
+    objects::SIZE,
 ];
 
 /// Runs the selected cases and returns how the run ends.

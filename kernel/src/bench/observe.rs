@@ -15,13 +15,12 @@ use crate::{metrics, start, trace};
 /// Kinds of figures, by the words of the parameter `of`.
 const COUNTER: &str = "counter";
 const LATENCY: &str = "latency";
-const SYSCALL: &str = "syscall";
 
 /// Counting what is always counted.
 pub(super) const METRICS_RECORD: Bench<Lab> = Bench {
     id: "metrics.record",
     version: 1,
-    doc: "counting one event, one known latency, or one system call of which every 64th is timed",
+    doc: "counting one event, or one known latency",
     quantity: Quantity::Time,
     direction: Direction::Smaller,
     scope: Scope::Operation,
@@ -29,7 +28,7 @@ pub(super) const METRICS_RECORD: Bench<Lab> = Bench {
     classes: &[Class::SelfCore],
     batch: 64,
     cases: |_, visit| {
-        for of in [COUNTER, LATENCY, SYSCALL] {
+        for of in [COUNTER, LATENCY] {
             visit(Case::new(place::alone()).with("of", Value::Word(of)));
         }
     },
@@ -45,13 +44,7 @@ fn metrics_record(_: &mut Lab, case: &Case, meter: &mut Meter<'_>) -> Result<(),
         Some(COUNTER) => {
             unrolled(meter, &mut (), |(), _| metrics::count(irq, Counter::Balances));
         }
-        Some(LATENCY) => {
-            unrolled(meter, &mut values, |values, i| metrics::woken(irq, opaque(values[i])));
-        }
-        _ => unrolled(meter, &mut (), |(), _| {
-            let start = metrics::syscall_enter(irq);
-            metrics::syscall_exit(irq, start);
-        }),
+        _ => unrolled(meter, &mut values, |values, i| metrics::woken(irq, opaque(values[i]))),
     });
     Ok(())
 }

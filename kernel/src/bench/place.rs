@@ -36,9 +36,14 @@ const fn class(relation: Relation) -> Class {
 
 /// For each class that the machine has, the first core that stands so to the boot core; itself left out.
 pub(super) fn partners() -> impl Iterator<Item = (Class, CoreId)> {
+    partners_of(here())
+}
+
+/// As [`partners`], seen from another core.
+pub(super) fn partners_of(own: CoreId) -> impl Iterator<Item = (Class, CoreId)> {
     let topology = machine::topology();
     [Relation::Smt, Relation::Llc, Relation::Node, Relation::Remote].into_iter().filter_map(move |relation| {
-        let partner = topology.cores().find(|&core| topology.relation(here(), core) == relation)?;
+        let partner = topology.cores().find(|&core| topology.relation(own, core) == relation)?;
         Some((class(relation), partner))
     })
 }

@@ -6,10 +6,11 @@ use core::fmt::{self, Write};
 use abi::boot::Params;
 use abi::error::Error;
 use abi::task::{ExitStatus, ProcessSpec, ProcessState};
-use percpu::IrqOff;
+use percpu::{CoreId, IrqOff};
 use perf::channel::{Channel, Receiver};
 use perf::record::{Done, Record, SuiteStart};
 
+use super::place;
 use crate::arch::tsc;
 use crate::harness::Run;
 use crate::object::Ref;
@@ -20,10 +21,13 @@ use crate::{dispatch, log, machine, start};
 
 /// The program.
 const PROGRAM: &str = "bench";
+/// The core on which it measures.
+const MEASURING: usize = 0;
 /// How long it may take without having written anything, in seconds.
 const PATIENCE: u64 = 600;
 
-/// The words of the command line, each ending with a zero byte, but for those that are given anew.
+/// The words of the command line, each ending with a zero byte, but for those that are given anew; and `partner.CLASS=CORE` for cores that
+/// stand so to the measuring one.
 struct Words {
     bytes: [u8; 1024],
     length: usize,
@@ -41,6 +45,10 @@ impl Words {
         write!(words, "after={after}\0").ok()?;
         if let Some(samples) = samples {
             write!(words, "samples={samples}\0").ok()?;
+        }
+        let measuring = CoreId::from_index(MEASURING)?;
+        for (class, core) in place::partners_of(measuring) {
+            write!(words, "partner.{class}={}\0", core.raw()).ok()?;
         }
         Some(words)
     }

@@ -11,7 +11,7 @@ use x86_64::PhysAddr;
 use super::{Bed, Result, Verdict, failed};
 use crate::arch::tsc;
 use crate::cores::{self, Crew};
-use crate::{layout, machine, memory};
+use crate::{dispatch, jobs, layout, machine, memory};
 
 /// How long a test waits for what must happen, in seconds of the clock: long enough for any emulator on any busy host.
 const PATIENCE: u64 = 20;
@@ -85,6 +85,33 @@ pub(super) fn settle(crew: &mut Crew) -> Result {
         });
     });
     blame.verdict()
+}
+
+/// Lets every core take down the processes that it has to, which it does when it has nothing else to do.
+pub(super) fn finish_jobs(crew: &mut Crew) -> Result {
+    let all = cores::all_online();
+    let deadline = Deadline::after_ms(PATIENCE * 1000);
+    loop {
+        let busy = AtomicUsize::new(0);
+        crew.run(&all, |held| {
+            // ORDER: Relaxed: the end of the call publishes it.
+            busy.fetch_add(usize::from(jobs::has_work(held)), Ordering::Relaxed);
+        });
+        if busy.into_inner() == 0 {
+            return Ok(());
+        }
+        if deadline.is_over() {
+            return Err(failed(format_args!("a process is never taken down")));
+        }
+        let pause = tsc::now() + machine::clock().0 / 1000;
+        // SAFETY: tests run with nothing but their own data.
+        IrqOff::with(|irq| unsafe { dispatch::serve_until(irq, &|| !jobs_left(), pause) });
+    }
+}
+
+/// Whether the core that runs this has something to take down.
+fn jobs_left() -> bool {
+    IrqOff::with(|irq| jobs::has_work(irq))
 }
 
 /// A place where cores wait for each other.

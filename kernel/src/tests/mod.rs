@@ -25,6 +25,7 @@ use crate::{dispatch, jobs, log, memory, report, trace};
 
 mod apic;
 mod bed;
+mod border;
 mod calls;
 mod clock;
 mod convert;
@@ -40,6 +41,7 @@ mod pressure;
 mod protection;
 mod record;
 mod rings;
+mod sched;
 mod slabs;
 mod spaces;
 mod speculation;
@@ -122,6 +124,8 @@ const TESTS: &[Test] = &[
     test("timer.fires", timer::fires),
     test("fpu.switch", fpu::switch),
     test("fpu.migrate", fpu::migrate),
+    test("border.tables", border::tables),
+    test("border.identifiers", border::identifiers),
     test("speculation.decides", speculation::decides),
     test("speculation.measures", speculation::measures),
     test("protection.switches", protection::switches),
@@ -163,6 +167,12 @@ const TESTS: &[Test] = &[
     test("user.sync", user::sync),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
+    test("sched.fair", sched::fair),
+    test("sched.deadlines", sched::deadlines),
+    test("sched.real_time", sched::real_time),
+    test("sched.interactive", sched::interactive),
+    test("sched.cores", sched::cores),
+    test("sched.timers", sched::timers),
     test("spaces.faults", spaces::faults::all),
     test("spaces.oom", spaces::oom::changes_nothing),
     test("spaces.model", spaces::model::agrees),
@@ -223,6 +233,10 @@ const PATIENCE_MS: u64 = 20_000;
 /// Nothing is retired or reserved any more, and no process is being taken down, which retires and may end others: frames that are not free
 /// are in use.
 fn calm(bed: &mut Bed) -> Result {
+    bed::finish_jobs(&mut bed.crew)?;
+    bed::settle(&mut bed.crew)?;
+    // What was given back may have been the last reference to a process that never started.
+    bed::finish_jobs(&mut bed.crew)?;
     bed::settle(&mut bed.crew)?;
     while !jobs::is_done() {
         let deadline = bed::Deadline::after_ms(PATIENCE_MS);

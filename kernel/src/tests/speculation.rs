@@ -72,18 +72,22 @@ fn cases() -> [(&'static str, Facts, States); 9] {
 /// Planted: TSX asynchronous abort is forgotten; `kpti=off` says that nothing is needed; what is missing is called off.
 pub(super) fn decides(_: &mut Bed) -> Result {
     for (name, facts, expected) in cases() {
-        let full = states(&speculation::decide(&facts, Mitigate::Auto, Isolate::Auto, true));
+        let full = states(&speculation::decide(&facts, Mitigate::Auto, Isolate::Auto));
         ensure!(full == expected, "{name}: {full:?}, expected {expected:?}");
-        let off = states(&speculation::decide(&facts, Mitigate::Off, Isolate::Auto, true));
+        let off = states(&speculation::decide(&facts, Mitigate::Off, Isolate::Auto));
         let without = expected.map(|state| if state == NotNeeded { NotNeeded } else { Off });
         ensure!(off == without, "{name}, switched off: {off:?}");
-        for (isolate, can, needed, spared) in [
-            (Isolate::Auto, false, Missing, NotNeeded),
-            (Isolate::Off, true, Off, NotNeeded),
-            (Isolate::On, true, On, On),
-            (Isolate::On, false, Missing, Missing),
-        ] {
-            let kpti = speculation::decide(&facts, Mitigate::Auto, isolate, can).kpti;
+        let all = states(&speculation::decide(&facts, Mitigate::All, Isolate::Auto));
+        let forced = |(index, state)| match index {
+            0 | 1 | 5 if state == NotNeeded => On,
+            _ => state,
+        };
+        ensure!(
+            all.into_iter().eq(expected.into_iter().enumerate().map(forced)),
+            "{name}, all of it: {all:?}, expected {expected:?}"
+        );
+        for (isolate, needed, spared) in [(Isolate::Off, Off, NotNeeded), (Isolate::On, On, On)] {
+            let kpti = speculation::decide(&facts, Mitigate::Auto, isolate).kpti;
             let wanted = if expected[0] == On { needed } else { spared };
             ensure!(kpti == wanted, "{name} with kpti={}: {kpti:?}, expected {wanted:?}", isolate.word());
         }

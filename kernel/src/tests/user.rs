@@ -186,7 +186,7 @@ pub(super) fn run_with(
 }
 
 /// Runs a program that checks itself: code 0, or what its header says.
-fn passes(program: &str, arguments: core::fmt::Arguments<'_>) -> Result {
+pub(super) fn passes(program: &str, arguments: core::fmt::Arguments<'_>) -> Result {
     let status = run_with(program, arguments)?;
     let fine = status.reason == ExitStatus::EXITED && status.code == 0;
     ensure!(fine, "{program} {arguments} ended with {status:x?}");

@@ -59,9 +59,11 @@ impl<M: Memory> Space<M> {
     /// [`Broken`]: a bug of the kernel.
     pub fn check(&self) -> Result<Usage, Broken> {
         let mut count = Count { usage: Usage::default(), by_record: [0; RECORDS] };
-        // SAFETY: the root is a table as long as the space lives.
-        let root = unsafe { Table::new(self.root, self.memory) };
-        self.check_table(&root, 4, PageId::new(0), &mut count)?;
+        self.check_table(&self.top(), 4, PageId::new(0), &mut count)?;
+        if let Some(second) = self.second() {
+            count.usage.tables += 1;
+            self.check_second(&second)?;
+        }
         count.usage.records = self.records.frames();
         for (number, pages) in self.records.alive() {
             count.by_record[number] = count.by_record[number].wrapping_sub(pages);
@@ -72,6 +74,16 @@ impl<M: Memory> Space<M> {
                 Err(Broken { what: "O2: a record counts the pages that name it", page: PageId::new(0) })
             }
             None => Ok(count.usage),
+        }
+    }
+
+    fn check_second(&self, second: &Table<M>) -> Result<(), Broken> {
+        let agrees = |index: usize| second.get(index).barred(self.format) == self.top().get(index);
+        match (0..ENTRIES / 2).find(|&index| !agrees(index)) {
+            Some(index) => {
+                Err(Broken { what: "A7: both roots lead to the same", page: PageId::new(index * span(4)) })
+            }
+            None => Ok(()),
         }
     }
 

@@ -159,6 +159,11 @@ impl Entry {
         Self(frame.address() | PRESENT | WRITABLE | USER | ACCESSED)
     }
 
+    /// The same, but nothing can be executed through it.
+    pub(crate) const fn barred(self, format: Format) -> Self {
+        if self.is_empty() { self } else { Self(self.0 | HARDWARE_NO_EXECUTE & format.mask) }
+    }
+
     /// A leaf. Accessed and dirty are set from the start: nobody reads them, and so the CPU never writes an entry.
     #[inline(always)]
     pub(crate) const fn leaf(level: Level, frame: FrameId, hold: Hold, bits: Bits, record: usize) -> Self {
@@ -208,6 +213,12 @@ impl Entry {
     #[inline(always)]
     pub(crate) const fn is_owned(self) -> bool {
         self.0 & (PRESENT | OWNED) == PRESENT | OWNED
+    }
+
+    /// Whether one of the leaves of which this is the union may be owned: only those that are carry the bit.
+    #[inline(always)]
+    pub(crate) const fn may_own(self) -> bool {
+        self.0 & OWNED != 0
     }
 
     /// Whether a leaf is present and not shared until it is written.

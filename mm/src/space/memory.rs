@@ -39,6 +39,21 @@ pub unsafe trait Memory: Copy {
         }
     }
 
+    /// Makes a root table of a frame that is nobody else's: zeroes, and the upper half of another root, which does not change.
+    #[inline]
+    fn root(self, from: FrameId, to: FrameId) {
+        const HALF: usize = FRAME_BYTES / size_of::<u64>() / 2;
+        let (from, to) = (self.at(from).cast::<[u64; HALF]>(), self.at(to).cast::<[u64; HALF]>());
+        // SAFETY: obligation 1: two halves make a frame, which is the caller's alone.
+        unsafe { to.write_bytes(0, 1) };
+        // SAFETY: obligation 1; inside the frame.
+        let from = unsafe { from.add(1) };
+        // SAFETY: as above.
+        let to = unsafe { to.add(1) };
+        // SAFETY: obligation 1; two frames do not overlap.
+        unsafe { from.copy_to_nonoverlapping(to, 1) };
+    }
+
     /// Copies a frame into another, which is nobody else's.
     #[inline]
     fn copy(self, from: FrameId, to: FrameId) {

@@ -56,6 +56,9 @@ const PER_FRAME: usize = FRAME_BYTES / size_of::<Record>();
 const FRAMES: usize = RECORDS / PER_FRAME;
 const _: () = assert!(PER_FRAME == 64 && FRAMES * PER_FRAME == RECORDS);
 
+/// What a record that is taken out of its object's list counts in a step, in entries.
+const DETACHED: usize = 64;
+
 /// Marks a record that is claimed and not yet filled.
 const CLAIMED: u64 = 1 << 63;
 
@@ -220,11 +223,14 @@ pub(super) struct Records<M> {
     frames: [AtomicU64; FRAMES],
     /// Where a free record was found last; a hint.
     hint: AtomicU64,
+    /// No record from this number on was ever claimed.
+    end: AtomicU64,
 }
 
 impl<M: Memory> Records<M> {
     pub(super) const fn new(memory: M) -> Self {
-        Self { memory, frames: [const { AtomicU64::new(0) }; FRAMES], hint: AtomicU64::new(1) }
+        let frames = [const { AtomicU64::new(0) }; FRAMES];
+        Self { memory, frames, hint: AtomicU64::new(1), end: AtomicU64::new(1) }
     }
 
     /// The word of the frame that a record is in.
@@ -246,7 +252,7 @@ impl<M: Memory> Records<M> {
 
     fn record(&self, frame: u64, number: usize) -> &Record {
         let records = self.memory.at(FrameId::new(frame as usize)).cast::<[Record; PER_FRAME]>();
-        // SAFETY: a frame of records stays as long as the space; records are atomic words, zero from the start.
+        // SAFETY: a frame of records stays as long as the space; records are atomic words, for which any bytes will do.
         let records: &[Record; PER_FRAME] = unsafe { records.as_ref() };
         &records[number % PER_FRAME]
     }
@@ -275,8 +281,14 @@ impl<M: Memory> Records<M> {
                 if let Some(object) = terms.object {
                     attach(self.memory, object, record);
                 }
+                let next = (number + 1) as u64;
                 // ORDER: Relaxed: a hint.
-                self.hint.store((number + 1) as u64, Ordering::Relaxed);
+                self.hint.store(next, Ordering::Relaxed);
+                // ORDER: Relaxed, both: it only grows, and is acted upon when nobody claims any more (A6).
+                if next > self.end.load(Ordering::Relaxed) {
+                    // ORDER: Relaxed; as above.
+                    self.end.fetch_max(next, Ordering::Relaxed);
+                }
                 return Ok(number);
             }
         }
@@ -294,11 +306,15 @@ impl<M: Memory> Records<M> {
         Ok(self.record(frame, number))
     }
 
-    /// A zeroed frame for an empty word; if somebody else was first, theirs.
+    /// A frame of free records for an empty word; if somebody else was first, theirs.
     fn frame_of<P: Pool>(&self, pool: &mut P, place: &AtomicU64) -> Result<u64, SpaceError> {
         let frame = pool.take(Order::FRAME, Policy::Local).map_err(SpaceError::Shortage)?;
-        self.memory.zero(frame, Order::FRAME);
-        // ORDER: AcqRel: Release pairs with Acquire of readers: the frame is zeroed. Acquire on failure: so is theirs.
+        for number in 0..PER_FRAME {
+            // Only that: the other words are written before anybody reads them (O2).
+            // ORDER: Relaxed: nobody is led to the frame yet; the exchange below publishes.
+            self.record(frame.number() as u64, number).pages.store(0, Ordering::Relaxed);
+        }
+        // ORDER: AcqRel: Release pairs with Acquire of readers: the records are free. Acquire on failure: so are theirs.
         match place.compare_exchange(0, frame.number() as u64, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(frame.number() as u64),
             Err(theirs) => {
@@ -313,7 +329,6 @@ impl<M: Memory> Records<M> {
     /// No core caches a translation of these pages.
     pub(super) fn subtract<P: Pool>(&self, pool: &mut P, number: usize, pages: u64) {
         let Some(record) = self.get(number) else { return };
-        let object = record.object();
         if pages == 0 {
             return;
         }
@@ -323,10 +338,35 @@ impl<M: Memory> Records<M> {
             // The last page goes only when the record has left the list (O2).
             Some(if now == pages { CLAIMED } else { now.wrapping_sub(pages) })
         });
-        if before != Ok(pages) {
-            return;
+        if before == Ok(pages) {
+            self.free(pool, record);
         }
-        if let Some(frame) = object {
+    }
+
+    /// Frees every record, whatever pages it has, as far as the step goes: `left` counts entries. `false` if it ended before.
+    ///
+    /// Nobody else has the space (A6).
+    pub(super) fn detach<P: Pool>(&self, pool: &mut P, left: &mut usize) -> bool {
+        // ORDER: Relaxed: as in `add`.
+        let end = self.end.load(Ordering::Relaxed) as usize;
+        for record in (1..end).filter_map(|number| self.get(number)) {
+            // ORDER: Relaxed: as for `end`.
+            if record.pages.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            if *left == 0 {
+                return false;
+            }
+            *left = left.saturating_sub(DETACHED);
+            self.free(pool, record);
+        }
+        true
+    }
+
+    /// Takes a record without pages out of its object's list, and frees it.
+    #[inline(always)]
+    fn free<P: Pool>(&self, pool: &mut P, record: &Record) {
+        if let Some(frame) = record.object() {
             // SAFETY: O1: the record's own reference, which it gives up here.
             let object = unsafe { Object::from_frame(frame, self.memory) };
             object.with_list(|first| record.unlink(first));

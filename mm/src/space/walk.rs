@@ -114,9 +114,23 @@ impl<M: Memory> Space<M> {
         unsafe { Table::new(entry.frame(), self.memory) }
     }
 
-    fn top(&self) -> Table<M> {
+    pub(super) fn top(&self) -> Table<M> {
         // SAFETY: the root is a table as long as the space lives.
         unsafe { Table::new(self.root, self.memory) }
+    }
+
+    /// The root under which programs run, where that is one of its own (A7).
+    pub(super) fn second(&self) -> Option<Table<M>> {
+        let frame = FrameId::new(self.root.number() + 1);
+        // SAFETY: as `top`: it is the second frame of the block.
+        (self.roots == Order::PAIR).then(|| unsafe { Table::new(frame, self.memory) })
+    }
+
+    /// Changes an entry of the root, which is locked.
+    fn set_top(&self, top: &mut Locked<M>, index: usize, old: Entry, new: Entry) {
+        let Some(second) = self.second() else { return top.set(index, old, new) };
+        second.set(index, new);
+        top.set(index, old, new.barred(self.format));
     }
 
     /// A fresh table that says what `old`, an entry of `level`, says.
@@ -189,7 +203,7 @@ impl<M: Memory> Space<M> {
         let mut top = self.top().lock().expect("A2: the root is a table as long as the space lives");
         let index = index(page, 4);
         if top.table.get(index).is_empty() {
-            top.set(index, Entry::EMPTY, Entry::table(table.frame));
+            self.set_top(&mut top, index, Entry::EMPTY, Entry::table(table.frame));
         } else {
             cx.pool.give(table.frame, Order::FRAME);
         }
@@ -238,7 +252,7 @@ impl<M: Memory> Space<M> {
     fn leave_directory<P: Pool>(&self, cx: &mut Cx<'_, P>, directory: Locked<M>, page: PageId) {
         if directory.word.count() == 0 {
             let mut top = self.top().lock().expect("A2: the root is a table as long as the space lives");
-            top.set(index(page, 4), Entry::table(directory.table.frame), Entry::EMPTY);
+            self.set_top(&mut top, index(page, 4), Entry::table(directory.table.frame), Entry::EMPTY);
             let info = directory.table.info();
             directory.bury(|frame| cx.pending.directory(info, frame, page));
         }

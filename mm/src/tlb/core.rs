@@ -77,6 +77,13 @@ impl Active {
         self.word.load(Ordering::Relaxed) & LAZY != 0
     }
 
+    /// The space that is shown, in whatever way.
+    #[inline(always)]
+    fn shown(&self) -> SpaceId {
+        // ORDER: Relaxed: only the core itself writes it (X1).
+        SpaceId(self.word.load(Ordering::Relaxed) >> 1)
+    }
+
     fn rest(&self, id: SpaceId) {
         // ORDER: Release pairs with the load in `concerns`: no access through the space's translations comes after it.
         self.word.store(word_of(id) | LAZY, Ordering::Release);
@@ -142,6 +149,8 @@ pub struct CoreTlb {
     slots: [Slot; SLOTS],
     /// The slot of the loaded space; [`SLOTS`] for the kernel's own tables.
     current: Cell<usize>,
+    /// The slot that was current before this one: the likeliest to be next.
+    before: Cell<usize>,
     /// The slot to be given up next.
     victim: Cell<usize>,
     /// Whether the core's requests are on their way.
@@ -157,6 +166,7 @@ impl CoreTlb {
         Self {
             slots: [const { Slot::free() }; SLOTS],
             current: Cell::new(SLOTS),
+            before: Cell::new(0),
             victim: Cell::new(0),
             asking: Cell::new(false),
             kicked: CoreCell::new(CoreSet::EMPTY),
@@ -171,6 +181,37 @@ impl CoreTlb {
     #[inline(always)]
     fn find(&self, id: SpaceId) -> Option<usize> {
         self.slots.iter().position(|slot| slot.id.get() == id)
+    }
+
+    /// Makes the space active that was so before the current one, if `space` is that one and has not changed since: what two spaces that
+    /// call each other do. Says whether it did. For [`Core::activate`], whose steps these are, without what they need not.
+    ///
+    /// # Safety
+    /// Those of [`Core::activate`].
+    #[inline(always)]
+    pub unsafe fn go_back<M: Mmu>(&self, active: &Active, mmu: &M, space: &SpaceTlb) -> bool {
+        let index = self.before.get();
+        let Some(slot) = self.slots.get(index) else { return false };
+        let current = self.current.get();
+        if slot.id.get() != space.id || index == current {
+            return false;
+        }
+        active.leaving(active.shown());
+        race_point!("tlb.leaving");
+        active.publish(space.id);
+        race_point!("tlb.published");
+        let (seen, now) = (slot.seen.get(), space.generation());
+        race_point!("tlb.compared");
+        if seen != now {
+            // The caller begins anew: what is shown already is what it will show.
+            return false;
+        }
+        // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
+        unsafe { mmu.load(space.root, Tag::of_slot(index), Cached::Valid) };
+        self.before.set(current);
+        self.current.set(index);
+        active.left();
+        true
     }
 
     /// The slot to use for another space: the current one stays.
@@ -213,8 +254,21 @@ impl<M: Mmu> Core<'_, M> {
     /// 1. The space stays where it is until every core of its set has forgotten it (X5).
     /// 2. Its root maps the kernel as the kernel's own tables do, for as long.
     /// 3. The calling core is [`Core::id`], and stays in here until it is through.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn activate(&self, space: &SpaceTlb) {
+        // SAFETY: the caller's obligations.
+        if !unsafe { self.tlb.go_back(self.active, self.mmu, space) } {
+            // SAFETY: the caller's obligations.
+            unsafe { self.activate_slowly(space) };
+        }
+    }
+
+    /// [`Core::activate`] of a space that is not the one before.
+    ///
+    /// # Safety
+    /// Those of [`Core::activate`].
+    #[inline(never)]
+    unsafe fn activate_slowly(&self, space: &SpaceTlb) {
         let id = space.id;
         let left = self.tlb.current().map_or(SpaceId::NONE, |slot| slot.id.get());
         if left == id {
@@ -231,7 +285,7 @@ impl<M: Mmu> Core<'_, M> {
         race_point!("tlb.compared");
         // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
         unsafe { self.mmu.load(space.root, Tag::of_slot(index), cached) };
-        self.tlb.current.set(index);
+        self.tlb.before.set(self.tlb.current.replace(index));
         self.active.left();
         if cached == Cached::Stale && !fresh {
             self.counters.flushes.add(1);

@@ -2,7 +2,7 @@
 
 use super::{Arena, Tap, Watch};
 use mm::space::{
-    Access, Cx, Fault, Format, Mapping, Pending, Pool, Progress, Protection, Region, Space, SpaceError,
+    Access, Cx, Fault, Format, Mapping, Pending, Pool, Progress, Protection, Region, Space, SpaceError, Upper,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -38,7 +38,7 @@ impl Bed {
     }
 
     pub(crate) fn space(&self) -> Space<Arena> {
-        Space::new(self.arena, &mut self.tap(), IDS.take(), Format::new(true, true), None).unwrap()
+        Space::new(self.arena, &mut self.tap(), IDS.take(), Format::new(true, true), Upper::Empty).unwrap()
     }
 
     /// An operation, and everything that follows from it.

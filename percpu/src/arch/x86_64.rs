@@ -48,9 +48,11 @@ impl<T> Slot<T> {
     #[inline(always)]
     pub(crate) fn own(&self) -> *const T {
         let delta: usize;
-        // SAFETY: GS base is 0 or the distance to this core's copy (L1), so the operand is `DELTA` of the template or the copy.
+        // SAFETY: GS base is 0 or the distance to this core's copy (L1), so the operand is `DELTA` of the template or the copy. It is `nomem`:
+        // once `activate` has run, of which no caller is a user of core-local data, the word does not change as long as kernel code stays on
+        // its core, which is for ever; so one load does for a whole function.
         unsafe {
-            asm!("mov {}, gs:[rip + {}]", out(reg) delta, sym DELTA, options(pure, readonly, nostack, preserves_flags));
+            asm!("mov {}, gs:[rip + {}]", out(reg) delta, sym DELTA, options(pure, nomem, nostack, preserves_flags));
         }
         // The copy is another object than the template; `register` has exposed it.
         ptr::with_exposed_provenance(self.0.get().expose_provenance().wrapping_add(delta))
@@ -59,8 +61,7 @@ impl<T> Slot<T> {
     /// The copy of another core.
     #[inline]
     pub(crate) fn of(&self, core: CoreId) -> Option<*const T> {
-        // ORDER: Acquire pairs with Release in `register`: we see the copy's initial contents.
-        let copy = NonNull::new(COPIES[core.index()].load(Ordering::Acquire))?;
+        let copy = copy(core)?;
         let offset = self.0.get().addr() - template().0.addr().get();
         Some(copy.as_ptr().wrapping_add(offset).cast())
     }
@@ -72,7 +73,7 @@ pub(crate) fn current_core() -> CoreId {
     let raw: u32;
     // SAFETY: as in `Slot::own`; `CORE` holds two readable bytes.
     unsafe {
-        asm!("movzx {:e}, word ptr gs:[rip + {}]", out(reg) raw, sym CORE, options(pure, readonly, nostack, preserves_flags));
+        asm!("movzx {:e}, word ptr gs:[rip + {}]", out(reg) raw, sym CORE, options(pure, nomem, nostack, preserves_flags));
     }
     CoreId::trusted(raw as u16)
 }
@@ -82,6 +83,12 @@ pub(crate) fn template() -> (NonNull<u8>, usize) {
     let (start, end) = (&raw const TEMPLATE_START, &raw const TEMPLATE_END);
     let start = NonNull::new(start.cast_mut()).expect("L4: the linker script places .core_local");
     (start, end.addr() - start.addr().get())
+}
+
+/// The copy of a core, if it has one.
+pub(crate) fn copy(core: CoreId) -> Option<NonNull<u8>> {
+    // ORDER: Acquire pairs with Release in `register`: we see the copy's initial contents.
+    NonNull::new(COPIES[core.index()].load(Ordering::Acquire))
 }
 
 /// # Safety

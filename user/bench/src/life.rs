@@ -1,5 +1,6 @@
 //! Making and ending threads and processes.
 
+use abi::task::ProcessSpec;
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Quantity, Run, Scope};
 use perf::clock::Clock;
 use perf::runner::Trouble;
@@ -185,6 +186,7 @@ fn processes(
     cycle: impl Fn(&ProcessBuilder<'_>, Process, &mut Timed) -> Result<()>,
 ) -> core::result::Result<(), Trouble> {
     let nop = lab.start.program("nop").ok_or(Trouble::Skipped("the loader has brought no `nop`"))?;
-    let builder = ProcessBuilder::new(Image::Loaded(nop)).name("nop");
+    // Placed alike each time: counted instructions repeat.
+    let builder = ProcessBuilder::new(Image::Loaded(nop)).name("nop").flags(ProcessSpec::FIXED);
     cycles(meter, |timed| cycle(&builder, lab.start.process(), timed)).map_err(failed)
 }

@@ -1,8 +1,8 @@
 //! Measures what the kernel offers, from user mode: the table and the runner are those of `perf`, as in the kernel's own bench mode.
 //!
 //! Given by who starts it: the words of the kernel command line as arguments, a region of one page that records go through (`perf::channel`),
-//! a capability for each core, and `programs` in the environment (see `rt::start`). The exit code is 0, or one of
-//! [`Failure`]. With `partner=` it is the other process of a case instead.
+//! `partner.CLASS=CORE` for cores near and far, a capability for each core, and `programs` in the environment (see `rt::start`). The exit
+//! code is 0, or one of [`Failure`]. With `partner=` it is the other process of a case instead.
 #![no_std]
 #![no_main]
 
@@ -11,16 +11,22 @@ extern crate alloc;
 mod arch;
 mod calls;
 mod crowd;
+mod faults;
+mod hack;
 mod life;
 mod locks;
 mod partner;
 mod place;
+mod share;
 mod switch;
+mod team;
+mod timer;
+mod wake;
 
 use alloc::string::String;
 use alloc::vec;
 
-use abi::boot::Params;
+use abi::boot::{Lane, Params};
 use perf::bench::{Bench, Context};
 use perf::channel::Sender;
 use perf::clock::Nanos;
@@ -49,6 +55,7 @@ enum Failure {
 /// What a row works with.
 struct Lab {
     start: Start,
+    lane: Lane,
 }
 
 impl Context for Lab {
@@ -78,6 +85,13 @@ const TABLE: &[Bench<Lab>] = &[
     locks::MUTEX,
     locks::SEMAPHORE,
     locks::CONDITION,
+    wake::LATENCY,
+    wake::SEND,
+    timer::JITTER,
+    faults::FAULT,
+    share::FAIR,
+    share::STEAL,
+    hack::HACK,
 ];
 
 /// A call of the kernel's failed: the case has.
@@ -100,7 +114,7 @@ fn main(start: &Start) -> u64 {
 
 fn run(start: Start) -> Result<(), Failure> {
     let mut line = String::new();
-    for word in start.arguments() {
+    for word in start.arguments().filter(|word| !word.starts_with(place::PARTNER)) {
         line.push_str(word);
         line.push(' ');
     }
@@ -112,7 +126,7 @@ fn run(start: Start) -> Result<(), Failure> {
         let _ = Kernel.wait(word, seen, Deadline::after(Nanos::from_millis(2)).0);
     });
     let settings = Settings::new(&params, start.timebase());
-    let mut lab = Lab { start };
+    let mut lab = Lab { start, lane: params.lane };
     place::settle(start).map_err(|_| Failure::Schedule)?;
     let done = if params.samples == Some(0) {
         runner::list(TABLE, &lab, &settings, &mut sender)

@@ -1,6 +1,6 @@
-//! The other process of a case: bound to a core, it yields until it is killed.
+//! The other process of a case, of this program's or of the kernel's: bound to a core, it yields, or waits on a word, until it is killed.
 
-use abi::task::{CoreMask, Grant, ProcessSpec};
+use abi::task::{CoreMask, Grant, NEVER, ProcessSpec};
 use alloc::format;
 use perf::clock::Nanos;
 use perf::runner::Trouble;
@@ -8,7 +8,8 @@ use rt::handle::{Owned, Process, Region, Typed};
 use rt::memory;
 use rt::process::{Builder, Image};
 use rt::start::Start;
-use rt::sync::atomic::Ordering;
+use rt::sync::atomic::{AtomicU32, Ordering};
+use rt::sync::{Futex, Kernel};
 use rt::thread;
 use rt::time::{self, Deadline};
 
@@ -33,7 +34,23 @@ fn serve(start: Start, work: &str) -> Option<()> {
             arch::use_vector_unit();
             thread::yield_now();
         },
+        "wait" => wait_for_ever(words),
         _ => None,
+    }
+}
+
+/// Waits on a word again and again; the words before it say how often it was about to, and the two halves of its address.
+fn wait_for_ever(words: &[AtomicU32]) -> Option<()> {
+    let [_, waits, low, high, word, ..] = words else { return None };
+    let address = core::ptr::from_ref(word) as u64;
+    // ORDER: Relaxed, both; published by `waits`.
+    low.store(address as u32, Ordering::Relaxed);
+    // ORDER: Relaxed; as above.
+    high.store((address >> 32) as u32, Ordering::Relaxed);
+    loop {
+        // ORDER: Release pairs with Acquire in the kernel's row.
+        waits.fetch_add(1, Ordering::Release);
+        let _ = Kernel.wait(word, 0, NEVER);
     }
 }
 

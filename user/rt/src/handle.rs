@@ -6,6 +6,7 @@
 use core::ops::Deref;
 
 use abi::cap::{CapInfo, Handle, Rights};
+use abi::debug::Metrics;
 use abi::error::Error;
 use abi::task::{CoreInfo, CoreMask, ExitStatus, ProcessInfo, SchedSpec, ThreadInfo, Upcall};
 
@@ -304,6 +305,17 @@ impl Core {
 }
 
 impl Debug {
+    /// What a core has counted.
+    ///
+    /// # Errors
+    /// See `metrics`.
+    pub fn metrics(self, core: usize) -> Result<Metrics> {
+        info(|at| {
+            // SAFETY: `info` gives the address of a `Metrics` of its own.
+            unsafe { sys::metrics(self.0, core as u64, at) }
+        })
+    }
+
     /// Writes text to the kernel's log.
     ///
     /// # Errors

@@ -117,6 +117,12 @@ impl Start {
         self.handles().iter().copied().filter(is)
     }
 
+    /// The debug interface, if it was given.
+    #[must_use]
+    pub fn debug(self) -> Option<Debug> {
+        self.given(ObjectKind::Debug).next().map(Debug)
+    }
+
     /// The cores that were given, by ascending number.
     pub fn cores(self) -> impl Iterator<Item = Core> {
         self.given(ObjectKind::Core).map(Core)

@@ -236,6 +236,15 @@ pub fn yield_now() {
     let _ = unsafe { sys::yield_now() };
 }
 
+/// Ends the calling thread's period: sleeps until the next begins. Gives the periods that have passed without being ended.
+///
+/// # Errors
+/// See `period_end`.
+pub fn period_end() -> Result<u64> {
+    // SAFETY: no address is passed.
+    unsafe { sys::period_end() }
+}
+
 /// Makes a thread that calls a function, and starts it.
 ///
 /// # Errors

@@ -60,7 +60,7 @@ pub(super) fn crowd(effort: Effort) -> bool {
     let Ok(pool) = Pool::new(3) else { return false };
     let shared = Arc::new(Mutex::new(0_u64));
     let rounds = effort.rounds.min(100);
-    for number in 0..64 {
+    for number in 0..u64::from(effort.threads) {
         let shared = Arc::clone(&shared);
         let spawned = pool.spawn(move |context| {
             for round in 0..rounds {
@@ -76,5 +76,5 @@ pub(super) fn crowd(effort: Effort) -> bool {
             return false;
         }
     }
-    pool.finish().is_ok() && *shared.lock() == 64 * rounds
+    pool.finish().is_ok() && *shared.lock() == u64::from(effort.threads) * rounds
 }

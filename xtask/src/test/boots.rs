@@ -1,13 +1,13 @@
 //! One boot of one machine: runs the kernel's tests on it, and checks the machine it reports.
 
-use super::machines::{BASIC, Machine, Need, Table};
+use super::machines::{Machine, Need, Table};
 use super::seen::Seen;
 use super::tally::{Tally, Verdict};
 use crate::error::Result;
 use crate::guest::{End, Event, Flow, Limits, Session};
 use crate::qemu::{self, Payload, Qemu, QemuSpec, X2APIC_SINCE};
 use crate::ui::Progress;
-use abi::boot::{ApicMode, selects};
+use abi::boot::{ApicMode, Mitigate, selects};
 use abi::exit::Exit;
 use perf::record::{Outcome, Record};
 use std::time::Duration;
@@ -30,10 +30,7 @@ impl Selection {
     /// without a slash may also be part of the name of a kernel test, which is looked for on machines with the whole table.
     pub(super) fn of(filter: &str, machine: &Machine) -> Self {
         let topology = selects(filter, &format!("topology/{}", machine.name));
-        let whole = match machine.table {
-            Table::Whole => String::new(),
-            Table::Basic => BASIC.join(","),
-        };
+        let whole = machine.table.filter();
         if filter.is_empty() {
             return Self { topology, kernel: Some(whole) };
         }
@@ -143,6 +140,9 @@ fn command_line(machine: &Machine, selection: &Selection) -> String {
     if machine.apic != ApicMode::Auto {
         line.push_str(&format!(" apic={}", machine.apic.word()));
     }
+    if machine.mitigations != Mitigate::Auto {
+        line.push_str(&format!(" mitigations={}", machine.mitigations.word()));
+    }
     line
 }
 
@@ -215,6 +215,7 @@ mod tests {
         assert_eq!(line("", "smp1"), "mode=test lane=tcg");
         assert_eq!(line("topology/uneven", "uneven"), "mode=test lane=tcg filter=!");
         assert_eq!(line("clock", "xapic"), "mode=test lane=tcg filter=clock apic=xapic");
+        assert!(line("isolated", "isolated").ends_with(" mitigations=all"));
         for name in ["smp1", "xapic"] {
             assert!(abi::boot::Params::parse(&line("clock", name)).is_ok());
         }

@@ -22,7 +22,7 @@ struct Suite {
     budgets: &'static [Budget],
 }
 
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite {
         name: "icount/repeat",
         cores: 1,
@@ -38,7 +38,23 @@ const SUITES: [Suite; 2] = [
         line: "mode=bench lane=icount samples=100 filter=tlb.shootdown",
         budgets: SHOOTDOWN,
     },
+    Suite {
+        name: "icount/user",
+        cores: 1,
+        mebibytes: 1024,
+        line: "mode=bench lane=icount samples=200 filter=sys.null,sched.yield,ctx.switch,thread.life,process.life",
+        budgets: USER,
+    },
 ];
+
+/// Kernel tests that are stricter where instructions are counted: name, cores, words of the kernel command line.
+const CHECKS: [(&str, u32, &str); 2] = [
+    ("icount/sched-1", 1, "mode=test lane=icount filter=sched."),
+    ("icount/sched-4", 4, "mode=test lane=icount filter=sched."),
+];
+
+/// Twenty to forty seconds of the guest's time.
+const CHECK_LIMITS: Limits = Limits { total: Duration::from_secs(600), silence: Duration::from_secs(200) };
 
 const LIMITS: Limits = Limits { total: Duration::from_secs(180), silence: Duration::from_secs(60) };
 
@@ -63,6 +79,17 @@ const BUDGETS: &[Budget] = &[
     Budget { id: "vm.protect", params: &["pages=1", "kib=4"], limit: 280_000 },
     Budget { id: "vm.protect", params: &["pages=512", "kib=4", "of=shared"], limit: 20_000 },
     Budget { id: "vm.fault", params: &["of=zero"], limit: 1_500_000 },
+];
+
+/// From ring 3 to ring 3, loop and stub included. The switches are yields to another thread, of threads that leave the vector registers
+/// alone.
+const USER: &[Budget] = &[
+    Budget { id: "sys.null", params: &[], limit: 60_000 },
+    Budget { id: "sched.yield", params: &[], limit: 90_000 },
+    Budget { id: "ctx.switch", params: &["space=same", "fpu=off"], limit: 150_000 },
+    Budget { id: "ctx.switch", params: &["space=other", "fpu=off"], limit: 160_000 },
+    Budget { id: "thread.life", params: &[], limit: 2_500_000 },
+    Budget { id: "process.life", params: &[], limit: 25_000_000 },
 ];
 
 /// A page made read-only, or taken out, with no, one, three and seven other cores busy in the space.
@@ -124,7 +151,22 @@ pub(super) fn run(filter: &str, qemu: &Qemu, image: &Image) -> Result<Tally> {
         };
         tally.record(suite.name, &verdict);
     }
+    for &(name, cores, line) in CHECKS.iter().filter(|(name, ..)| selects(filter, name)) {
+        tally.record(name, &check(cores, line, qemu, image)?);
+    }
     Ok(tally)
+}
+
+/// Runs kernel tests on so many cores.
+fn check(cores: u32, line: &str, qemu: &Qemu, image: &Image) -> Result<Verdict> {
+    let spec = QemuSpec::new(Topology::even(cores, 1, Mebibytes::new(1024))?, Accelerator::Icount);
+    let mut session = Session::start(qemu, &spec, &image.payload, line)?;
+    let end = session.listen(CHECK_LIMITS, |_| Flow::Continue)?;
+    match end {
+        End::Exit(Exit::Success) => Ok(Verdict::Passed),
+        End::Interrupted => end.error().map_or(Ok(Verdict::Passed), Err),
+        end => Ok(Verdict::Failed(format!("{end}\nthe end of the log:\n{}", session.tail()))),
+    }
 }
 
 /// What one boot measures, or why it did not.
@@ -187,7 +229,7 @@ fn over(budget: &Budget, cases: &[Figures]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, Figures, SUITES, Verdict};
+    use super::{Budget, CHECKS, Figures, SUITES, Verdict};
 
     const BUDGETS: &[Budget] = &[
         Budget { id: "frame.pair", params: &["order=0"], limit: 50_000 },
@@ -215,6 +257,7 @@ mod tests {
     #[test]
     fn equal_and_within_budget() {
         assert!(SUITES.iter().all(|suite| abi::boot::Params::parse(suite.line).is_ok()));
+        assert!(CHECKS.iter().all(|(.., line)| abi::boot::Params::parse(line).is_ok()));
         assert_eq!(judge(&cases(50_000), &cases(50_000)), Verdict::Passed);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::qemu::{Accelerator, Qemu};
 use crate::topology::{Mebibytes, Node, Tables, Topology};
-use abi::boot::ApicMode;
+use abi::boot::{ApicMode, Mitigate};
 
 /// Which of the kernel's tests run on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,23 @@ pub(super) enum Table {
     Whole,
     /// Those that show that every core is up and itself; the rest depends little on the machine's shape.
     Basic,
+    /// Those that go to ring 3 and back, or change what programs see.
+    Border,
 }
+
+impl Table {
+    /// The filter that selects these tests.
+    pub(super) fn filter(self) -> String {
+        match self {
+            Self::Whole => String::new(),
+            Self::Basic => BASIC.join(","),
+            Self::Border => BORDER.join(","),
+        }
+    }
+}
+
+/// The kernel's tests of [`Table::Border`], as words of its filter.
+const BORDER: &[&str] = &["border.", "speculation.", "protection.", "user.", "tlb.", "memory.footprint"];
 
 /// The kernel's tests of [`Table::Basic`], as words of its filter.
 pub(super) const BASIC: &[&str] = &["cores.identity", "cores.own_node", "apic.setup", "clock.frequency"];
@@ -25,6 +41,8 @@ pub(super) struct Machine {
     pub topology: Topology,
     /// Which interrupt controller mode the kernel is told to use.
     pub apic: ApicMode,
+    /// What the kernel is told to do about the CPU's weaknesses.
+    pub mitigations: Mitigate,
     /// Whether it makes sense only with an emulated x2APIC.
     pub x2apic: Need,
     /// Which tests run on it.
@@ -42,7 +60,8 @@ pub(super) enum Need {
 
 impl Machine {
     fn new(name: &'static str, table: Table, topology: Topology) -> Self {
-        Self { name, topology, apic: ApicMode::Auto, x2apic: Need::No, table }
+        let mitigations = Mitigate::Auto;
+        Self { name, topology, apic: ApicMode::Auto, mitigations, x2apic: Need::No, table }
     }
 
     /// The interrupt controller mode the kernel should report on this QEMU.
@@ -94,6 +113,7 @@ pub(super) fn all() -> Vec<Machine> {
         plain("512m", Table::Basic, equal(1, 2, 512)),
         plain("8g", Table::Basic, equal(2, 2, 4096)),
         Machine { apic: ApicMode::Xapic, ..plain("xapic", Table::Whole, equal(2, 2, 512)) },
+        Machine { mitigations: Mitigate::All, ..plain("isolated", Table::Border, equal(2, 2, 512)) },
         needing_x2apic(plain("x2apic", Table::Basic, equal(2, 2, 512))),
         needing_x2apic(plain("smp64", Table::Basic, equal(4, 16, 512))),
         needing_x2apic(plain("smp288", Table::Basic, equal(2, 144, 2048))),

@@ -40,9 +40,9 @@ unsafe extern "C" {
 }
 
 /// IA32_GS_BASE.
-const GS_BASE: u32 = 0xc000_0101;
+pub(super) const GS_BASE: u32 = 0xc000_0101;
 /// The privilege level in a selector of ring 3.
-const RING_3: u8 = 3;
+pub(super) const RING_3: u8 = 3;
 
 /// Distance between two stubs, as `.balign 16` in `entry.S` sets it.
 const STUB_BYTES: usize = 16;

@@ -1,6 +1,7 @@
 //! Everything that knows it runs on x86-64: entry, tables, traps, interrupt controller, clock, page tables, ports.
 
 pub(crate) mod apic;
+pub(crate) mod border;
 pub(crate) mod cpu;
 pub(crate) mod entry;
 pub(crate) mod fpu;

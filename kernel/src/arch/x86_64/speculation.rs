@@ -10,10 +10,9 @@ use core::arch::asm;
 use core::fmt;
 
 use abi::boot::{Isolate, Mitigate};
-use percpu::sync::atomic::{AtomicU16, Ordering};
+use percpu::sync::atomic::{AtomicBool, Ordering};
 use percpu::topology::cpuid::Registers;
 use spin::Once;
-use x86_64::instructions::segmentation::{SS, Segment};
 use x86_64::registers::model_specific::Msr;
 
 use super::cpu;
@@ -59,9 +58,6 @@ const PRED_CMD: u32 = 0x49;
 const PRED_CMD_IBPB: u64 = 1 << 0;
 const EFER: u32 = 0xc000_0080;
 const EFER_AUTOMATIC_IBRS: u64 = 1 << 21;
-
-/// Whether the kernel can give user mode page tables of its own.
-const CAN_ISOLATE: bool = false;
 
 /// Who made the CPU, as far as it matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,11 +183,11 @@ impl fmt::Display for Mitigations {
     }
 }
 
-/// What such a CPU needs and gets. `can_isolate`: whether the kernel has separate page tables to offer.
-pub(crate) fn decide(facts: &Facts, mitigations: Mitigate, kpti: Isolate, can_isolate: bool) -> Mitigations {
+/// What such a CPU needs and gets. VERW, the return stack and page tables can be had on every CPU, for tests if it needs none.
+pub(crate) fn decide(facts: &Facts, mitigations: Mitigate, kpti: Isolate) -> Mitigations {
     let (intel, amd) = (facts.maker == Maker::Intel, facts.maker == Maker::Amd);
     let capable = |bit: u64| facts.capabilities & bit != 0;
-    let wanted = mitigations == Mitigate::Auto;
+    let (wanted, all) = (mitigations != Mitigate::Off, mitigations == Mitigate::All);
 
     let meltdown = intel && !capable(capability::RDCL_NO);
     let taa = facts.leaf7.ebx & leaf7::RTM != 0 && !capable(capability::TAA_NO);
@@ -208,15 +204,15 @@ pub(crate) fn decide(facts: &Facts, mitigations: Mitigate, kpti: Isolate, can_is
     let speculates = intel || amd;
     Mitigations {
         kpti: match kpti {
-            Isolate::Auto => State::of(meltdown, wanted, can_isolate),
-            Isolate::On => State::of(true, true, can_isolate),
-            Isolate::Off => State::of(meltdown, false, can_isolate),
+            Isolate::Auto => State::of(meltdown || all, wanted, true),
+            Isolate::On => State::On,
+            Isolate::Off => State::of(meltdown, false, true),
         },
-        verw: State::of(stale || tsa, wanted, clears || tsa),
+        verw: State::of(stale || tsa || all, wanted, clears || tsa || !stale),
         ibrs: State::of(speculates, wanted, enhanced || automatic),
         ibpb: State::of(speculates, wanted, ibpb),
         stibp: State::of(speculates && !enhanced, wanted, stibp),
-        rsb: State::of(speculates, wanted, true),
+        rsb: State::of(speculates || all, wanted, true),
     }
 }
 
@@ -226,8 +222,10 @@ static IN_FORCE: Once<(Mitigations, Maker)> = Once::new();
 /// Settles what is done, before any core enters, and says what stays open.
 pub(crate) fn choose(mitigations: Mitigate, kpti: Isolate) {
     let facts = Facts::read();
-    let decided = decide(&facts, mitigations, kpti, CAN_ISOLATE);
+    let decided = decide(&facts, mitigations, kpti);
     IN_FORCE.call_once(|| (decided, facts.maker));
+    // ORDER: Relaxed; the other cores are released later.
+    BETWEEN.store(decided.ibpb.is_on() || decided.rsb.is_on(), Ordering::Relaxed);
     for (name, state) in decided.list() {
         match state {
             State::Missing => log!(
@@ -253,8 +251,6 @@ fn in_force_by() -> &'static (Mitigations, Maker) {
 /// Switches on, on the core this runs on, what stays on.
 pub(crate) fn enter() {
     let (mitigations, maker) = in_force_by();
-    // ORDER: Relaxed; every core stores the same, and reads it itself only.
-    WRITABLE.store(SS::get_reg().0, Ordering::Relaxed);
     let mut control = 0;
     if mitigations.ibrs.is_on() && *maker == Maker::Amd {
         let mut efer = Msr::new(EFER);
@@ -274,19 +270,28 @@ pub(crate) fn enter() {
     }
 }
 
-/// A selector of a writable segment, for VERW: the entry code names it just before it leaves. Written by [`enter`].
-pub(crate) static WRITABLE: AtomicU16 = AtomicU16::new(0);
+/// Whether [`process_switch`] has anything to do.
+static BETWEEN: AtomicBool = AtomicBool::new(false);
 
-/// Overwrites, as the last thing before every exit to user mode if [`Mitigations::verw`] is on, the buffers that other programs could read from: with MD_CLEAR, VERW of a writable segment does (SDM volume 2, VERW).
+/// Overwrites the buffers that other programs could read from, as the ways out in `border.S` do: with MD_CLEAR, VERW of a writable segment
+/// does (SDM volume 2, VERW).
 #[inline(always)]
 pub(crate) fn verw() {
     // SAFETY: VERW changes ZF and the buffers, nothing else, whatever the selector is.
-    unsafe { asm!("verw word ptr [rip + {}]", sym WRITABLE, options(readonly, nostack)) };
+    unsafe { asm!("verw word ptr [rip + border_selector]", options(readonly, nostack)) };
 }
 
 /// Keeps the process that comes from running along paths that the one before has trained.
-#[inline]
+#[inline(always)]
 pub(crate) fn process_switch() {
+    // ORDER: Relaxed; constant since before another core ran (`choose`).
+    if BETWEEN.load(Ordering::Relaxed) {
+        forget_training();
+    }
+}
+
+#[inline(never)]
+fn forget_training() {
     let mitigations = in_force();
     if mitigations.ibpb.is_on() {
         // SAFETY: CPUID has IBPB, or it would not be on.

@@ -14,7 +14,7 @@ use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::entry;
+use super::{border, entry};
 
 /// Interrupt vectors of the kernel's own making. Vectors 32 to 239 are free for devices.
 pub(crate) mod vector {
@@ -53,11 +53,20 @@ const RING_3: u16 = 3;
 
 const _: () = assert!(SYSRET_BASE + 16 == USER_CODE && KERNEL_CODE + 8 == KERNEL_DATA);
 
-/// The descriptor tables of one core.
-#[repr(C, align(64))]
+/// The descriptor tables of one core, in a page of their own.
+#[repr(C, align(4096))]
 pub(crate) struct Tables {
     tss: TaskStateSegment,
     gdt: GlobalDescriptorTable,
+    // The rest of the page is the stack that interrupts of ring 3 find where programs have tables of their own (`border`).
+}
+
+/// What whoever enters ring 3 has to know of a task-state segment.
+pub(crate) struct Task {
+    /// Where it says which stack an interrupt of ring 3 finds; the word is 4 bytes off alignment.
+    pub(super) stack_slot: *mut u64,
+    /// The end of the stack behind it.
+    pub(super) stack_end: VirtAddr,
 }
 
 impl Tables {
@@ -73,9 +82,9 @@ impl Tables {
 
     /// Makes these the tables of the core this runs on, together with the shared IDT.
     ///
-    /// The segment registers' bases are reset: the caller installs the GS base afterwards. Returns where the task-state segment says which
-    /// stack an interrupt of ring 3 finds; the word is 4 bytes off alignment.
-    pub(crate) fn load(&'static mut self) -> *mut u64 {
+    /// The segment registers' bases are reset: the caller installs the GS base afterwards.
+    pub(crate) fn load(&'static mut self) -> Task {
+        let stack_end = VirtAddr::from_ptr(&raw const *self) + size_of::<Self>() as u64;
         let stack_slot = (&raw mut self.tss.privilege_stack_table).cast::<u64>();
         let code = self.gdt.append(Descriptor::kernel_code_segment());
         let data = self.gdt.append(Descriptor::kernel_data_segment());
@@ -94,7 +103,7 @@ impl Tables {
         // SAFETY: no descriptor: there is no local table, and after a reset its limit would not be 0.
         unsafe { core::arch::asm!("lldt {0:x}", in(reg) 0_u16, options(nostack, preserves_flags)) };
         load_idt();
-        stack_slot
+        Task { stack_slot, stack_end }
     }
 }
 
@@ -157,26 +166,47 @@ const _: () = assert!(size_of::<Gate>() == 16);
 const INTERRUPT_GATE: u8 = 0x8e;
 
 /// The `x86_64` crate's IDT type gives most exceptions typed handlers that need a nightly ABI, so the 256 equal gates are written here.
-static IDT: Once<[Gate; 256]> = Once::new();
+static IDT: Once<Gates> = Once::new();
+
+/// The IDT where programs have tables of their own, which show it.
+static BORDER_IDT: Once<Gates> = Once::new();
+
+#[repr(C, align(4096))]
+struct Gates([Gate; 256]);
 
 fn load_idt() {
-    let idt = IDT.call_once(build_idt);
-    let pointer = DescriptorTablePointer {
-        limit: (size_of_val(idt) - 1) as u16,
-        base: VirtAddr::from_ptr(idt.as_ptr()),
-    };
+    load_gates(IDT.call_once(|| build_idt(usual_stub)));
+}
+
+/// From now on interrupts on this core go through `border.S`.
+pub(super) fn load_border_idt() {
+    load_gates(BORDER_IDT.call_once(|| build_idt(border::stub)));
+}
+
+/// Where the table of [`load_border_idt`] lies: a page.
+pub(super) fn border_idt() -> VirtAddr {
+    VirtAddr::from_ptr(BORDER_IDT.call_once(|| build_idt(border::stub)))
+}
+
+fn load_gates(gates: &'static Gates) {
+    let pointer =
+        DescriptorTablePointer { limit: (size_of_val(gates) - 1) as u16, base: VirtAddr::from_ptr(gates) };
     // SAFETY: G3: the table is complete, never changes and lives forever.
     unsafe { x86_64::instructions::tables::lidt(&pointer) };
 }
 
-fn build_idt() -> [Gate; 256] {
-    core::array::from_fn(|index| {
+fn usual_stub(vector: u8) -> u64 {
+    match vector {
+        vector::IPI => entry::ipi_stub(),
+        vector::PAGE_FAULT => entry::page_fault_stub(),
+        _ => entry::trap_stub(vector),
+    }
+}
+
+fn build_idt(stub: impl Fn(u8) -> u64) -> Gates {
+    Gates(core::array::from_fn(|index| {
         let vector = index as u8;
-        let address = match vector {
-            vector::IPI => entry::ipi_stub(),
-            vector::PAGE_FAULT => entry::page_fault_stub(),
-            _ => entry::trap_stub(vector),
-        };
+        let address = stub(vector);
         let ist = IST_VECTORS.iter().position(|&v| v == vector).map_or(0, |slot| slot as u8 + 1);
         Gate {
             offset_low: address as u16,
@@ -187,5 +217,5 @@ fn build_idt() -> [Gate; 256] {
             offset_high: (address >> 32) as u32,
             reserved: 0,
         }
-    })
+    }))
 }

@@ -13,8 +13,8 @@ use percpu::{CallSlot, CoreId, IrqOff, core_local};
 use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-use super::entry;
 use super::ipi::Interrupts;
+use super::{border, entry};
 use crate::{machine, memory};
 
 core_local! {
@@ -32,8 +32,12 @@ core_local! {
 const CR3_TAG: u64 = 0xfff;
 const CR3_KEEP: u64 = 1 << 63;
 
-/// The bits of CR3 about tags that may be used: all or none. Written by the boot core before another core runs.
-static TAG_BITS: AtomicU64 = AtomicU64::new(0);
+/// In [`LOAD_BITS`]: a space has a second root. No bit of CR3.
+const ISOLATED: u64 = 1 << 62;
+
+/// The bits of CR3 about tags that may be used, all or none, and [`ISOLATED`]: 0 where a load is nothing but a load. Written by the boot core
+/// before another core runs.
+static LOAD_BITS: AtomicU64 = AtomicU64::new(0);
 
 /// The MMU of the core that uses it.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +51,34 @@ unsafe fn load_cr3(value: u64) {
     unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
 }
 
+/// What was dropped is to be dropped under the loaded space's second root as well.
+#[inline(always)]
+fn drop_second() {
+    if border::isolated() {
+        // SAFETY: whoever changes translations has interrupts off.
+        border::drop_second(&unsafe { IrqOff::assume() });
+    }
+}
+
+/// What a load has to do beyond the root: bits of CR3 where there are tags, and the second root.
+#[inline(never)]
+fn special_bits(root: FrameId, tag: Tag, cached: Cached) -> u64 {
+    // ORDER: Relaxed; constant (`LOAD_BITS`).
+    let bits = LOAD_BITS.load(Ordering::Relaxed);
+    if bits & ISOLATED != 0 {
+        // SAFETY: whoever changes translations has interrupts off.
+        border::aim(&unsafe { IrqOff::assume() }, root, tag, cached);
+    }
+    let keep = if cached == Cached::Valid { CR3_KEEP } else { 0 };
+    (u64::from(tag.raw()) | keep) & bits & !ISOLATED
+}
+
 impl Mmu for Hardware {
     #[inline(always)]
     fn invalidate(&self, page: PageId) {
         // It drops the paging-structure caches of the current identifier as well (SDM volume 3, §5.10.4.1).
         x86_64::instructions::tlb::flush(VirtAddr::new_truncate(page.address() as u64));
+        drop_second();
     }
 
     #[inline]
@@ -61,13 +88,16 @@ impl Mmu for Hardware {
         unsafe { asm!("mov {}, cr3", out(reg) loaded, options(nomem, nostack, preserves_flags)) };
         // SAFETY: what is loaded already. The bit to keep what is cached reads as 0; global pages, the kernel's, stay.
         unsafe { load_cr3(loaded) };
+        drop_second();
     }
 
     #[inline(always)]
     unsafe fn load(&self, root: FrameId, tag: Tag, cached: Cached) {
-        let keep = if cached == Cached::Valid { CR3_KEEP } else { 0 };
-        // ORDER: Relaxed; constant since before another core ran (`TAG_BITS`).
-        let bits = (u64::from(tag.raw()) | keep) & TAG_BITS.load(Ordering::Relaxed);
+        // ORDER: Relaxed; constant since before another core ran (`LOAD_BITS`).
+        let bits = match LOAD_BITS.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => special_bits(root, tag, cached),
+        };
         // SAFETY: the caller's obligation; bits about tags only where CR4 allows them (`enter`).
         unsafe { load_cr3(root.address() | bits) };
     }
@@ -113,13 +143,16 @@ impl Machine for Interrupts {
 /// Switches on process-context identifiers on the core that calls, which uses the kernel's own tables, if CPUID reports them: an emulated
 /// CPU takes the bit in CR4 without having any, and then `CR3_KEEP` would be a reserved bit.
 pub(crate) fn enter() {
+    let isolated = if border::isolated() { ISOLATED } else { 0 };
+    // ORDER: Relaxed; every core stores the same, the boot core first and before it releases the others.
+    LOAD_BITS.store(isolated, Ordering::Relaxed);
     if !machine::features().pcid {
         return;
     }
     // SAFETY: CPUID reports it, the CPU is in 64-bit mode, and bits 11:0 of CR3 are 0, as `entry_switch` and `entry_core` load it.
     unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::PCID)) };
     // ORDER: Relaxed; every core stores the same, the boot core first and before it releases the others.
-    TAG_BITS.store(CR3_TAG | CR3_KEEP, Ordering::Relaxed);
+    LOAD_BITS.store(isolated | CR3_TAG | CR3_KEEP, Ordering::Relaxed);
 }
 
 /// Gives the core that calls its requests, on its own node; `false` if there is no memory.
@@ -129,6 +162,7 @@ pub(crate) fn equip(irq: &IrqOff) -> bool {
     requests.map(|requests| REQUESTS.owned(irq).set(requests)).is_some()
 }
 
+#[inline(always)]
 fn own(irq: &IrqOff) -> Core<'_, Hardware> {
     Interrupts.own(irq.core(), irq)
 }
@@ -138,9 +172,20 @@ fn own(irq: &IrqOff) -> Core<'_, Hardware> {
 /// # Safety
 /// 1. The space stays where it is until [`forget`] has returned.
 /// 2. Its root maps the kernel as the kernel's own tables do, for as long.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn activate(irq: &IrqOff, space: &SpaceTlb) {
     // SAFETY: the caller's obligations; interrupts are off, so the core stays this one and is not entered twice.
+    if !unsafe { TLB.owned(irq).go_back(ACTIVE.local(irq), &Hardware, space) } {
+        // SAFETY: as above.
+        unsafe { activate_slowly(irq, space) };
+    }
+}
+
+/// # Safety
+/// Those of [`activate`].
+#[inline(never)]
+unsafe fn activate_slowly(irq: &IrqOff, space: &SpaceTlb) {
+    // SAFETY: the caller's obligations, as in `activate`.
     unsafe { own(irq).activate(space) };
 }
 

@@ -2,12 +2,14 @@
 
 use core::fmt;
 
+use abi::debug::Counter;
 use abi::exit::Exit;
 use percpu::IrqOff;
+use perf::trace::Event;
 use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
-use super::{apic, io, tables::vector, timer};
-use crate::{log, panic, symbols};
+use super::{apic, io, tables::vector, timer, tsc};
+use crate::{log, metrics, panic, symbols, trace};
 
 /// The registers of interrupted code, as `trap_common` in `entry.S` lays them out, lowest address first.
 #[repr(C)]
@@ -83,7 +85,10 @@ pub(super) extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
         vector::TIMER => {
             // SAFETY: an interrupt gate has turned interrupts off, and they come back with the return only.
             let irq = unsafe { IrqOff::assume() };
+            let late = tsc::now().saturating_sub(timer::armed(&irq));
             let _rang = timer::on_interrupt(&irq);
+            metrics::count(&irq, Counter::TimerInterrupts);
+            trace::event(&irq, Event::Timer, late, 0, 0);
         }
         vector::ERROR => {
             let errors = apic::take_errors();

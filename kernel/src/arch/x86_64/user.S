@@ -6,6 +6,17 @@
 # on every way in from ring 3 and last on every way out; what can strike in between has a stack of its own and looks at the base
 # (`trap_apart`).
 
+# leave_kernel: the last two instructions on every way out. `border.rs` finds them by their entry in `.exits`, the address and whether they
+#   are for a call (0) or an interrupt (1), and turns them into a jump where the CPU needs more to be done.
+.macro leave_kernel instruction, kind
+771:
+    swapgs
+    \instruction
+    .pushsection .exits, "a"
+    .quad 771b, \kind
+    .popsection
+.endm
+
 # syscall_entry: SYSCALL (SDM volume 2: rcx = return address, r11 = flags; IF, DF, AC, TF, NT are masked).
 #   in: rax = number, rdi rsi rdx r10 r8 r9 = arguments.  GS: the program's.  IF: clear.  stack: the program's, not to be used.
 #   out: rax = status, rdx = value; rcx r11 as SYSRET needs them; rsi rdi r8 r9 r10 are 0, so that nothing of the kernel shows.
@@ -17,6 +28,8 @@ syscall_entry:
     swapgs
     mov gs:[rip + {head} + {user_sp}], rsp
     mov rsp, gs:[rip + {head} + {current}]
+.global syscall_saving
+syscall_saving:
     mov [rsp + {rip}], rcx
     mov [rsp + {rflags}], r11
     mov rcx, gs:[rip + {head} + {user_sp}]
@@ -32,6 +45,8 @@ syscall_entry:
     cmp rax, {count}
     jae syscall_unknown
     mov rcx, r10
+    dec dword ptr gs:[rip + {metrics} + {countdown}]
+    jz syscall_watched
     call [rax * 8 + {handlers}]
 syscall_done:
     cmp dword ptr gs:[rip + {head} + {pending}], 0
@@ -47,10 +62,40 @@ syscall_done:
     xor r10d, r10d
     xor esi, esi
     xor edi, edi
-    swapgs
-    sysretq
+    leave_kernel sysretq, 0
 syscall_unknown:
     call {unknown}
+    jmp syscall_done
+    # A call that is timed or traced. On the stack: number and start; a handler that gives the core up gives them up too.
+syscall_watched:
+    push rax
+    push rax
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push r8
+    push r9
+    mov rsi, rdi
+    mov rdi, rax
+    call {watch}
+    mov [rsp + 7 * {word}], rax
+    pop r9
+    pop r8
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    mov rax, [rsp]
+    call [rax * 8 + {handlers}]
+    pop rdi
+    pop rsi
+    push rax
+    push rdx
+    mov rdx, rax
+    call {watched}
+    pop rdx
+    pop rax
     jmp syscall_done
     # The results belong to the thread before anything else can happen to it.
 syscall_pending:
@@ -93,8 +138,7 @@ user_resume:
     xor r10d, r10d
     xor esi, esi
     xor edi, edi
-    swapgs
-    sysretq
+    leave_kernel sysretq, 0
 resume_whole:
     lea rsp, [rdi + {frame}]
     pop r15
@@ -113,8 +157,7 @@ resume_whole:
     pop rbx
     pop rax
     add rsp, 2 * {word}
-    swapgs
-    iretq
+    leave_kernel iretq, 1
 
 # user_trap: an interrupt or exception of a program, from `trap_common`.
 #   in: the CPU's words, error code and vector in the thread's frame, rsp on them.  GS: the program's.  IF: clear.  AC: the program's.
@@ -123,6 +166,8 @@ resume_whole:
 .global user_trap
 user_trap:
     swapgs
+.global user_trap_saving
+user_trap_saving:
     push rax
     push rbx
     push rcx

@@ -14,9 +14,9 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
-use super::{tables, usercopy};
+use super::{border, tables, usercopy};
 use crate::thread::Thread;
-use crate::{dispatch, syscalls, traps};
+use crate::{dispatch, metrics, syscalls, traps};
 
 /// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
 ///
@@ -98,14 +98,17 @@ impl Frame {
     };
 }
 
-/// The words of a core that `user.S` uses. Only the core itself reads and writes them.
+/// The words of a core that `user.S` and `border.S` use. Only the core itself reads and writes them. They have a page of their own, which
+/// programs' tables show where they have any.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(4096))]
 pub(crate) struct Head {
     /// The thread whose registers the next entry saves; null between threads.
     current: Cell<*const Thread>,
     /// Bits of [`pending`]: what has to be looked at before a thread goes on.
     pending: Cell<u32>,
+    /// Bits of [`extra`].
+    extras: Cell<u32>,
     /// A program's stack pointer, for three instructions.
     user_sp: Cell<u64>,
     /// Where the kernel's stack begins on entry.
@@ -114,6 +117,8 @@ pub(crate) struct Head {
     fs_base: Cell<u64>,
     /// Where the task-state segment says where an interrupt of ring 3 stores what it interrupts.
     stack_slot: Cell<*mut u64>,
+    /// What `border.S` needs besides.
+    border: border::Words,
 }
 
 /// Bits of [`Head::pending`].
@@ -128,19 +133,44 @@ pub(crate) mod pending {
     pub(crate) const WORK: u32 = 1 << 3;
 }
 
+/// Bits of [`Head::extras`] and of a thread's: what only few threads have.
+pub(crate) mod extra {
+    /// Extended state: a thread of this kind, or its state in the registers.
+    pub(crate) const STATE: u32 = 1 << 0;
+    /// An FS base that is not 0.
+    pub(crate) const FS_BASE: u32 = 1 << 1;
+    /// A thread that was woken and has not run since.
+    pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A core on which switches are traced.
+    pub(crate) const TRACE: u32 = 1 << 3;
+}
+
 core_local! {
     /// This core's words.
     pub(crate) static HEAD: Head = const { Head {
         current: Cell::new(ptr::null()),
         pending: Cell::new(0),
+        extras: Cell::new(0),
         user_sp: Cell::new(0),
         kernel_sp: Cell::new(0),
         fs_base: Cell::new(0),
         stack_slot: Cell::new(ptr::null_mut()),
+        border: border::Words::new(),
     } };
 }
 
 impl Head {
+    /// Where `border.S` finds its fields.
+    pub(super) const CURRENT: usize = offset_of!(Self, current);
+    pub(super) const USER_SP: usize = offset_of!(Self, user_sp);
+    pub(super) const BORDER: usize = offset_of!(Self, border);
+
+    /// What `border` keeps here.
+    #[inline(always)]
+    pub(super) fn border(&self) -> &border::Words {
+        &self.border
+    }
+
     /// The thread that is current here; null for none.
     #[inline(always)]
     pub(crate) fn current(&self) -> *const Thread {
@@ -155,7 +185,7 @@ impl Head {
     pub(crate) unsafe fn set_current(&self, thread: *const Thread) {
         self.current.set(thread);
         let end = thread.wrapping_byte_add(Thread::FRAME + size_of::<Frame>());
-        // SAFETY: `enter` took the address from this core's own task-state segment, which lives forever; it is 4 bytes off alignment.
+        // SAFETY: this core's own task-state segment, or a word of its own (`border::enter`), which live for ever; it may be off alignment.
         unsafe { self.stack_slot.get().write_unaligned(end.expose_provenance() as u64) };
     }
 
@@ -175,6 +205,18 @@ impl Head {
     #[inline(always)]
     pub(crate) fn take(&self) -> u32 {
         self.pending.replace(0)
+    }
+
+    /// Bits of [`extra`] that concern whoever comes next.
+    #[inline(always)]
+    pub(crate) fn extras(&self) -> u32 {
+        self.extras.get()
+    }
+
+    /// Sets or clears a bit of [`extra`].
+    pub(crate) fn set_extra(&self, bit: u32, on: bool) {
+        let others = self.extras.get() & !bit;
+        self.extras.set(if on { others | bit } else { others });
     }
 }
 
@@ -201,6 +243,10 @@ global_asm!(
     syscall = const SYSCALL,
     count = const syscall::COUNT,
     handlers = sym syscalls::HANDLERS,
+    metrics = sym metrics::HERE,
+    countdown = const metrics::Here::COUNTDOWN,
+    watch = sym metrics::watch_call,
+    watched = sym metrics::watched_call,
     unknown = sym syscalls::unknown,
     leave = sym dispatch::leave,
     far = sym traps::far_return,
@@ -262,13 +308,14 @@ const STAR: u32 = 0xc000_0081;
 /// IA32_FS_BASE.
 const FS_BASE: Msr = Msr::new(0xc000_0100);
 
-/// Switches SYSCALL on on the core that calls; `stack_slot` is where its task-state segment holds rsp0.
-pub(crate) fn enter(irq: &IrqOff, stack_slot: *mut u64) {
-    HEAD.owned(irq).stack_slot.set(stack_slot);
+/// Switches SYSCALL on on the core that calls, whose task-state segment is given.
+pub(crate) fn enter(irq: &IrqOff, task: &tables::Task) {
+    HEAD.owned(irq).stack_slot.set(border::enter(irq, task));
     let selectors = u64::from(tables::KERNEL_CODE) << 32 | u64::from(tables::SYSRET_BASE) << 48;
     // SAFETY: the selectors are those of this core's table, in the order that both instructions expect (`tables`).
     unsafe { Msr::new(STAR).write(selectors) };
-    LStar::write(VirtAddr::new(syscall_entry as *const () as u64));
+    let usual = VirtAddr::new(syscall_entry as *const () as u64);
+    LStar::write(if border::isolated() { border::syscall() } else { usual });
     SFMask::write(
         RFlags::INTERRUPT_FLAG
             | RFlags::DIRECTION_FLAG
@@ -298,6 +345,7 @@ pub(crate) fn load_fs_base(irq: &IrqOff, base: u64) {
 #[inline(always)]
 pub(crate) fn set_fs_base(irq: &IrqOff, base: u64) {
     HEAD.owned(irq).fs_base.set(base);
+    HEAD.owned(irq).set_extra(extra::FS_BASE, base != 0);
     let mut register = FS_BASE;
     // SAFETY: a canonical address (`Thread::tls`), and the kernel does not use FS.
     unsafe { register.write(base) };

@@ -29,6 +29,8 @@ pub(crate) struct Mapping {
     pub(crate) writable: bool,
     /// Whether code in it can run.
     pub(crate) executable: bool,
+    /// Whether ring 3 can use it.
+    pub(crate) user: bool,
 }
 
 /// What a table's entry inherits from those above it.
@@ -36,6 +38,7 @@ pub(crate) struct Mapping {
 struct Rights {
     writable: bool,
     executable: bool,
+    user: bool,
 }
 
 /// The page that holds an address.
@@ -49,8 +52,17 @@ pub(crate) fn lookup(at: VirtAddr) -> Option<Mapping> {
 ///
 /// The tables are read while other cores may extend them; what is mapped already never changes (`paging`).
 pub(crate) fn each_page(first: VirtAddr, last: VirtAddr, visit: &mut dyn FnMut(&Mapping)) {
-    let all = Rights { writable: true, executable: true };
-    walk(paging::current_root(), LEVELS, 0, (first.as_u64(), last.as_u64()), all, visit);
+    each_page_of(paging::current_root(), (first, last), visit);
+}
+
+/// The same below another root, whose tables stay meanwhile.
+pub(crate) fn each_page_of(
+    root: PhysAddr,
+    (first, last): (VirtAddr, VirtAddr),
+    visit: &mut dyn FnMut(&Mapping),
+) {
+    let all = Rights { writable: true, executable: true, user: true };
+    walk(root, LEVELS, 0, (first.as_u64(), last.as_u64()), all, visit);
 }
 
 /// Bytes that an entry of a table of this level covers; the lowest level is 1.
@@ -85,6 +97,7 @@ fn walk(
                 physical: entry.addr().align_down(size),
                 writable: rights.writable,
                 executable: rights.executable,
+                user: rights.user,
             });
         } else {
             walk(entry.addr(), level - 1, start, (first, last), rights, visit);
@@ -92,12 +105,13 @@ fn walk(
     }
 }
 
-/// A page can be written only if every level says so, and can be executed only if none forbids it (SDM volume 3, §5.6.1).
+/// A page can be written or used by ring 3 only if every level says so, and can be executed only if none forbids it (SDM volume 3, §5.6.1).
 fn narrow(above: Rights, entry: &PageTableEntry) -> Rights {
     let flags = entry.flags();
     let barred = machine::features().nx && flags.contains(PageTableFlags::NO_EXECUTE);
     Rights {
         writable: above.writable && flags.contains(PageTableFlags::WRITABLE),
         executable: above.executable && !barred,
+        user: above.user && flags.contains(PageTableFlags::USER_ACCESSIBLE),
     }
 }

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use mm::PageSize;
 use mm::space::{Access, Backing, Fault, Mapping, Progress, Protection};
 use mm::virt::USER_PAGES;
+use mm::{FrameId, PageSize};
 use percpu::IrqOff;
 
 use super::{BLOCK, UNIT, ask, check, load, map, new_object, new_space, range, release, share, store};
@@ -16,6 +16,8 @@ use crate::{cores, memory};
 /// Places far apart, each with tables of all levels, and pages of each.
 const PLACES: usize = 24;
 const PAGES: usize = 40;
+/// Above all memory that a machine of today has: no frame of the allocator.
+const DEVICE: usize = 1 << 33;
 /// Pages of the object that the space shows.
 const SHOWN: usize = 5_000;
 
@@ -26,7 +28,7 @@ fn place(number: usize) -> usize {
 /// A large space is taken apart in steps, of which the first is made by hand while every core still has the space active; then it is
 /// destroyed. Frames, records and objects are back, and no core reaches anything of it any more.
 ///
-/// Planted: `Records::destroy` not called; `retire` drops every tenth table; only the boot core takes part in `settle`.
+/// Planted: `Records::destroy` not called; only the boot core takes part in `settle`.
 pub(in crate::tests) fn large(bed: &mut Bed) -> Result {
     bed::settle(&mut bed.crew)?;
     memory::drain_all(&mut bed.crew);
@@ -76,6 +78,12 @@ fn populate(irq: &mut IrqOff, space: &Owned, twin: &Owned, object: &Object) -> R
     let shown = Mapping::new(Backing::Shared(object, 0), Protection::ReadWrite).now();
     map(irq, space, range(UNIT - 900, SHOWN), &shown)?;
     map(irq, twin, range(UNIT, 300), &Mapping::new(Backing::Copy(object, 0), Protection::ReadWrite))?;
+    let nothing =
+        [Backing::Guard, Backing::Reserved, Backing::Pager(1), Backing::Device(FrameId::new(DEVICE))];
+    for (number, backing) in nothing.into_iter().enumerate() {
+        let mapping = Mapping::new(backing, Protection::Read);
+        map(irq, space, range(place(PLACES) + number * 3 * BLOCK, 2 * BLOCK), &mapping)?;
+    }
     // A block as one large page, and promises of many.
     map(irq, space, range(2 * UNIT, 500 * BLOCK), &Mapping::anonymous())?;
     for page in 2 * UNIT..2 * UNIT + BLOCK {

@@ -8,12 +8,12 @@ use mm::space::{
 };
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
-use mm::{FrameId, Order, PageSize};
+use mm::{Order, PageSize};
 use percpu::IrqOff;
 
 use super::faucet::Faucet;
 use super::{BLOCK, UNIT, check, load, new_object, new_space, range, release, whole};
-use crate::arch::entry;
+use crate::arch::border;
 use crate::spaces::{Object, Owned, Physical, Space};
 use crate::tests::{Bed, Result, ensure, failed};
 
@@ -258,9 +258,8 @@ impl Scene {
     /// A space that is given up again at once.
     fn create_space(&self, irq: &mut IrqOff) -> Outcome {
         static IDS: SpaceIds = SpaceIds::new();
-        let kernel = FrameId::containing(entry::kernel_root());
         let format = Format::new(true, false);
-        let made = Space::new(Physical, &mut self.faucet.pool(irq), IDS.take(), format, Some(kernel))?;
+        let made = Space::new(Physical, &mut self.faucet.pool(irq), IDS.take(), format, border::upper())?;
         made.close(&mut self.faucet.pool(irq)).map_err(|_| SpaceError::Occupied)
     }
 

@@ -17,6 +17,9 @@ use crate::time::Deadline;
 /// Most workers beyond those that are to run: how many fibers can be blocked in the kernel before others wait for them.
 const SPARES: usize = 64;
 
+/// What the word of a worker is that could not be watched: it ends without having begun.
+const DISMISSED: u32 = u32::MAX;
+
 /// What a worker does, as far as the pool knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
@@ -127,17 +130,23 @@ impl Crew {
         let (crew, word) = (Arc::clone(self), Arc::clone(&woken));
         self.state.lock().workers.push(Worker { doing: Doing::Parked, woken });
         let spawned = thread::spawn(move || {
-            await_change(&word, 0);
-            crew.work(number, &word);
+            if await_change(&word, 0) != DISMISSED {
+                crew.work(number, &word);
+            }
         });
-        let watched = spawned.and_then(|thread| thread.thread().watch(number as u64).map(|()| thread));
+        let watched = spawned.as_ref().map_err(|&error| error);
+        let watched = watched.and_then(|thread| thread.thread().watch(number as u64));
         let mut state = self.state.lock();
-        if watched.is_err() {
-            state.workers.pop();
-        } else {
+        if watched.is_ok() {
             state.wake(number);
+        } else if let Some(worker) = state.workers.pop() {
+            // ORDER: Release pairs with Acquire in `await_change`.
+            worker.woken.store(DISMISSED, Ordering::Release);
+            Kernel.wake(&worker.woken, 1);
         }
-        watched
+        drop(state);
+        // Who drops the thread of a dismissed worker waits for its end.
+        watched.and(spawned)
     }
 
     /// A worker's function: runs fibers, one after the other.
@@ -180,10 +189,14 @@ impl Crew {
     }
 }
 
-/// Sleeps until a worker's word has changed.
-fn await_change(word: &AtomicU32, seen: u32) {
-    // ORDER: Acquire pairs with Release in `State::wake`; what has changed is read under the lock besides.
-    while word.load(Ordering::Acquire) == seen {
+/// Sleeps until a worker's word has changed; gives what it is then.
+fn await_change(word: &AtomicU32, seen: u32) -> u32 {
+    loop {
+        // ORDER: Acquire pairs with Release where it is changed; what has changed besides is read under the lock.
+        let now = word.load(Ordering::Acquire);
+        if now != seen {
+            return now;
+        }
         let _ = Kernel.wait(word, seen, NEVER);
     }
 }

@@ -77,7 +77,8 @@ fn model(body: impl Fn() + Sync + Send + 'static) {
     builder.check(body);
 }
 
-/// No two threads hold it, whoever waits gets it, and the last one's write is seen.
+/// No two threads hold it, whoever waits gets it, and the last one's write is seen. Planted: Relaxed for `unlock`'s Release; who has slept
+/// locks as if nobody else did.
 #[test]
 fn loom_a_mutex_excludes() {
     model(|| {
@@ -96,7 +97,8 @@ fn loom_a_mutex_excludes() {
     });
 }
 
-/// Who waits for a change is told of it, though notifying skips the kernel when nobody waits.
+/// Who waits for a change is told of it, though notifying skips the kernel when nobody waits. Planted: the waiter counts itself after it
+/// has freed the mutex.
 #[test]
 fn loom_a_notification_is_not_lost() {
     model(|| {
@@ -117,7 +119,7 @@ fn loom_a_notification_is_not_lost() {
     });
 }
 
-/// All who wait go on, those too that were moved to the mutex.
+/// All who wait go on, those too that were moved to the mutex. Planted: who has waited locks as if nobody slept on the mutex.
 #[test]
 fn loom_all_are_notified() {
     model(|| {
@@ -165,7 +167,8 @@ fn loom_permits_are_not_lost() {
     });
 }
 
-/// A permit that comes as a wait times out is either had or left, never both or neither; and the others still get theirs.
+/// A permit that comes as a wait times out is either had or left, never both or neither; and the others still get theirs. Planted: the late
+/// permit is taken and not told; waiters are not counted.
 #[test]
 fn loom_a_late_permit_counts_once() {
     model(|| {
@@ -181,7 +184,8 @@ fn loom_a_late_permit_counts_once() {
     });
 }
 
-/// Nobody passes before all have come, twice in a row, and one of them is told that it was the last.
+/// Nobody passes before all have come, twice in a row, and one of them is told that it was the last. Planted: the count starts anew after
+/// the round has ended.
 #[test]
 fn loom_a_barrier_holds() {
     model(|| {
