@@ -1,7 +1,7 @@
 //! The kernel's image: its segments by the symbols of `link.ld`, and which of its frames stay the kernel's.
 //!
-//! Tests and benchmarks are the laboratory. Their code has pages of its own, the first of the image. A kernel that will run neither
-//! (`mode=idle`) does not map them, and their frames go to the frame allocator; what would jump there faults.
+//! Tests and benchmarks are the laboratory. Their code has pages of its own, the first of the image, and `link.ld` lets no other code but
+//! `start::run` refer to it. A kernel that will run neither (`mode=idle`) does not map them, and their frames go to the frame allocator.
 
 use abi::boot::Mode;
 use mm::PhysRange;

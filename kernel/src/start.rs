@@ -232,6 +232,9 @@ pub(crate) extern "C" fn core_main(index: u64) -> ! {
     cores::idle()
 }
 
+/// Does what the command line asks for. In a section of its own: the only code that may call into the laboratory (`link.ld`).
+#[inline(never)]
+#[unsafe(link_section = ".text.gate")]
 fn run(crew: cores::Crew) -> ! {
     let params = params();
     match params.plant {
