@@ -33,6 +33,7 @@ mod handmade;
 mod harness;
 mod heap;
 mod homes;
+mod image;
 mod jobs;
 mod layout;
 mod levels;

@@ -11,6 +11,7 @@ use x86_64::{PhysAddr, VirtAddr};
 use crate::arch::paging::{self, Kind};
 use crate::arch::walk;
 use crate::early;
+use crate::image;
 use crate::layout::{self, INFO};
 use crate::loader::{self, MAX_RANGES, Module, Use};
 use crate::{cores, machine, start, symbols};
@@ -24,7 +25,8 @@ core_local! {
     static CACHE: CoreCell<CoreCache<'static>> = CoreCell::new(CoreCache::new(CoreId::new(0), NodeId::new(0)));
 }
 
-/// Bytes that were taken before the frame allocator was there, the image and kept files included. Written once, by [`init`].
+/// Bytes that were taken before the frame allocator was there, the image and kept files included, the laboratory not. Written once, by
+/// [`init`].
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Ranges with their nodes, of fixed capacity: a range of the memory map can fall into several at node borders.
@@ -41,6 +43,7 @@ impl NodeRanges {
         early::with(|early| early.ranges().iter().for_each(|&range| ranges.add(range)));
         start::handover().ranges.of(Use::Reclaimable).for_each(|range| ranges.add(range));
         ranges.add(loaded_part());
+        ranges.add(image::given_back());
         programs().for_each(|range| ranges.add(range));
         ranges
     }
@@ -120,7 +123,7 @@ pub(crate) fn init() -> Result<(), FrameError> {
     let kept: u64 =
         start::handover().ranges.of(Use::Kept).map(|range| range.frames() as u64 * early::PAGE).sum();
     let managed = loaded_part().frames() + programs().map(|range| range.frames()).sum::<usize>();
-    let kept = kept - managed as u64 * early::PAGE;
+    let kept = kept - managed as u64 * early::PAGE - laboratory_bytes();
     // ORDER: Relaxed; read for reports only, after every core has been started by calls that order it.
     KEPT_BYTES.store(taken + kept, Ordering::Relaxed);
     Ok(())
@@ -297,7 +300,13 @@ pub(crate) fn drain_all(crew: &mut cores::Crew) {
     crew.run(&cores::all_online(), |held| with(held, |frames, cache| frames.drain(cache)));
 }
 
-/// Bytes that the kernel itself occupies: image, bundle, page tables, metadata, stacks and core-local data.
+/// Bytes of the tests' and benchmarks' code, which a kernel that runs neither does not keep.
+pub(crate) fn laboratory_bytes() -> u64 {
+    image::laboratory().frames() as u64 * early::PAGE
+}
+
+/// Bytes that the kernel itself occupies in operation: image without [`laboratory_bytes`], bundle, page tables, metadata, stacks and
+/// core-local data.
 pub(crate) fn kernel_bytes() -> u64 {
     // ORDER: Relaxed; see `init`.
     KEPT_BYTES.load(Ordering::Relaxed)

@@ -6,7 +6,7 @@ use perf::bench::Text;
 use perf::record::{Core, Encoder, Hello, Machine, Node, PROTOCOL, Record};
 
 use crate::arch::{apic, cpu, speculation};
-use crate::{levels, log, machine, memory, start};
+use crate::{early, image, levels, log, machine, memory, start};
 
 /// Encodes records and numbers them. Level 190: below the serial line only.
 static ENCODER: Lock<190, Encoder> = Lock::new(Encoder::new());
@@ -45,6 +45,13 @@ pub(crate) fn banner() {
         hertz / 1_000_000,
         hertz / 1000 % 1000,
         source.word()
+    );
+    log!(
+        "memory: the kernel has {} KiB, its laboratory {} KiB ({}), the allocator {} KiB",
+        memory::kernel_bytes() >> 10,
+        memory::laboratory_bytes() >> 10,
+        if image::keeps_laboratory() { "kept" } else { "given back" },
+        (memory::frames().stats().frames as u64 * early::PAGE) >> 10
     );
     send(&Record::Hello(Hello {
         protocol: PROTOCOL,

@@ -23,6 +23,7 @@ use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
 use crate::arch::{cpu, fpu, idle, speculation, timer, tsc, usercopy};
 use crate::early::{self, Early};
+use crate::image;
 use crate::layout::{self, DIRECT};
 use crate::levels;
 use crate::loader::{self, Handover};
@@ -98,7 +99,7 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
     let mut page = || early.take(early::PAGE);
     let mut tables = KernelTables::new(offset, &mut page)?;
     // What the image's own mapping forbids to write, the direct map shows read-only too.
-    let constant = constant_part(handover);
+    let constant = image::constant();
     for &(range, _) in handover.ranges.all() {
         for (part, kind) in [
             (PhysRange::new(range.start, range.end.min(constant.start)), Kind::Data),
@@ -110,14 +111,8 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
             }
         }
     }
-    for (start, end, kind) in image_segments() {
-        let physical = handover.image.as_u64() + (start - layout::IMAGE.base);
-        tables.map(
-            VirtAddr::new(start),
-            PhysRange::inside(physical, physical + (end - start)),
-            kind,
-            &mut page,
-        )?;
+    for (start, end, kind) in image::segments() {
+        tables.map(VirtAddr::new(start), image::frames(start, end), kind, &mut page)?;
     }
     for region in [&layout::STACKS, &layout::DEVICES, &layout::INFO] {
         tables.reserve(region, &mut page)?;
@@ -125,26 +120,6 @@ fn build_tables(handover: &Handover) -> Option<KernelTables> {
     early.relocate(DIRECT.base);
     percpu::IrqOff::with(|irq| irq.locks(|held| levels::EARLY.with(held, |slot, _| *slot = Some(early))));
     Some(tables)
-}
-
-/// The physical frames of the image's code and constants.
-fn constant_part(handover: &Handover) -> PhysRange {
-    let physical = |address: u64| handover.image.as_u64() + (address - layout::IMAGE.base);
-    let [(start, _, _), (_, end, _), _] = image_segments();
-    PhysRange::inside(physical(start), physical(end))
-}
-
-/// The segments of the image by the symbols of `link.ld`: first address, end, protection.
-pub(crate) fn image_segments() -> [(u64, u64, Kind); 3] {
-    unsafe extern "C" {
-        static __image_start: u8;
-        static __text_end: u8;
-        static __rodata_end: u8;
-        static __image_end: u8;
-    }
-    let (start, text) = (&raw const __image_start as u64, &raw const __text_end as u64);
-    let (rodata, end) = (&raw const __rodata_end as u64, &raw const __image_end as u64);
-    [(start, text, Kind::Code), (text, rodata, Kind::ReadOnly), (rodata, end, Kind::Data)]
 }
 
 /// In the kernel's own address space.
@@ -257,6 +232,9 @@ pub(crate) extern "C" fn core_main(index: u64) -> ! {
     cores::idle()
 }
 
+/// Does what the command line asks for. In a section of its own: the only code that may call into the laboratory (`link.ld`).
+#[inline(never)]
+#[unsafe(link_section = ".text.gate")]
 fn run(crew: cores::Crew) -> ! {
     let params = params();
     match params.plant {
@@ -264,6 +242,7 @@ fn run(crew: cores::Crew) -> ! {
         "page-fault" => plant::page_fault(),
         "write-text" => plant::write_to_text(),
         "stack-overflow" => plant::stack_overflow(),
+        "read-laboratory" => plant::read_laboratory(),
         "hang" => io::halt(),
         "" | tests::PLANT_LEAK => {}
         unknown => {
@@ -309,6 +288,13 @@ mod plant {
         let text = layout::IMAGE.base as *mut u8;
         // SAFETY: none: this is the fault that was asked for.
         unsafe { text.write_volatile(0) };
+    }
+
+    /// Reads the first byte of the laboratory: a fault where the kernel runs without it.
+    pub(super) fn read_laboratory() {
+        let code = layout::IMAGE.base as *const u8;
+        // SAFETY: code, which nobody writes, or the fault that was asked for.
+        unsafe { code.read_volatile() };
     }
 
     /// Runs into the guard page below the stack.

@@ -101,6 +101,7 @@ const TABLE: &[Bench<Lab>] = &[
 ];
 
 /// Runs the selected cases and returns how the run ends.
+#[inline(never)] // its code belongs to the laboratory's pages, whoever calls it
 pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
     let (hertz, _) = machine::clock();
     let Some(frequency) = Frequency::new(hertz) else { return Exit::Unsupported };

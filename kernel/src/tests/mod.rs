@@ -184,6 +184,7 @@ const TESTS: &[Test] = &[
 ];
 
 /// Runs the selected tests and returns how the run ends.
+#[inline(never)] // its code belongs to the laboratory's pages, whoever calls it
 pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
     let mut done = Done::default();
     let mut bed = Bed { crew, seed: params.seed, lane: params.lane, soak: params.soak };

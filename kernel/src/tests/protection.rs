@@ -8,7 +8,7 @@ use crate::arch::cpu::{Features, Protection};
 use crate::arch::paging::Kind;
 use crate::arch::walk::{self, Mapping};
 use crate::layout::{DIRECT, IMAGE, STACKS};
-use crate::{cores, machine, stacks, start};
+use crate::{cores, image as kernel, machine, memory, stacks, start};
 
 const PAGE: u64 = 4096;
 /// The last address of the lower half (SDM volume 1, §3.3.7.1: bits 63 to 47 are equal).
@@ -47,7 +47,12 @@ fn first_against(first: u64, last: u64, rule: impl Fn(&Mapping) -> bool) -> Opti
 /// Planted: read-only data mapped as `Kind::Data`; `Kind::Data` without no-execute; a direct map of `Kind::Data` throughout.
 pub(super) fn image(_: &mut Bed) -> Result {
     let nx = machine::features().nx;
-    for (start, end, kind) in start::image_segments() {
+    let ([(first, end, _), ..], lab) = (kernel::segments(), memory::laboratory_bytes());
+    ensure!(
+        first == IMAGE.base && end - first > lab,
+        "the laboratory is not part of the code that is checked"
+    );
+    for (start, end, kind) in kernel::segments() {
         let (writable, executable) = (kind == Kind::Data, kind == Kind::Code || !nx);
         let mut covered = 0;
         let wrong =
@@ -56,7 +61,7 @@ pub(super) fn image(_: &mut Bed) -> Result {
         walk::each_page(VirtAddr::new(start), VirtAddr::new(end - 1), &mut |page| covered += page.size);
         ensure!(covered == end - start, "{kind:?} at {start:#x}: {covered} of {} bytes", end - start);
     }
-    for (start, end, kind) in start::image_segments().into_iter().filter(|&(_, _, kind)| kind != Kind::Data) {
+    for (start, end, kind) in kernel::segments().into_iter().filter(|&(_, _, kind)| kind != Kind::Data) {
         let offset = DIRECT.base + start::handover().image.as_u64();
         let alias = |address: u64| offset + (address - IMAGE.base);
         let wrong =

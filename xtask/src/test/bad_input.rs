@@ -114,6 +114,12 @@ const CASES: &[Case] = &[
         exit: Exit::Exception,
     },
     Case {
+        name: "idle-laboratory",
+        bundle: Bundle::Good,
+        command_line: "mode=idle plant=read-laboratory",
+        exit: Exit::Exception,
+    },
+    Case {
         name: "stack-overflow",
         bundle: Bundle::Good,
         command_line: "mode=test plant=stack-overflow",
