@@ -23,8 +23,6 @@ const PAGE: PageId = PageId::new(0x12_3456);
 
 /// The root under which programs run shows what `border` says and nothing else, none of it to them; it shows their half as the first root
 /// does, through which nothing can be executed; and both stay in step when the half becomes empty and is used again.
-///
-/// Planted: `border::build` copies the kernel's root; `set_top` leaves the second root alone, or does not bar the first.
 pub(super) fn tables(_: &mut Bed) -> Result {
     if !border::isolated() {
         return Err(Verdict::Skipped("programs run under the kernel's own tables here"));
@@ -98,8 +96,6 @@ fn lower(space: &spaces::Owned, first: PhysAddr, second: PhysAddr) -> Result {
 
 /// What is dropped under a space's first identifier is dropped under its second before ring 3 uses it, however the core comes back to it.
 /// Against a model that knows for each identifier whether something stale is cached.
-///
-/// Planted: the space that is left forgets what it has not dropped; a space is aimed at as valid though it was left stale.
 pub(super) fn identifiers(bed: &mut Bed) -> Result {
     const TAGS: u64 = 3;
     const KEEP: u64 = 1 << 63;
