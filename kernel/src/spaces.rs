@@ -204,7 +204,8 @@ fn current(irq: &IrqOff) -> *const Space {
 pub(crate) fn enter(irq: &IrqOff, space: &Space) {
     let entered = ENTERED.owned(irq);
     if !ptr::eq(entered.get(), space) {
-        if !ptr::eq(CURRENT.owned(irq).get(), space) {
+        // Not for a thread of the process that ran before the core went idle.
+        if speculation::is_between() && !ptr::eq(current(irq), space) {
             speculation::process_switch();
         }
         // SAFETY: the process keeps its space until `forget` has returned (V3); its root's upper half is the kernel's.

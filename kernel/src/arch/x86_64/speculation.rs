@@ -281,17 +281,16 @@ pub(crate) fn verw() {
     unsafe { asm!("verw word ptr [rip + border_selector]", options(readonly, nostack)) };
 }
 
-/// Keeps the process that comes from running along paths that the one before has trained.
+/// Whether something is to be done when another process comes.
 #[inline(always)]
-pub(crate) fn process_switch() {
+pub(crate) fn is_between() -> bool {
     // ORDER: Relaxed; constant since before another core ran (`choose`).
-    if BETWEEN.load(Ordering::Relaxed) {
-        forget_training();
-    }
+    BETWEEN.load(Ordering::Relaxed)
 }
 
+/// Keeps the process that comes from running along paths that the one before has trained.
 #[inline(never)]
-fn forget_training() {
+pub(crate) fn process_switch() {
     let mitigations = in_force();
     if mitigations.ibpb.is_on() {
         // SAFETY: CPUID has IBPB, or it would not be on.

@@ -60,9 +60,12 @@ fn drop_second() {
     }
 }
 
-/// What a load has to do beyond the root: bits of CR3 where there are tags, and the second root.
+/// A load with what there is beyond the root: bits of CR3 where there are tags, and the second root.
+///
+/// # Safety
+/// Those of [`Mmu::load`].
 #[inline(never)]
-fn special_bits(root: FrameId, tag: Tag, cached: Cached) -> u64 {
+unsafe fn load_specially(root: FrameId, tag: Tag, cached: Cached) {
     // ORDER: Relaxed; constant (`LOAD_BITS`).
     let bits = LOAD_BITS.load(Ordering::Relaxed);
     if bits & ISOLATED != 0 {
@@ -70,7 +73,9 @@ fn special_bits(root: FrameId, tag: Tag, cached: Cached) -> u64 {
         border::aim(&unsafe { IrqOff::assume() }, root, tag, cached);
     }
     let keep = if cached == Cached::Valid { CR3_KEEP } else { 0 };
-    (u64::from(tag.raw()) | keep) & bits & !ISOLATED
+    let bits = (u64::from(tag.raw()) | keep) & bits & !ISOLATED;
+    // SAFETY: the caller's obligation; bits about tags only where CR4 allows them (`enter`).
+    unsafe { load_cr3(root.address() | bits) };
 }
 
 impl Mmu for Hardware {
@@ -94,12 +99,13 @@ impl Mmu for Hardware {
     #[inline(always)]
     unsafe fn load(&self, root: FrameId, tag: Tag, cached: Cached) {
         // ORDER: Relaxed; constant since before another core ran (`LOAD_BITS`).
-        let bits = match LOAD_BITS.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => special_bits(root, tag, cached),
-        };
-        // SAFETY: the caller's obligation; bits about tags only where CR4 allows them (`enter`).
-        unsafe { load_cr3(root.address() | bits) };
+        if LOAD_BITS.load(Ordering::Relaxed) == 0 {
+            // SAFETY: the caller's obligation; no bits beside the root.
+            unsafe { load_cr3(root.address()) };
+        } else {
+            // SAFETY: the caller's obligation.
+            unsafe { load_specially(root, tag, cached) };
+        }
     }
 
     #[inline]
