@@ -4,6 +4,10 @@
 //! |---|---|---|
 //! | 10 | [`TABLES`] | the kernel's page tables and the free part of the device region |
 //! | 20 | [`EARLY`] | memory before there is a frame allocator |
+//! | 50 | in `process` | the list of a process's threads, and how its life goes on |
+//! | 60 | in `wait` | one bucket of waiters |
+//! | 70 | in `upcall` | the news for one watcher |
+//! | 90 | in `syscalls` | what is on its way to a thread's home or back |
 //! | 90 | in `trace` | records on their way from the core that has them to the one that asked |
 //! | 100, 150 | in `tests` | what tests contend for; the first complaint of a test |
 //! | 150 | [`HEAP`] | the heap; under it only the core's own frame cache and the log are used |
