@@ -9,6 +9,7 @@ use crate::topology::{Mebibytes, Topology};
 use abi::boot::selects;
 use std::time::Duration;
 
+/// Planted: `memory` leaves out `image::given_back`.
 const NAME: &str = "idle/memory";
 const LIMIT: Duration = Duration::from_secs(60);
 /// Nothing more is expected after it.
