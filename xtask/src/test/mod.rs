@@ -8,6 +8,7 @@ mod boots;
 mod host;
 mod hunt;
 mod icount;
+mod idle;
 mod machines;
 mod seen;
 mod size;
@@ -60,6 +61,7 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     drop(progress);
     let mut tally = size::run(filter, &image)?;
     tally = tally.plus(bad_input::run(filter, &qemu, &image)?);
+    tally = tally.plus(idle::run(filter, &qemu, &image)?);
     tally = tally.plus(icount::run(filter, &qemu, &image)?);
     tally = tally.plus(hunt::run(filter, effort, &qemu)?);
     for mut machine in machines::all() {
