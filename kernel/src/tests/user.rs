@@ -6,7 +6,7 @@ use percpu::IrqOff;
 use super::{Bed, Result, ensure, failed};
 use crate::arch::tsc;
 use crate::harness::{self, Run};
-use crate::{log, machine, trace};
+use crate::{log, machine, start, trace};
 
 /// How long a program may take, in seconds of the clock: long enough for any emulator on any busy host.
 const PATIENCE: u64 = 60;
@@ -17,7 +17,9 @@ pub(super) fn run(program: &str, arguments: &[u8]) -> core::result::Result<ExitS
         let run = Run { program, arguments, region: None, flags: 0 };
         let process =
             run.make(irq).map_err(|error| failed(format_args!("{program} cannot be made: {error}")))?;
-        let deadline = tsc::now() + machine::clock().0 * PATIENCE;
+        // A soak test has as many times more to do.
+        let patience = PATIENCE * u64::from(start::params().soak.max(1));
+        let deadline = tsc::now() + machine::clock().0 * patience;
         match harness::run(irq, &process, deadline) {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err(failed(format_args!("{program} does not end"))),
