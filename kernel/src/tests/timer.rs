@@ -112,6 +112,10 @@ fn answers(held: &mut Held<'_, 0>, latest: u64) -> Result {
     timer::arm(held, deadline);
     let early = timer::on_interrupt(held);
     ensure!(tsc::now() >= deadline || early == Rang::Early, "{early:?} before the deadline");
+    if early == Rang::Due {
+        // An emulator's host has taken the core away for longer than that; nothing is armed any more.
+        return Ok(());
+    }
     in_time(deadline, period, latest)?;
     while tsc::now() < deadline {
         core::hint::spin_loop();
