@@ -3,7 +3,7 @@
 //! [`event`] is what the rest of the kernel calls. While its kind is off that is a load and a test; [`switch`] and [`read`] ask each
 //! core to do the work on its own ring.
 //!
-//! * V1: the memory lent to a ring is the ring's until [`discard`] has taken it back; records leave as copies.
+//! * D1: the memory lent to a ring is the ring's until [`discard`] has taken it back; records leave as copies.
 
 use core::cell::Cell;
 
@@ -132,7 +132,7 @@ fn equip(irq: &IrqOff) -> bool {
         // SAFETY: as above; a frame is aligned to more, and nobody else has the block.
         unsafe { cell.write(Cell::default()) };
     }
-    // SAFETY: V1: initialised above, and the block stays in `MEMORY` for as long as the ring has the slice.
+    // SAFETY: D1: initialised above, and the block stays in `MEMORY` for as long as the ring has the slice.
     let cells = unsafe { core::slice::from_raw_parts(start, RECORDS) };
     MEMORY.with_mut(irq, |memory| *memory = Some(block));
     RING.owned(irq).lend(cells);

@@ -4,8 +4,8 @@
 //! nothing else. Global pages are off then. Gruss et al., "KASLR is Dead: Long Live KASLR" (ESSoS 2017), §4. Where it does not, nothing of
 //! this is run: SYSCALL and the IDT lead to other entries, and the exits are turned to these by rewriting two instructions at boot.
 //!
-//! * **C1** A program runs under the second root of the space that is loaded; everything in ring 0 outside `border.S` under another.
-//! * **C2** With PCIDs, both roots' translations have identifiers of their own. What is dropped under the first's is dropped under the
+//! * **R3** A program runs under the second root of the space that is loaded; everything in ring 0 outside `border.S` under another.
+//! * **R4** With PCIDs, both roots' translations have identifiers of their own. What is dropped under the first's is dropped under the
 //!   second's before ring 3 next uses it: [`Words`] remembers that it has to be, and the exit loads CR3 accordingly.
 //!
 //! What a program left on the core's border page (where it was interrupted, rdi, rax) stays there until the next one does the same.
@@ -72,7 +72,7 @@ const TAG: u64 = 0xfff;
 const SECOND: u64 = 1 << 3;
 const KEEP: u64 = 1 << 63;
 
-const _: () = assert!((SLOTS as u64) < SECOND, "C2: a slot's tag leaves the bit of the second root free");
+const _: () = assert!((SLOTS as u64) < SECOND, "R4: a slot's tag leaves the bit of the second root free");
 
 global_asm!(
     include_str!("border.S"),
@@ -266,7 +266,7 @@ pub(super) fn drop_second(irq: &IrqOff) {
     words.user_cr3.set(Way { user_cr3: words.user_cr3.get(), stale: 0 }.dropped().user_cr3);
 }
 
-/// What has to be dropped under the second identifiers (C2). A value, so that it can be tested by itself.
+/// What has to be dropped under the second identifiers (R4). A value, so that it can be tested by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Way {
     pub(crate) user_cr3: u64,
