@@ -1,6 +1,6 @@
 //! Capabilities as programs see them: handles, rights, kinds of objects.
 
-/// A capability of a process: index of its slot in the low half, the slot's generation in the high half, so that a handle that was
+/// A capability of a process: place of its slot in the low half, the slot's generation in the high half, so that a handle that was
 /// deleted stays invalid when its slot is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]

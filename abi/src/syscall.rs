@@ -93,7 +93,7 @@ macro_rules! for_each_syscall {
         3 thread_start ThreadStart (thread: Handle) -> "";
         /// Ends the calling thread. Does not return.
         4 thread_exit ThreadExit (code: Value) -> "";
-        /// Waits until a thread has ended. Needs `OBSERVE`. Fails with `TimedOut` after the deadline.
+        /// Waits until a thread has ended. Needs `OBSERVE`. Fails with `TimedOut` after the deadline, with `BadHandle` if the thread goes unstarted.
         5 thread_join ThreadJoin (thread: Handle, deadline: Deadline) -> "the thread's exit code";
         /// Stops a thread until it is resumed, whatever it does. Needs `CONTROL`.
         6 thread_suspend ThreadSuspend (thread: Handle) -> "";
@@ -103,7 +103,8 @@ macro_rules! for_each_syscall {
         8 thread_kill ThreadKill (thread: Handle, code: Value) -> "";
         /// Says on which cores a thread may run; `cores` is a `CoreMask`. Needs `CONTROL`.
         9 thread_affinity ThreadAffinity (thread: Handle, cores: In) -> "";
-        /// Says how a thread is scheduled; `spec` is a `SchedSpec`. Needs `CONTROL`. Fails with `NotAdmitted` if a deadline cannot be kept.
+        /// Says how a thread is scheduled; `spec` is a `SchedSpec`. Needs `CONTROL`. Fails with `NotAdmitted` if a deadline cannot be kept, with
+        /// `WrongState` if the thread may not run on the core that would have to keep it.
         10 thread_schedule ThreadSchedule (thread: Handle, spec: In) -> "";
         /// Tells about a thread; `info` is a `ThreadInfo`. Needs `OBSERVE`.
         11 thread_info ThreadInfo (thread: Handle, info: Out) -> "";
@@ -119,7 +120,7 @@ macro_rules! for_each_syscall {
         16 period_end PeriodEnd () -> "periods that were missed";
         /// Makes a process from an ELF image; `spec` is a `ProcessSpec`. Its main thread waits to be started. Needs `CREATE` on the parent.
         17 process_create ProcessCreate (parent: Handle, spec: In) -> "handle of the process";
-        /// Starts the main thread. Needs `CONTROL`.
+        /// Starts the main thread. Needs `CONTROL`. Fails with `BadAddress` if somebody has unmapped what the thread is to be told.
         18 process_start ProcessStart (process: Handle) -> "";
         /// Waits until a process has ended and everything it had is given back; how it ended is in its `ProcessInfo`. Needs `OBSERVE`.
         19 process_wait ProcessWait (process: Handle, deadline: Deadline) -> "the code it ended with";
