@@ -1,5 +1,6 @@
 //! How the kernel spreads time and threads.
 
+use abi::boot::Lane;
 use abi::cap::ObjectKind;
 use abi::debug::Counter;
 use abi::task::{CoreMask, NEVER};
@@ -25,7 +26,8 @@ pub(super) const FAIR: Bench<Lab> = Bench {
     quantity: Quantity::Share,
     direction: Direction::Smaller,
     scope: Scope::Operation,
-    lanes: Lanes::GUEST,
+    // A window of a second for each sample: minutes without a word where the emulator runs one core at a time.
+    lanes: Lanes::NONE.with(Lane::Hw).with(Lane::Kvm).with(Lane::Icount),
     classes: &[Class::SelfCore],
     batch: 1,
     cases: |lab, visit| {
