@@ -21,7 +21,7 @@ use sched::{Decision, Ready, Stop, Tunables};
 
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
-use crate::thread::{State, ThreadRef};
+use crate::thread::{State, Thread, ThreadRef};
 use crate::{cores, homes, jobs, machine, metrics, spaces, spread, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
@@ -115,8 +115,10 @@ fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     show_load(irq);
     arm_timer(irq, now);
     metrics::count(irq, Counter::Switches);
+    let at = load(irq, thread, now);
     metrics::switched(irq, tsc::now().saturating_sub(now));
-    resume(irq, thread, now)
+    // SAFETY: as in `resume`.
+    unsafe { user::resume(at) }
 }
 
 /// Sees to it that the timer rings before anything is due; mostly it does so already. With nothing armed, as after it has rung, all is looked
@@ -132,6 +134,14 @@ fn arm_timer(irq: &IrqOff, now: u64) {
 /// Loads what a thread needs in ring 3, and goes there.
 #[inline(always)]
 fn resume(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
+    let at = load(irq, thread, now);
+    // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
+    unsafe { user::resume(at) }
+}
+
+/// Makes a thread current and loads what it needs in ring 3; says where it lies.
+#[inline(always)]
+fn load(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> *const Thread {
     let head = HEAD.owned(irq);
     let at = thread.as_ptr().as_ptr().cast_const();
     // SAFETY: a picked thread has not ended, and does not before it has left the core.
@@ -142,11 +152,10 @@ fn resume(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
     if thread.extras.get() | head.extras() != 0 {
         load_extras(irq, thread, now);
     }
-    // SAFETY: everything is loaded, and a thread's frame keeps R2: `Thread::new` checked the addresses, the CPU wrote the rest.
-    unsafe { user::resume(at) }
+    at
 }
 
-/// See [`resume`].
+/// See [`load`].
 #[inline(never)]
 fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
     if thread.ready_since.get() != 0 {
@@ -523,6 +532,6 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     let here = HERE.owned(irq);
     if here.balance.get() <= now {
         here.balance.set(now + machine::clock().0 / BALANCE_HZ);
-        irq.locks(spread::balance);
+        irq.locks(spread::even_out);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn notice(irq: &IrqOff) {
     }
 }
 
-/// What a program is given by the kernel: first the debug interface, then every core by its number, then a region if there is one.
+/// What a program is given by the kernel: first the debug interface, then a region if there is one, then the cores by their numbers.
 pub(crate) struct Run<'a> {
     /// Its name in the bundle, without the folder.
     pub(crate) program: &'a str,

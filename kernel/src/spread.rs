@@ -1,7 +1,7 @@
 //! Spreading threads over cores: where a new one starts, who an idle core asks, what a loaded core hands over.
 //!
-//! Decisions are `sched::balance`'s over what the cores show of themselves, which may be out of date; the mechanism looks again where it
-//! counts, at the thread's own core. Real-time threads stay where they are.
+//! Who asks whom and who gives to whom is decided by `sched::balance` over what the cores show of themselves, which may be out of date; the
+//! mechanism looks again where it counts, at the thread's own core. Real-time threads stay where they are.
 
 use core::ptr::NonNull;
 
@@ -11,6 +11,7 @@ use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use percpu::{AtomicCoreSet, CoreId, Held, Ipi, IrqOff, Lock, core_local};
 use sched::Class;
+use sched::balance::{self, View};
 
 use crate::arch::apic;
 use crate::arch::ipi::Interrupts;
@@ -89,13 +90,14 @@ pub(crate) fn target(irq: &IrqOff, thread: ThreadRef) -> CoreId {
     best.or_else(|| thread.affinity().lowest()).unwrap_or(own)
 }
 
-/// The core with most to give, for a core that has nothing: of the own node first, then the nearest.
-fn victim(own: CoreId) -> Option<CoreId> {
+/// The other cores, as they show themselves to this one.
+fn others(own: CoreId) -> impl Iterator<Item = (CoreId, View)> {
     let topology = machine::topology();
     let node = topology.node_of(own);
-    let loaded = |&core: &CoreId| core != own && load_of(core) > 1 && !RESERVED.contains(core);
-    let key = |core: &CoreId| (u8::MAX - topology.distance(node, topology.node_of(*core)), load_of(*core));
-    topology.cores().filter(loaded).max_by_key(key)
+    topology.cores().filter(move |&core| core != own).map(move |core| {
+        let distance = topology.distance(node, topology.node_of(core));
+        (core, View { load: load_of(core), distance, reserved: RESERVED.contains(core) })
+    })
 }
 
 /// Reserves a core: threads that are not bound to it alone leave it, and none come.
@@ -157,7 +159,7 @@ pub(crate) fn beg(irq: &mut IrqOff) {
     if machine::topology().core_count() == 1 || RESERVED.contains(own) {
         return;
     }
-    let Some(victim) = victim(own) else { return };
+    let Some(victim) = balance::victim(others(own)) else { return };
     let request = REQUEST.local(irq);
     // ORDER: Acquire pairs with Release in `deliver_request`: the node is this core's again.
     if request.asked.load(Ordering::Acquire) {
@@ -199,19 +201,13 @@ fn spare(irq: &IrqOff, to: CoreId) -> Option<ThreadRef> {
 }
 
 /// This core may have more than another: evens them out by one thread.
-pub(crate) fn balance(held: &mut Held<'_, 0>) {
-    let topology = machine::topology();
-    let own = held.core();
+pub(crate) fn even_out(held: &mut Held<'_, 0>) {
     let load = SCHED.owned(held).load() as u32;
     if load < 2 {
         return;
     }
     metrics::count(held, Counter::Balances);
-    let node = topology.node_of(own);
-    let key = |core: &CoreId| (load_of(*core), topology.distance(node, topology.node_of(*core)));
-    let other = topology.cores().filter(|&core| core != own && !RESERVED.contains(core)).min_by_key(key);
-    metrics::count(held, Counter::Balances);
-    if let Some(other) = other.filter(|&other| load_of(other) + 1 < load)
+    if let Some(other) = balance::taker(load, others(held.core()))
         && let Some(thread) = spare(held, other)
     {
         homes::depart(held, thread, other);

@@ -33,8 +33,8 @@ impl Memory for Leaves {
     fn give_back(&self, leaf: LeafAt) {
         let Some(link) = NonNull::new(leaf.pointer().cast::<Retired>()) else { return };
         IrqOff::with(|irq| {
-            // SAFETY: nobody writes to the leaf any more, and whoever reads it finds no capability in a link: its words are no live slot's,
-            // because the generation that a handle has is not in them (see `cap`: a lookup looks at the slot's first word twice).
+            // SAFETY: its table has given it back. Those who look handles up in it are the process's own threads, which have ended; or it is
+            // one that never came into the table.
             unsafe { retire_leaf(irq, link) };
         });
     }

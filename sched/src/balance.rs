@@ -1,165 +1,113 @@
-//! Who takes threads from whom: pure functions over a snapshot of all cores. The kernel asks and moves; what a thread's affinity allows is
-//! checked there, by whoever hands it over.
+//! Who takes threads from whom: pure functions over what the cores show of themselves. The kernel asks and moves; what a thread's affinity
+//! allows is checked there, by whoever hands it over.
 //!
 //! A reserved core neither takes nor gives: what runs there is bound to it alone. When a core becomes reserved, its owner sends the
 //! others away (`Core::steal` until there is none).
 
-/// What is known of a core. Snapshots may be stale; a wrong move costs a move.
+/// What is known of another core. It may be stale; a wrong move costs a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Normal threads that could run there, the current one included (`Core::weight`).
-    pub weight: u32,
-    /// Node, as an index of [`Distances`].
-    pub node: u16,
+    /// Threads that could run there, the current one included.
+    pub load: u32,
+    /// Distance of its node from the own one, as in the SLIT: the own node's is the smallest.
+    pub distance: u8,
     /// Whether it is reserved.
     pub reserved: bool,
 }
 
-/// A thread to be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// Index of the core that gives.
-    pub from: usize,
-    /// Index of the core that takes.
-    pub to: usize,
+/// The core that one which has nothing to run asks for a thread: of those that can spare one the nearest, of these the busiest; on a tie the
+/// first.
+pub fn victim<C>(others: impl Iterator<Item = (C, View)>) -> Option<C> {
+    let can_spare = others.filter(|(_, view)| view.load > 1 && !view.reserved);
+    can_spare.min_by_key(|(_, view)| (view.distance, u32::MAX - view.load)).map(|(core, _)| core)
 }
 
-/// How many more threads a core of another node must have before the balancer moves one: memory stays behind.
-const REMOTE_SLACK: u32 = 2;
-
-/// The core that `thief`, which has nothing to run, asks next: the busiest of its own node that can spare a thread, then by distance.
-/// `skip` says which were asked in vain. `distance` is the machine's, of nodes; on a tie the lower index wins.
-pub fn victim(
-    thief: usize,
-    cores: &[View],
-    distance: impl Fn(u16, u16) -> u8,
-    skip: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    let own = cores.get(thief).filter(|own| !own.reserved)?;
-    let can_spare =
-        |&(index, core): &(usize, &View)| index != thief && core.weight > 1 && !core.reserved && !skip(index);
-    let far = |node: u16| if node == own.node { 0 } else { u16::from(distance(own.node, node)) + 1 };
-    let candidates = cores.iter().enumerate().filter(can_spare);
-    candidates.min_by_key(|(_, core)| (far(core.node), u32::MAX - core.weight)).map(|(index, _)| index)
-}
-
-/// The move that evens the cores out most, and notes it in `cores`; `None` when they are even. Call until then, or until enough has been
-/// moved. Within a node cores differ by one in the end, between nodes by [`REMOTE_SLACK`] more.
-pub fn step(cores: &mut [View], distance: impl Fn(u16, u16) -> u8) -> Option<Move> {
-    let found = within(cores).or_else(|| across(cores, distance))?;
-    cores[found.from].weight -= 1;
-    cores[found.to].weight += 1;
-    Some(found)
-}
-
-fn open(cores: &[View]) -> impl Iterator<Item = (usize, &View)> {
-    cores.iter().enumerate().filter(|(_, core)| !core.reserved)
-}
-
-/// The most uneven pair of one node. Cores of a node are neighbours.
-fn within(cores: &[View]) -> Option<Move> {
-    let mut base = 0;
-    let pairs = cores.chunk_by(|a, b| a.node == b.node).filter_map(|node| {
-        let first = base;
-        base += node.len();
-        let (from, busy) = best(open(node).map(|(index, core)| (core.weight, (index, core))))?;
-        let (to, idle) = open(node).min_by_key(|(_, core)| core.weight)?;
-        Some((busy.weight - idle.weight, Move { from: first + from, to: first + to }))
-    });
-    best(pairs.filter(|&(uneven, _)| uneven > 1))
-}
-
-/// The busiest of all and the idlest of the others, the nearest of them.
-fn across(cores: &[View], distance: impl Fn(u16, u16) -> u8) -> Option<Move> {
-    let (from, busy) = best(open(cores).map(|(index, core)| (core.weight, (index, core))))?;
-    let others = open(cores).filter(|(_, core)| core.node != busy.node);
-    let (to, idle) = others.min_by_key(|(_, core)| (core.weight, distance(busy.node, core.node)))?;
-    (busy.weight > idle.weight + 1 + REMOTE_SLACK).then_some(Move { from, to })
-}
-
-/// The first of those with the highest score.
-fn best<T>(scored: impl Iterator<Item = (u32, T)>) -> Option<T> {
-    let pick = |best: (u32, T), next: (u32, T)| if next.0 > best.0 { next } else { best };
-    scored.reduce(pick).map(|(_, it)| it)
+/// The core that one with `load` threads hands a thread to: the idlest, of these the nearest; none if that would only turn the difference
+/// round.
+pub fn taker<C>(load: u32, others: impl Iterator<Item = (C, View)>) -> Option<C> {
+    let open = others.filter(|(_, view)| !view.reserved);
+    let idlest = open.min_by_key(|(_, view)| (view.load, view.distance));
+    idlest.filter(|(_, view)| view.load + 1 < load).map(|(core, _)| core)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Move, REMOTE_SLACK, View, step, victim};
+    use super::{View, taker, victim};
     use proptest::prelude::{ProptestConfig, any};
     use proptest::{collection, prop_assert, proptest};
-
-    fn view(weight: u32, node: u16) -> View {
-        View { weight, node, reserved: false }
-    }
 
     /// Nodes in a row.
     fn distance(a: u16, b: u16) -> u8 {
         10 + 10 * a.abs_diff(b) as u8
     }
 
-    /// All victims that a thief asks, one after the other.
-    fn victims(thief: usize, cores: &[View]) -> Vec<usize> {
-        let mut asked = Vec::new();
-        while let Some(next) = victim(thief, cores, distance, |core| asked.contains(&core)) {
-            asked.push(next);
-        }
-        asked
+    /// A machine: load, node, and whether it is reserved, of each core.
+    type Machine = Vec<(u32, u16, bool)>;
+
+    /// The others, as a core sees them.
+    fn seen(machine: &Machine, from: usize) -> impl Iterator<Item = (usize, View)> + '_ {
+        let own = machine[from].1;
+        let others = machine.iter().enumerate().filter(move |&(index, _)| index != from);
+        others.map(move |(index, &(load, node, reserved))| {
+            (index, View { load, distance: distance(own, node), reserved })
+        })
     }
 
+    /// Planted: the busiest first, whatever its distance.
     #[test]
     fn thieves_ask_the_busiest_of_the_nearest_node_first() {
-        let cores = [view(0, 0), view(2, 0), view(3, 0), view(9, 2), view(4, 1), view(5, 1), view(1, 0)];
-        assert_eq!(victims(0, &cores), [2, 1, 5, 4, 3]);
-        assert_eq!(victims(6, &cores), [2, 1, 5, 4, 3]);
-        assert_eq!(victims(3, &cores), [5, 4, 2, 1]);
-        assert_eq!(victims(7, &cores), [], "there is no such core");
+        let mut machine: Machine = [(0, 0), (2, 0), (3, 0), (9, 2), (4, 1), (5, 1), (1, 0)]
+            .map(|(load, node)| (load, node, false))
+            .into();
+        let mut asked = Vec::new();
+        while let Some(next) = victim(seen(&machine, 0)) {
+            asked.push(next);
+            machine[next].0 = 0;
+        }
+        assert_eq!(asked, [2, 1, 5, 4, 3]);
     }
 
-    /// Planted: `victim` that does not look at `reserved`.
+    /// Planted: either function that does not look at `reserved`.
     #[test]
     fn reserved_cores_neither_take_nor_give() {
-        let mut cores = [view(0, 0), view(5, 0), view(3, 0)];
-        cores[1].reserved = true;
-        assert_eq!(victims(0, &cores), [2]);
-        assert_eq!(victims(1, &cores), []);
-        assert_eq!(step(&mut cores, distance), Some(Move { from: 2, to: 0 }));
-        assert_eq!(step(&mut cores, distance), None);
+        let machine: Machine = [(0, 0, true), (5, 0, true), (3, 0, false), (0, 0, false)].into();
+        assert_eq!(victim(seen(&machine, 3)), Some(2));
+        assert_eq!(taker(3, seen(&machine, 2)), Some(3));
     }
 
+    /// Planted: a difference of one that counts as uneven.
     #[test]
-    fn nodes_are_evened_out_inside_first() {
-        let mut cores = [view(1, 0), view(3, 0), view(12, 1), view(12, 1)];
-        assert_eq!(step(&mut cores, distance), Some(Move { from: 1, to: 0 }));
-        assert_eq!(step(&mut cores, distance), Some(Move { from: 2, to: 0 }));
+    fn nothing_moves_between_even_cores() {
+        let machine: Machine = [(2, 0, false), (1, 0, false), (1, 1, false)].into();
+        assert_eq!(taker(2, seen(&machine, 0)), None);
+        assert_eq!(taker(3, seen(&machine, 0)), Some(1));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Balancing ends, loses no thread, leaves reserved cores alone, and leaves the others as even as it says.
+        /// Each core handing over in turn ends, leaves reserved cores alone, and leaves the others even.
         ///
-        /// Planted: `within` that forgets where the node's cores begin, two threads of difference that count as even.
+        /// Planted: a difference of one that counts as uneven.
         #[test]
         fn balancing_ends_evenly(cores in collection::vec((0..20_u32, 0..4_u16, any::<u8>()), 0..16)) {
-            let mut cores: Vec<View> =
-                cores.into_iter().map(|(weight, node, dice)| View { weight, node, reserved: dice < 40 }).collect();
-            cores.sort_by_key(|core| core.node);
-            let before = cores.clone();
+            let mut machine: Machine = cores.into_iter().map(|(load, node, dice)| (load, node, dice < 40)).collect();
+            let before = machine.clone();
             let mut moves = 0;
-            while step(&mut cores, distance).is_some() {
+            loop {
+                let open = (0..machine.len()).filter(|&from| !machine[from].2);
+                let step = open.into_iter().find_map(|from| taker(machine[from].0, seen(&machine, from)).map(|to| (from, to)));
+                let Some((from, to)) = step else { break };
+                machine[from].0 -= 1;
+                machine[to].0 += 1;
                 moves += 1;
-                prop_assert!(moves < 1000, "{cores:?}");
+                prop_assert!(moves < 1000, "{machine:?}");
             }
-            let sum = |cores: &[View]| cores.iter().map(|core| core.weight).sum::<u32>();
-            prop_assert!(sum(&cores) == sum(&before));
-            for (a, was) in cores.iter().zip(&before) {
-                prop_assert!(!a.reserved || a.weight == was.weight);
-                for b in cores.iter().filter(|b| !a.reserved && !b.reserved) {
-                    let slack = if a.node == b.node { 1 } else { 1 + REMOTE_SLACK };
-                    prop_assert!(a.weight <= b.weight + slack, "{cores:?}");
-                }
+            for (core, was) in machine.iter().zip(&before) {
+                prop_assert!(!core.2 || core.0 == was.0);
             }
+            let open = || machine.iter().filter(|core| !core.2).map(|core| core.0);
+            prop_assert!(open().max().unwrap_or(0) <= open().min().unwrap_or(0) + 1, "{machine:?}");
         }
     }
 }

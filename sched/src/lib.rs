@@ -3,8 +3,7 @@
 //! * [`Core`]: one core's run queue, classes, budgets and timeouts. Plain memory of its owner; other cores ask through the mailbox.
 //! * [`Task`]: the part of a thread that belongs to the scheduler; [`Entity`] is the reference by which a thread is known.
 //! * [`Tunables`]: quanta and bounds.
-//! * [`state`]: a thread's state word as pure transitions.
-//! * [`balance`]: who takes threads from whom, as pure functions over a snapshot.
+//! * [`balance`]: who takes threads from whom, as pure functions over what cores show of themselves.
 //!
 //! Bands, the most urgent first: deadlines (earliest first, admitted by density), real time (priorities 64 to 255, first in first out),
 //! normal (a feedback queue of five levels, priorities 1 to 5). Times are ticks of one clock that the caller reads; S1–S4 are in `dispatch`.
@@ -18,7 +17,6 @@ mod dispatch;
 mod feedback;
 mod heap;
 mod queue;
-pub mod state;
 mod task;
 mod tunables;
 
