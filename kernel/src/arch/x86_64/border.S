@@ -42,21 +42,7 @@ border_trap:
 # translations it drops.
 .balign 64
 border_apart:
-    push rax
-    push rbx
-    push rcx
-    push rdx
-    push rsi
-    push rdi
-    push rbp
-    push r8
-    push r9
-    push r10
-    push r11
-    push r12
-    push r13
-    push r14
-    push r15
+    save_registers
     cld
     mov ecx, {gs_base}
     rdmsr
@@ -76,21 +62,7 @@ border_apart_kernel:
     jz border_apart_leave
     swapgs
 border_apart_leave:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rbp
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rcx
-    pop rbx
-    pop rax
+    restore_registers
     add rsp, 2 * {word}
     iretq
 

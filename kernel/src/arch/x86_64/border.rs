@@ -75,6 +75,7 @@ const KEEP: u64 = 1 << 63;
 const _: () = assert!((SLOTS as u64) < SECOND, "R4: a slot's tag leaves the bit of the second root free");
 
 global_asm!(
+    include_str!("registers.S"),
     include_str!("border.S"),
     head = sym HEAD,
     current = const Head::CURRENT,

@@ -67,39 +67,11 @@ trap_stubs:
 trap_common:
     test byte ptr [rsp + {trap_cs}], {ring_3}
     jnz user_trap
-    push rax
-    push rbx
-    push rcx
-    push rdx
-    push rsi
-    push rdi
-    push rbp
-    push r8
-    push r9
-    push r10
-    push r11
-    push r12
-    push r13
-    push r14
-    push r15
+    save_registers
     cld
     mov rdi, rsp
     call {trap_dispatch}
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rbp
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rcx
-    pop rbx
-    pop rax
+    restore_registers
     add rsp, 16
     iretq
 
@@ -108,21 +80,7 @@ trap_common:
 #   in: vector and error code on the exception's own stack.  GS: either.  IF: clear.
 .balign 16
 trap_apart:
-    push rax
-    push rbx
-    push rcx
-    push rdx
-    push rsi
-    push rdi
-    push rbp
-    push r8
-    push r9
-    push r10
-    push r11
-    push r12
-    push r13
-    push r14
-    push r15
+    save_registers
     cld
     mov ecx, {gs_base}
     rdmsr
@@ -138,21 +96,7 @@ trap_apart_kernel:
     jz trap_apart_leave
     swapgs
 trap_apart_leave:
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rbp
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rcx
-    pop rbx
-    pop rax
+    restore_registers
     add rsp, 16
     iretq
 

@@ -9,6 +9,7 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::{ipi, page_fault, tables, trap, usercopy};
 
 global_asm!(
+    include_str!("registers.S"),
     include_str!("entry.S"),
     boot_main = sym crate::start::boot_main,
     core_main = sym crate::start::core_main,

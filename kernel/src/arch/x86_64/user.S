@@ -141,21 +141,7 @@ user_resume:
     leave_kernel sysretq, 0
 resume_whole:
     lea rsp, [rdi + {frame}]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rbp
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rcx
-    pop rbx
-    pop rax
+    restore_registers
     add rsp, 2 * {word}
     leave_kernel iretq, 1
 
@@ -168,21 +154,7 @@ user_trap:
     swapgs
 .global user_trap_saving
 user_trap_saving:
-    push rax
-    push rbx
-    push rcx
-    push rdx
-    push rsi
-    push rdi
-    push rbp
-    push r8
-    push r9
-    push r10
-    push r11
-    push r12
-    push r13
-    push r14
-    push r15
+    save_registers
     mov rdi, rsp
     mov rsp, gs:[rip + {head} + {kernel_sp}]
     cld

@@ -221,6 +221,7 @@ impl Head {
 }
 
 global_asm!(
+    include_str!("registers.S"),
     include_str!("user.S"),
     head = sym HEAD,
     current = const offset_of!(Head, current),
