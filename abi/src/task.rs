@@ -9,7 +9,7 @@ pub const NEVER: u64 = u64::MAX;
 pub const MASK_CORES: usize = 288;
 
 /// A set of cores: bit `n % 64` of word `n / 64` is core `n`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct CoreMask(pub [u64; MASK_CORES.div_ceil(64)]);
 

@@ -17,6 +17,16 @@ use crate::dispatch;
 use crate::object::{Found, Object, Ref};
 use crate::tables::Capabilities;
 
+use caps::{cap_delete, cap_derive, cap_info};
+use debug::{core_info, core_reserve, debug_dump, debug_write, metrics, trace_read, trace_switch};
+use memory::{map, protect, region_create, region_map, unmap};
+use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
+use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
+use threads::{
+    period_end, thread_affinity, thread_create, thread_exit, thread_info, thread_join, thread_kill,
+    thread_resume, thread_schedule, thread_start, thread_suspend, thread_tls, thread_watch, yield_now,
+};
+
 /// What a call answers, in `rax` and `rdx`.
 #[repr(C)]
 pub(crate) struct Answer {
@@ -69,16 +79,6 @@ abi::for_each_syscall!(entries);
 pub(crate) extern "C" fn unknown() -> Answer {
     Answer::from(Err(Error::NoSuchCall))
 }
-
-use caps::{cap_delete, cap_derive, cap_info};
-use debug::{core_info, core_reserve, debug_dump, debug_write, metrics, trace_read, trace_switch};
-use memory::{map, protect, region_create, region_map, unmap};
-use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
-use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
-use threads::{
-    period_end, thread_affinity, thread_create, thread_exit, thread_info, thread_join, thread_kill,
-    thread_resume, thread_schedule, thread_start, thread_suspend, thread_tls, thread_watch, yield_now,
-};
 
 /// Nothing.
 #[inline(always)]

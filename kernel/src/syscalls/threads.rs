@@ -7,7 +7,6 @@ use mm::user::USER_END;
 use percpu::{CoreId, CoreSet, Held, IrqOff};
 
 use super::{Result, find, get, pack, table, unpack, user};
-use crate::arch::user as border;
 use crate::dispatch::{self, SCHED};
 use crate::homes::{self, at_home};
 use crate::process::Process;
@@ -87,7 +86,7 @@ fn cores_of(mask: &CoreMask) -> CoreSet {
 
 pub(super) fn thread_affinity(irq: &mut IrqOff, thread: u64, cores: u64) -> Result {
     let thread = get::<Thread>(irq, thread, Rights::CONTROL)?;
-    let cores = cores_of(&user::read_mask(irq, cores)?);
+    let cores = cores_of(&user::read(irq, cores)?);
     if cores.is_empty() {
         return Err(Error::BadArgument);
     }
@@ -156,7 +155,7 @@ pub(super) fn thread_tls(irq: &mut IrqOff, base: u64) -> Result {
         return Err(Error::BadArgument);
     }
     dispatch::current(irq).set_tls(base);
-    border::set_fs_base(irq, base);
+    crate::arch::user::set_fs_base(irq, base);
     Ok(0)
 }
 

@@ -36,6 +36,7 @@ plain! {
     Grant 3;
     CapInfo 2;
     CoreInfo 5;
+    CoreMask 5;
     Metrics METRICS_WORDS;
 }
 
@@ -69,22 +70,6 @@ pub(super) fn write<T: Plain>(irq: &mut IrqOff, address: u64, value: &T) -> Resu
     // SAFETY: all bytes of a `Plain` value are initialised.
     let bytes = unsafe { core::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) };
     usercopy::copy_out(irq, bytes, at).map_err(|_| Error::BadAddress)
-}
-
-/// Reads a set of cores.
-///
-/// # Errors
-/// [`Error::BadAddress`].
-pub(super) fn read_mask(irq: &mut IrqOff, address: u64) -> Result<CoreMask> {
-    let mut mask = CoreMask([0; 5]);
-    let at = claim(address, size_of::<CoreMask>() as u64)?;
-    for (index, word) in mask.0.iter_mut().enumerate() {
-        let mut bytes = [0; size_of::<u64>()];
-        let part = claim((at.address() + index * size_of::<u64>()) as u64, size_of::<u64>() as u64)?;
-        usercopy::copy_in(irq, part, &mut bytes).map_err(|_| Error::BadAddress)?;
-        *word = u64::from_ne_bytes(bytes);
-    }
-    Ok(mask)
 }
 
 /// Reads bytes.
