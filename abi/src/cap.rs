@@ -49,8 +49,12 @@ impl Rights {
     pub const WRITE: Self = Self(1 << 4);
     /// Make further capabilities from it, or hand it on.
     pub const GRANT: Self = Self(1 << 5);
+    /// Send messages to it, or signal it.
+    pub const SEND: Self = Self(1 << 6);
+    /// Receive what is sent to it, or wait for its signals.
+    pub const RECEIVE: Self = Self(1 << 7);
     /// Everything.
-    pub const ALL: Self = Self(0x3f);
+    pub const ALL: Self = Self(0xff);
 
     /// Whether every right of `other` is here.
     #[must_use]
@@ -108,6 +112,26 @@ kinds! {
     4 Core "core";
     /// The debug interface: log, dumps, traces, metrics.
     5 Debug "debug";
+    /// Where messages are sent to and received from.
+    6 Endpoint "endpoint";
+    /// A caller that waits for a reply, once.
+    7 Reply "reply";
+    /// A word of bits that can be set and waited for.
+    8 Notification "notification";
+    /// Signals a notification at a time.
+    9 Timer "timer";
+    /// An interrupt line.
+    10 Interrupt "interrupt";
+    /// All interrupt lines: what single ones are made of.
+    11 Interrupts "interrupts";
+    /// A range of I/O ports.
+    12 Ports "ports";
+    /// Device registers: what regions of them are made of.
+    13 Devices "devices";
+    /// A quota of memory, objects and capabilities.
+    14 Bank "bank";
+    /// Something that one owner has for a time.
+    15 Lease "lease";
 }
 
 /// What `cap_info` tells.

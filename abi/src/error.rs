@@ -65,6 +65,14 @@ errors! {
     15 BadImage "the image cannot be run";
     /// The machine or this kernel does not offer it.
     16 Unsupported "not supported here";
+    /// Whoever should have received or answered is gone, or nobody can receive any more.
+    17 PeerGone "whoever should have answered is gone";
+    /// It would have to wait, which the caller does not want.
+    18 WouldBlock "it would have to wait";
+    /// A limit on the number of calls has been reached; it can be made again later.
+    19 TooMany "a limit on calls has been reached";
+    /// A filter does not let the process make this call.
+    20 Filtered "a filter forbids this call";
 }
 
 impl core::fmt::Display for Error {

@@ -166,6 +166,74 @@ macro_rules! for_each_syscall {
         39 trace_read TraceRead (debug: Handle, core: Count, buffer: Buffer, length: Count) -> "bytes written";
         /// Reads the counters and histograms of a core; `metrics` is a `Metrics`. Needs `OBSERVE` on the debug interface.
         40 metrics Metrics (debug: Handle, core: Count, metrics: Out) -> "";
+        /// Takes everything back that was derived from a capability, everywhere; the capability itself stays. No use of what was taken back
+        /// succeeds after this has returned. Needs `CONTROL` or `GRANT`.
+        41 cap_revoke CapRevoke (handle: Handle) -> "capabilities deleted";
+        /// Derives a capability into another process's table. Needs `GRANT` on it, and `CONTROL` on the process.
+        42 cap_grant CapGrant (process: Handle, from: Handle, rights: Choice, badge: Value) -> "the handle there";
+        /// Moves a capability into another process's table, with what was derived from it. Needs `GRANT` on it, and `CONTROL` on the process.
+        43 cap_transfer CapTransfer (process: Handle, from: Handle) -> "the handle there";
+        /// Has a capability deleted, and what was derived from it, when a time comes. `NEVER` takes that back.
+        44 cap_expire CapExpire (handle: Handle, deadline: Deadline) -> "";
+        /// Makes an endpoint, through which messages go.
+        45 endpoint_create EndpointCreate () -> "handle of the endpoint";
+        /// Makes a capability of the caller that this thread has to answer: whoever has it can, once. Fails with `WrongState` if there is none.
+        46 reply_save ReplySave () -> "handle of the reply";
+        /// Makes a notification: a word of bits that can be set without waiting, and waited for.
+        47 notification_create NotificationCreate () -> "handle of the notification";
+        /// Sets bits, of those that the capability's badge has if it is not 0, and wakes one thread that waits. Needs `SEND`.
+        48 notification_signal NotificationSignal (notification: Handle, bits: Value) -> "";
+        /// As `notification_signal`, but every thread that waits is woken with the bits. Needs `SEND`.
+        49 notification_broadcast NotificationBroadcast (notification: Handle, bits: Value) -> "threads woken";
+        /// Waits until a bit is set, and takes all that are. Needs `RECEIVE`.
+        50 notification_wait NotificationWait (notification: Handle, deadline: Deadline) -> "the bits";
+        /// Takes the bits that are set; fails with `WouldBlock` if none is. Needs `RECEIVE`.
+        51 notification_poll NotificationPoll (notification: Handle) -> "the bits";
+        /// Has a notification's bits told to a thread while it receives at an endpoint too; handle 0 for the notification ends that. Needs
+        /// `RECEIVE` on the notification, `CONTROL` on the thread.
+        52 notification_bind NotificationBind (notification: Handle, thread: Handle) -> "";
+        /// Makes a timer that signals bits of a notification. Needs `SEND`.
+        53 timer_create TimerCreate (notification: Handle, bits: Value) -> "handle of the timer";
+        /// Has a timer signal at a time, and every so many ticks from then on unless that is 0; `NEVER` stops it. Needs `CONTROL`.
+        54 timer_set TimerSet (timer: Handle, deadline: Deadline, period: Value) -> "";
+        /// Makes the capability of one interrupt line out of that for all. Needs `CREATE`. Fails with `Occupied` while there is one.
+        55 interrupt_claim InterruptClaim (interrupts: Handle, line: Count) -> "handle of the interrupt";
+        /// Has an interrupt signal bits of a notification; it is masked from then until `interrupt_ack`. Needs `CONTROL`, and `SEND` on the notification.
+        56 interrupt_bind InterruptBind (interrupt: Handle, notification: Handle, bits: Value) -> "";
+        /// Lets an interrupt come again after it was signalled. Needs `CONTROL`.
+        57 interrupt_ack InterruptAck (interrupt: Handle) -> "";
+        /// Masks an interrupt, or unmasks it. Needs `CONTROL`.
+        58 interrupt_mask InterruptMask (interrupt: Handle, masked: Choice) -> "";
+        /// Says which core takes an interrupt. Needs `CONTROL`.
+        59 interrupt_affinity InterruptAffinity (interrupt: Handle, core: Count) -> "";
+        /// Makes the capability of some I/O ports out of one for more. Needs `GRANT`.
+        60 ports_claim PortsClaim (ports: Handle, first: Count, count: Count) -> "handle of the ports";
+        /// Reads a port of 1, 2 or 4 bytes. Needs `OBSERVE`.
+        61 port_read PortRead (ports: Handle, port: Value, width: Choice) -> "what it held";
+        /// Writes to a port of 1, 2 or 4 bytes. Needs `WRITE`.
+        62 port_write PortWrite (ports: Handle, port: Value, width: Choice, value: Value) -> "";
+        /// Makes a region of device registers, at a physical address that no memory has. Needs `CREATE`.
+        63 device_claim DeviceClaim (devices: Handle, address: Value, pages: Count) -> "handle of the region";
+        /// Says to which endpoint faults of a process's threads go, by kinds (`Fault`); handle 0: to none. Needs `CONTROL`, and `SEND` on the endpoint.
+        64 process_handler ProcessHandler (process: Handle, endpoint: Handle, kinds: Choice) -> "";
+        /// Gives pages of one process to another: moved, shared, or to be copied when written (`Passing`). Needs `MAP` on both.
+        65 pages_pass PagesPass (from: Handle, address: Address, pages: Count, to: Handle, target: Address, how: Choice) -> "the address there";
+        /// Makes a bank: a part of another's quota; `spec` is a `BankSpec`. Needs `CREATE`.
+        66 bank_create BankCreate (bank: Handle, spec: In) -> "handle of the bank";
+        /// Tells about a bank; `info` is a `BankInfo`. Needs `OBSERVE`.
+        67 bank_info BankInfo (bank: Handle, info: Out) -> "";
+        /// Has a process that has not started pay from a bank. Needs `CREATE` on the bank, `CONTROL` on the process.
+        68 bank_assign BankAssign (bank: Handle, process: Handle) -> "";
+        /// Makes a lease: something that one owner has for a time; its end signals bits of a notification. Needs `SEND` on the notification.
+        69 lease_create LeaseCreate (notification: Handle, bits: Value) -> "handle of the lease";
+        /// Gives a lease to an owner until a deadline, with a figure of its quality. Needs `CONTROL`. Fails with `WrongState` while it has one.
+        70 lease_allocate LeaseAllocate (lease: Handle, deadline: Deadline, quality: Value) -> "handle for the owner";
+        /// Ends a lease before its time. Needs `WRITE`.
+        71 lease_release LeaseRelease (lease: Handle) -> "";
+        /// Tells about a lease; `info` is a `LeaseInfo`. Needs `OBSERVE`.
+        72 lease_info LeaseInfo (lease: Handle, info: Out) -> "";
+        /// Limits a process: which calls it may make, and how many a second; `limits` is a `Limits`. Needs `CONTROL`. Limits only ever tighten.
+        73 process_limit ProcessLimit (process: Handle, limits: In) -> "";
     } };
 }
 

@@ -28,6 +28,8 @@ pub struct Capability {
 pub struct Gone {
     /// What the capability was for.
     pub kind: ObjectKind,
+    /// What it allowed.
+    pub rights: Rights,
     /// The word that the inserter gave for the object.
     pub object: u64,
 }
@@ -95,11 +97,12 @@ impl<M: Memory> Table<M> {
             return Err(Error::BadHandle.into());
         }
         let Entry { kind, object, .. } = entry;
+        let rights = entry.rights.and(rights);
         if !self.slot(from).still(meta) {
             into.put(slot);
-            return Err(Refusal { error: Error::BadHandle, reference: Some(Gone { kind, object }) });
+            return Err(Refusal { error: Error::BadHandle, reference: Some(Gone { kind, rights, object }) });
         }
-        Ok(into.publish(slot, Capability { kind, rights: entry.rights.and(rights), object, badge }))
+        Ok(into.publish(slot, Capability { kind, rights, object, badge }))
     }
 
     /// Takes a capability out. Of several callers one succeeds, and has the reference.
@@ -117,7 +120,7 @@ impl<M: Memory> Table<M> {
             return Err(Error::BadHandle);
         }
         self.put(id);
-        Ok(Gone { kind, object })
+        Ok(Gone { kind, rights: meta.rights(handle), object })
     }
 
     fn publish(&self, id: SlotId, capability: Capability) -> Handle {

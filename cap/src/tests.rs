@@ -117,7 +117,7 @@ fn nothing_is_found_where_nothing_is() {
 fn a_deleted_handle_stays_bad() {
     let table = table(10);
     let old = table.insert(capability(1)).unwrap();
-    assert_eq!(table.delete(old), Ok(Gone { kind: KIND, object: 1 }));
+    assert_eq!(table.delete(old), Ok(Gone { kind: KIND, rights: Rights::ALL, object: 1 }));
     assert_eq!(table.delete(old), Err(Error::BadHandle));
     let new = table.insert(capability(2)).unwrap();
     assert_eq!((new.index(), new.generation()), (old.index(), 2));
@@ -220,7 +220,10 @@ fn a_refusal_returns_the_reference() {
     });
     let mut returned = Vec::new();
     let error = refusal.unwrap_err().settle(|gone| returned.push(gone));
-    assert_eq!((error, returned), (Error::BadHandle, Vec::from([Gone { kind: KIND, object: 7 }])));
+    assert_eq!(
+        (error, returned),
+        (Error::BadHandle, Vec::from([Gone { kind: KIND, rights: Rights::ALL, object: 7 }]))
+    );
     assert_eq!((count.get(), table.count()), (1, 0));
     // The object is being taken down.
     let source = table.insert(capability(8)).unwrap();

@@ -202,8 +202,9 @@ impl Bed {
 
     fn delete(&mut self, table: usize, handle: Handle) {
         let entry = self.sides[table].live.remove(&handle.0);
-        let expected =
-            entry.map(|entry| Gone { kind: entry.kind, object: entry.object }).ok_or(Error::BadHandle);
+        let expected = entry
+            .map(|entry| Gone { kind: entry.kind, rights: entry.rights, object: entry.object })
+            .ok_or(Error::BadHandle);
         let gone = self.tables[table].delete(handle);
         assert_eq!(gone, expected);
         if let Ok(gone) = gone {

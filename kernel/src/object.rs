@@ -9,6 +9,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use abi::cap::ObjectKind;
+use cap::Gone;
 use percpu::epoch::{self, Retired};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
@@ -168,15 +169,16 @@ unsafe fn reclaim<T: Object>(link: NonNull<Retired>, held: &mut Held<'_, 0>) {
 /// Gives up the reference that a capability held.
 ///
 /// # Safety
-/// 1. `word` came from [`Ref::into_word`] of an object of this kind, and its count is the caller's to give up.
-pub(crate) unsafe fn drop_word(irq: &IrqOff, word: u64, kind: ObjectKind) {
-    let header = address(word);
-    let reclaim = match kind {
+/// 1. The object's word came from [`Ref::into_word`] of an object of this kind, and its count is the caller's to give up.
+pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
+    let header = address(gone.object);
+    let reclaim = match gone.kind {
         ObjectKind::Process => reclaim::<crate::process::Process>,
         ObjectKind::Thread => reclaim::<crate::thread::Thread>,
         ObjectKind::Region => reclaim::<crate::region::Region>,
         ObjectKind::Core => reclaim::<crate::machine_object::Core>,
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
+        other => unreachable!("N2: no object of kind {other:?} is made"),
     };
     // SAFETY: obligation 1.
     unsafe { release(irq, header, reclaim) };

@@ -1,8 +1,14 @@
 //! The system calls: from registers to the kernel's functions. One module a group; the table is `abi::for_each_syscall!`.
 
+mod banks;
 mod caps;
 mod debug;
+mod devices;
+mod faults;
+mod ipc;
+mod leases;
 mod memory;
+mod notifications;
 mod processes;
 mod sync;
 mod threads;
@@ -17,9 +23,21 @@ use crate::dispatch;
 use crate::object::{Found, Object, Ref};
 use crate::tables::Capabilities;
 
-use caps::{cap_delete, cap_derive, cap_info};
+use banks::{bank_assign, bank_create, bank_info, process_limit};
+use caps::{cap_delete, cap_derive, cap_expire, cap_grant, cap_info, cap_revoke, cap_transfer};
 use debug::{core_info, core_reserve, debug_dump, debug_write, metrics, trace_read, trace_switch};
+use devices::{
+    device_claim, interrupt_ack, interrupt_affinity, interrupt_bind, interrupt_claim, interrupt_mask,
+    port_read, port_write, ports_claim,
+};
+use faults::{pages_pass, process_handler};
+use ipc::{endpoint_create, reply_save};
+use leases::{lease_allocate, lease_create, lease_info, lease_release};
 use memory::{map, protect, region_create, region_map, unmap};
+use notifications::{
+    notification_bind, notification_broadcast, notification_create, notification_poll, notification_signal,
+    notification_wait, timer_create, timer_set,
+};
 use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
 use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
 use threads::{

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use cap::{Capability, Drained, Entry, Leaf, LeafAt, Memory, Table};
+use cap::{Capability, Drained, Entry, Gone, Leaf, LeafAt, Memory, Table};
 use percpu::epoch::{self, Retired};
 use percpu::{Held, IrqOff};
 
@@ -113,7 +113,9 @@ impl Capabilities {
         let inserted = self.table().insert(Capability { kind: T::KIND, rights, object: word, badge: 0 });
         if inserted.is_err() {
             // SAFETY: the word of a moment ago, whose count the table has not taken.
-            IrqOff::with(|irq| unsafe { object::drop_word(irq, word, T::KIND) });
+            IrqOff::with(|irq| unsafe {
+                object::drop_word(irq, Gone { kind: T::KIND, rights, object: word })
+            });
         }
         inserted
     }
@@ -135,7 +137,7 @@ impl Capabilities {
         derived.map_err(|refusal| {
             refusal.settle(|gone| {
                 // SAFETY: the reference that was acquired for nothing.
-                unsafe { object::drop_word(irq, gone.object, gone.kind) };
+                unsafe { object::drop_word(irq, gone) };
             })
         })
     }
@@ -147,7 +149,7 @@ impl Capabilities {
     pub(crate) fn delete(&self, irq: &IrqOff, handle: Handle) -> Result<(), Error> {
         let gone = self.table().delete(handle)?;
         // SAFETY: the reference that the capability held is now ours.
-        unsafe { object::drop_word(irq, gone.object, gone.kind) };
+        unsafe { object::drop_word(irq, gone) };
         Ok(())
     }
 
@@ -160,7 +162,7 @@ impl Capabilities {
     pub(crate) fn drain(&self, irq: &IrqOff, steps: usize) -> Drained {
         self.table().drain(steps, |gone| {
             // SAFETY: the reference that the capability held is now ours.
-            unsafe { object::drop_word(irq, gone.object, gone.kind) };
+            unsafe { object::drop_word(irq, gone) };
         })
     }
 

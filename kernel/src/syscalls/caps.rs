@@ -1,6 +1,7 @@
 //! Calls on capabilities as such.
 
 use abi::cap::{CapInfo, Handle, Rights};
+use abi::error::Error;
 use percpu::IrqOff;
 
 use super::{Result, table, user};
@@ -19,4 +20,20 @@ pub(super) fn cap_info(irq: &mut IrqOff, handle: u64, info: u64) -> Result {
     let entry = table(irq).entry(Handle(handle))?;
     let told = CapInfo { kind: entry.kind as u32, rights: u32::from(entry.rights.0), badge: entry.badge };
     user::write(irq, info, &told).map(|()| 0)
+}
+
+pub(super) fn cap_revoke(_: &mut IrqOff, _: u64) -> Result {
+    Err(Error::Unsupported)
+}
+
+pub(super) fn cap_grant(_: &mut IrqOff, _: u64, _: u64, _: u64, _: u64) -> Result {
+    Err(Error::Unsupported)
+}
+
+pub(super) fn cap_transfer(_: &mut IrqOff, _: u64, _: u64) -> Result {
+    Err(Error::Unsupported)
+}
+
+pub(super) fn cap_expire(_: &mut IrqOff, _: u64, _: u64) -> Result {
+    Err(Error::Unsupported)
 }

@@ -1,6 +1,7 @@
 //! The manual page of the system calls, `docs/syscalls.md`: written from the table in `abi`, and checked to be what it says.
 
 use abi::error::Error as CallError;
+use abi::ipc::MESSAGE_CALLS;
 use abi::syscall::TABLE;
 use std::fmt::Write;
 
@@ -30,6 +31,13 @@ pub(super) fn page() -> String {
             row.value,
             text.join(" ")
         );
+    }
+    page.push_str(
+        "\n## Calls that pass messages\n\nHandle in `rdi`, tag in `rsi`, words in `rdx r8 r9 r10 r12 r13 r14 r15`; the answer comes in the same registers, the badge \
+         in `rdi`. A time in `rbx` if the tag says so. Tag and faults: `abi/src/ipc.rs`.\n\n| nr | call | what it does |\n|---:|---|---|\n",
+    );
+    for &(call, name, text) in MESSAGE_CALLS {
+        let _ = writeln!(page, "| {} | `{name}(handle, tag)` | {text} |", call as u64);
     }
     page.push_str("\n## Errors\n\n| status | error | meaning |\n|---:|---|---|\n");
     for error in CallError::ALL {
