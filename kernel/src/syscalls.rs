@@ -9,6 +9,7 @@ mod ipc;
 mod leases;
 mod memory;
 mod notifications;
+mod passing;
 mod processes;
 mod sync;
 mod threads;
@@ -16,9 +17,10 @@ mod user;
 
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use abi::syscall::COUNT;
+use abi::syscall::{COUNT, Syscall};
 use percpu::IrqOff;
 
+use crate::arch::user::{HEAD, pending};
 use crate::dispatch;
 use crate::object::{Found, Object, Ref};
 use crate::tables::Capabilities;
@@ -30,7 +32,7 @@ use devices::{
     device_claim, interrupt_ack, interrupt_affinity, interrupt_bind, interrupt_claim, interrupt_mask,
     port_read, port_write, ports_claim,
 };
-use faults::{pages_pass, process_handler};
+use faults::process_handler;
 use ipc::{endpoint_create, reply_save};
 use leases::{lease_allocate, lease_create, lease_info, lease_release};
 use memory::{map, protect, region_create, region_map, unmap};
@@ -38,6 +40,7 @@ use notifications::{
     notification_bind, notification_broadcast, notification_create, notification_poll, notification_signal,
     notification_wait, timer_create, timer_set,
 };
+use passing::pages_pass;
 use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
 use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
 use threads::{
@@ -50,6 +53,17 @@ use threads::{
 pub(crate) struct Answer {
     status: u64,
     value: u64,
+}
+
+impl Answer {
+    /// Has the caller make a call again, with these arguments, once whatever wants the core has had it: how a long call goes on.
+    fn again(irq: &IrqOff, call: Syscall, arguments: [u64; 6]) -> Self {
+        let [_, _, third, ..] = arguments;
+        dispatch::current(irq).call_again(arguments);
+        // Only the long way out goes by all registers.
+        HEAD.owned(irq).raise(pending::TIMER);
+        Self { status: call as u64, value: third }
+    }
 }
 
 /// What a call of the kernel's returns.

@@ -312,6 +312,18 @@ impl Thread {
         unsafe { frame.wrapping_byte_add(offset_of!(Frame, rdx)).cast::<u64>().write(value) };
     }
 
+    /// Has it make its system call again, with other arguments: all but the third go into its registers, as `rax` and `rdx` do by
+    /// [`Thread::answer`]. By a handler, for the current thread.
+    pub(crate) fn call_again(&self, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) {
+        /// Bytes of the instruction (SDM volume 2).
+        const SYSCALL_BYTES: u64 = 2;
+        // SAFETY: the frame of the current thread, in a system call, where nobody else uses it (R1).
+        let frame = unsafe { self.frame.get().read() };
+        let rip = frame.rip - SYSCALL_BYTES;
+        // SAFETY: as above.
+        unsafe { self.frame.get().write(Frame { rdi, rsi, rdx, r10, r8, r9, rip, vector: 0, ..frame }) };
+    }
+
     /// Its registers, while it is not current; for its home.
     pub(crate) fn frame(&self) -> Frame {
         // SAFETY: the home's to read (R1).
