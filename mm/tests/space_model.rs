@@ -379,6 +379,8 @@ impl<'w> Bed<'w> {
     ) {
         let mapped: Vec<Page> = self.model[from].range(start..start + pages).map(|(_, &page)| page).collect();
         let occupied = self.model[to].range(target..target + pages).next().is_some();
+        let overlaps = from == to && start < target + pages && target < start + pages;
+        let occupied = occupied || overlaps;
         let all = mapped.len() == pages;
         let device = mapped.iter().any(|page| page.kind == Kind::Device);
         let pager = mapped.iter().any(|page| page.kind == Kind::Pager && page.own.is_none());
@@ -393,11 +395,16 @@ impl<'w> Bed<'w> {
         };
         match result {
             Ok(()) => assert!(all && !occupied && !refused, "{how:?} of what cannot be passed"),
-            Err(SpaceError::Occupied) => return assert!(occupied),
-            Err(SpaceError::NotMapped) => return assert!(!all),
-            Err(SpaceError::WrongKind) => return assert!(refused),
-            Err(SpaceError::Shortage(_)) => return,
+            Err(SpaceError::Occupied) => assert!(occupied),
+            Err(SpaceError::NotMapped) => assert!(!all),
+            Err(SpaceError::WrongKind) => assert!(refused),
+            Err(SpaceError::Shortage(_)) => {}
             Err(other) => panic!("{other:?}"),
+        }
+        if result.is_err() {
+            return if how == Passing::Share {
+                self.lend_what_was(from, start, pages)
+            };
         }
         if how == Passing::Share {
             self.lend(from, start, pages);
@@ -408,6 +415,17 @@ impl<'w> Bed<'w> {
         }
         for (index, page) in passed.into_iter().enumerate() {
             self.model[to].insert(target + index, page);
+        }
+    }
+
+    /// A pass that was taken back may have made pages an object's that nobody else shows.
+    fn lend_what_was(&mut self, space: usize, start: usize, pages: usize) {
+        for page in start..start + pages {
+            let Some(what) = self.model[space].get(&page).copied() else { continue };
+            let region = self.with(space, |cx| self.spaces[space].region(cx, PageId::new(page)));
+            if region.is_some_and(|region| region.kind == Kind::Shared && region.kind != what.kind) {
+                self.lend(space, page, 1);
+            }
         }
     }
 

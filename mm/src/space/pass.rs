@@ -101,6 +101,10 @@ impl<M: Memory> Pass<'_, M> {
 
     fn claim<S: Steps<M>>(&mut self, steps: &mut S) -> Result<usize, SpaceError> {
         let (space, range) = self.to;
+        if core::ptr::eq(space, self.from.0) && self.from.1.intersection(range).is_some() {
+            // A hole of the source would be claimed, and look like what is passed.
+            return Err(SpaceError::Occupied);
+        }
         let claim = Mapping::new(Backing::Reserved, Protection::Read);
         let claimed = steps.step(space, |cx| space.map(cx, range, &claim));
         self.course =
