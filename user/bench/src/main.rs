@@ -16,6 +16,7 @@ mod hack;
 mod life;
 mod locks;
 mod partner;
+mod pass;
 mod place;
 mod share;
 mod switch;
@@ -89,6 +90,7 @@ const TABLE: &[Bench<Lab>] = &[
     wake::SEND,
     timer::JITTER,
     faults::FAULT,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,
