@@ -109,80 +109,6 @@ syscall_far:
     call {far}
     ud2
 
-# message_entry: a call that passes a message (`abi::ipc`), or a number of no call.
-#   in: rsp = thread, with rip rflags rsp rbx rbp saved; the other registers as the program left them, but for rcx r11.
-#   A call, or a reply and wait, whose tag asks for nothing special and whose other side waits on this core goes on with that thread at
-#   once: rdx r8 r9 r10 r12 r13 r14 r15 and rsi stay what they are from program to program, rdi becomes the badge. The one that waits
-#   then has the rest of its registers in its frame, and its tag, which says what it accepts.
-.balign 64
-message_entry:
-    mov dword ptr [rsp + {vector}], {message}
-    mov [rsp + {rsi}], rsi
-    dec dword ptr gs:[rip + {metrics} + {countdown}]
-    jz message_watched
-    cmp rax, {message_call_number}
-    je message_call_fast
-    cmp rax, {message_reply_receive}
-    jne message_slow
-    lea rcx, [rip + {fast_reply_receive}]
-    jmp message_fast
-message_call_fast:
-    lea rcx, [rip + {fast_call}]
-message_fast:
-    test esi, {special}
-    jnz message_slow
-    mov [rsp + {rdi}], rdi
-    mov rsp, gs:[rip + {head} + {kernel_sp}]
-    push rax
-    push rsi
-    push rdx
-    push r8
-    push r9
-    push r10
-    call rcx
-    pop r10
-    pop r9
-    pop r8
-    mov rdi, rdx
-    pop rdx
-    pop rsi
-    test rax, rax
-    jz message_declined
-    mov rbx, [rax + {rbx}]
-    mov rbp, [rax + {rbp}]
-    mov rcx, [rax + {rip}]
-    mov r11, [rax + {rflags}]
-    mov rsp, [rax + {rsp}]
-    xor eax, eax
-    leave_kernel sysretq, 0
-message_declined:
-    pop rax
-    mov rsp, gs:[rip + {head} + {current}]
-    mov rdi, [rsp + {rdi}]
-message_slow:
-    lea rcx, [rip + {message_call}]
-message_save:
-    mov [rsp + {rdi}], rdi
-    mov [rsp + {rdx}], rdx
-    mov [rsp + {r8}], r8
-    mov [rsp + {r9}], r9
-    mov [rsp + {r10}], r10
-    mov [rsp + {r12}], r12
-    mov [rsp + {r13}], r13
-    mov [rsp + {r14}], r14
-    mov [rsp + {r15}], r15
-    mov rsp, gs:[rip + {head} + {kernel_sp}]
-    mov rdi, rax
-    call rcx
-    mov rdi, gs:[rip + {head} + {current}]
-    cmp dword ptr gs:[rip + {head} + {pending}], 0
-    je user_resume
-    call {leave}
-    ud2
-message_watched:
-    lea rcx, [rip + {watched_message_call}]
-    jmp message_save
-
 # user_resume: go on with a thread.
 #   in: rdi = thread, which is current: its space, segment bases and extended state are loaded.  GS: the kernel's.  IF: clear.
 #   out: never returns.
@@ -212,7 +138,7 @@ user_resume:
     leave_kernel sysretq, 0
 resume_message:
     cmp dword ptr [rdi + {vector}], {message}
-    jne resume_whole
+    jb resume_whole
     mov rbx, [rdi + {rbx}]
     mov rbp, [rdi + {rbp}]
     mov r8, [rdi + {r8}]
