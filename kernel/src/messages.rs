@@ -15,7 +15,7 @@ use ipc::{At, Guard, Kind};
 use percpu::IrqOff;
 use sched::{Ready, Stop};
 
-use crate::arch::user::{BARE_MESSAGE, HEAD, pending, register};
+use crate::arch::user::{HEAD, pending, register};
 use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
@@ -135,9 +135,7 @@ fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
     let tag = Tag(sender.register(register::TAG));
     register::WORDS.iter().for_each(|&word| receiver.set_register(word, sender.register(word)));
     receiver.set_register(register::BADGE, sender.register(register::BADGE));
-    // Who waited without anything special has its tag nowhere: it takes no capabilities.
-    let bare = receiver.came_by(BARE_MESSAGE);
-    let accepted = if bare { 0 } else { Tag(receiver.register(register::TAG)).accepts() };
+    let accepted = Tag(receiver.register(register::TAG)).accepts();
     let delivered =
         if tag.caps() == 0 { tag.delivered(0) } else { transfer::all(irq, sender, receiver, tag, accepted) };
     receiver.set_register(register::TAG, delivered.0);

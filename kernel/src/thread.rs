@@ -408,12 +408,6 @@ impl Thread {
         unsafe { frame.wrapping_byte_add(offset_of!(Frame, rdx)).cast::<u64>().write(value) };
     }
 
-    /// Whether it came into the kernel in this way, one of the words of `arch::user`.
-    #[inline(always)]
-    pub(crate) fn came_by(&self, way: u32) -> bool {
-        self.register(offset_of!(Frame, vector)) as u32 == way
-    }
-
     /// A register of its frame, by its offset there. By whoever owns the frame (R1, Y3).
     #[inline(always)]
     pub(crate) fn register(&self, offset: usize) -> u64 {

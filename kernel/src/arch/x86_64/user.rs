@@ -60,17 +60,9 @@ pub(crate) struct Frame {
 
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
-/// In [`Frame::vector`]: by a call that passes messages, whose registers are all there (`abi::ipc`).
+/// In [`Frame::vector`]: by a call that passes messages (`abi::ipc`). What waits for a message has its tag there; what sends one, everything.
 pub(crate) const MESSAGE: u32 = 0x101;
-/// In [`Frame::vector`]: likewise, but by the shortest way: its tag, without anything special, and its words are nowhere; the caller or receiver
-/// waits for others to fill them in.
-pub(crate) const BARE_MESSAGE: u32 = 0x102;
-
 const _: () = {
-    assert!(
-        SYSCALL < MESSAGE && MESSAGE < BARE_MESSAGE,
-        "`user_resume` tells them from vectors by their size"
-    );
     assert!(Space::TLB == 0, "`message.S` takes a space's address for that of what cores keep of it");
 };
 
@@ -311,7 +303,6 @@ global_asm!(
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
     message = const MESSAGE,
-    bare_message = const BARE_MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
     special = const Tag::SPECIAL as u32,
