@@ -118,18 +118,30 @@ pub(crate) fn stop_running(irq: &IrqOff, thread: ThreadRef, why: Stop) {
 }
 
 /// Goes on with the thread that runs on the current scheduling context since a moment ago.
+#[inline(always)]
 pub(crate) fn hand_over(irq: &mut IrqOff, thread: ThreadRef) -> ! {
-    let now = tsc::now();
+    let head = HEAD.owned(irq);
+    if head.is_pending() {
+        reconsider(irq, thread);
+    }
+    metrics::count(irq, Counter::Switches);
+    let extras = thread.extras.get() | HEAD.owned(irq).extras();
+    let now = if extras == 0 { 0 } else { tsc::now() };
+    resume(irq, thread, now)
+}
+
+/// What has come up while the current context was handed over.
+#[cold]
+#[inline(never)]
+fn reconsider(irq: &mut IrqOff, thread: ThreadRef) {
     let bits = HEAD.owned(irq).take();
     if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
         stop_running(irq, thread, Stop::Preempted);
         dispatch(irq, ThreadState::Runnable)
     }
     if bits & pending::TIMER != 0 {
-        timer::arm_before(irq, next_event(irq, now));
+        timer::arm_before(irq, next_event(irq, tsc::now()));
     }
-    metrics::count(irq, Counter::Switches);
-    resume(irq, thread, now)
 }
 
 /// Shows how loaded this core is now.

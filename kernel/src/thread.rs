@@ -178,7 +178,6 @@ impl Doing {
 
     /// Whether the thread waits and can be switched to on the core with this mark.
     #[inline(always)]
-    #[cfg(test)]
     pub(crate) fn is_direct(&self, mark: u32) -> bool {
         // ORDER: Relaxed: if it is this core's mark, this core wrote it.
         self.direct.load(Ordering::Relaxed) == mark

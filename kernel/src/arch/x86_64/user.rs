@@ -249,6 +249,12 @@ impl Head {
         self.pending.set(self.pending.get() | bits);
     }
 
+    /// Whether something is pending.
+    #[inline(always)]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.get() != 0
+    }
+
     /// Takes what is pending.
     #[inline(always)]
     pub(crate) fn take(&self) -> u32 {
