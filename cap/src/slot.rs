@@ -1,9 +1,12 @@
 //! Slots and leaves: the memory of a table.
 
 use crate::LEAF_SLOTS;
+use crate::tree::Node;
 use crate::word::{Meta, SlotId};
+use core::ptr;
 use percpu::const_fn;
-use percpu::sync::atomic::{AtomicU64, Ordering};
+use percpu::sync;
+use percpu::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Room for one capability.
 ///
@@ -12,14 +15,14 @@ use percpu::sync::atomic::{AtomicU64, Ordering};
 /// | `meta` | the inserter publishes, one deleter takes | all | Release / Acquire |
 /// | `object` | the inserter before it publishes; whoever puts it on the free list: the next free slot | all, between two looks at `meta` | Release / Acquire |
 /// | `badge` | the inserter before it publishes | as `object` | Release / Acquire |
-/// | `revoker` | nobody: the place of the derivation tree's links, 0 | nobody | – |
+/// | `node` | who has the lock of the object's family; the inserter before it publishes | the same; deleters, to know whether to take the lock | SeqCst, with `meta` (C7) |
 #[derive(Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Slot {
     meta: AtomicU64,
     object: AtomicU64,
     badge: AtomicU64,
-    revoker: AtomicU64,
+    node: AtomicPtr<Node>,
 }
 
 /// A frame of slots. A table fills it before it uses it.
@@ -39,7 +42,7 @@ impl Slot {
                 meta: AtomicU64::new(Meta::dead(SlotId::new(number), 0).0),
                 object: AtomicU64::new(0),
                 badge: AtomicU64::new(0),
-                revoker: AtomicU64::new(0),
+                node: AtomicPtr::new(ptr::null_mut()),
             }
         }
     }
@@ -86,8 +89,45 @@ impl Slot {
     /// Takes the capability out: true for exactly one caller (C5).
     #[inline]
     pub(crate) fn take(&self, meta: Meta, dead: Meta) -> bool {
-        // ORDER: Relaxed: `meta` was loaded with Acquire, and the head of the free list orders this before the slot's next use.
-        self.meta.compare_exchange(meta.0, dead.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        // ORDER: SeqCst: before the look at `node` in the total order; partner: `still_with_node` (C7). Relaxed on failure: nothing follows.
+        let taken = self.meta.compare_exchange(meta.0, dead.0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        sync::total_order();
+        taken
+    }
+
+    /// Whether there is a node, for who has taken the capability out; if not, there will be none (C7).
+    #[inline]
+    pub(crate) fn has_node(&self) -> bool {
+        // ORDER: SeqCst, after `take` in the total order; partner: `still_with_node`.
+        !self.node.load(Ordering::SeqCst).is_null()
+    }
+
+    /// The node, for who has the family's lock. Others learn whether one has been there.
+    #[inline]
+    pub(crate) fn node(&self) -> *mut Node {
+        // ORDER: Relaxed: under the lock. For others: a live capability that has a node keeps it.
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// Says which node is the capability's: with the family's lock, or before it is published.
+    #[inline]
+    pub(crate) fn set_node(&self, node: *mut Node) {
+        // ORDER: Relaxed: by the lock, by `publish`, or by the head of the free list.
+        self.node.store(node, Ordering::Relaxed);
+    }
+
+    /// As [`set_node`](Self::set_node) for a capability that is live and has none; false if it has gone meanwhile, and the node with it.
+    #[inline]
+    pub(crate) fn still_with_node(&self, meta: Meta, node: *mut Node) -> bool {
+        // ORDER: SeqCst, before the look at `meta` in the total order; partner: `take`, then `has_node` (C7).
+        self.node.store(node, Ordering::SeqCst);
+        sync::total_order();
+        // ORDER: SeqCst, as above.
+        let still = self.meta.load(Ordering::SeqCst) == meta.0;
+        if !still {
+            self.set_node(ptr::null_mut());
+        }
+        still
     }
 
     /// Makes a free slot look as if it had been used up to a generation.
@@ -137,7 +177,7 @@ impl Leaf {
             // ORDER: Relaxed: shown to nobody before it is published in the root.
             slot.meta.store(Meta::dead(SlotId::new(number), 0).0, Ordering::Relaxed);
             // ORDER: Relaxed: as above.
-            slot.revoker.store(0, Ordering::Relaxed);
+            slot.node.store(ptr::null_mut(), Ordering::Relaxed);
         }
     }
 

@@ -14,7 +14,7 @@ use abi::error::Error;
 use cap::{Capability, Drained, Entry, Table};
 use percpu::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use perf::prng::Prng;
-use pool::{Objects, Pool};
+use pool::{Objects, Pool, World};
 use std::sync::Mutex;
 use std::thread;
 
