@@ -4,6 +4,7 @@ use crate::SLOTS;
 use crate::memory::{LeafAt, Memory, NodeAt};
 use crate::slot::Slot;
 use crate::table::{self, Table};
+use crate::tree::Node;
 use crate::word::{Head, Meta, SlotId};
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
@@ -53,19 +54,22 @@ impl<M: Memory> Table<M> {
     /// [`Error::BadHandle`].
     pub fn delete(&self, handle: Handle) -> Result<Gone, Error> {
         let slot = self.slot(handle);
-        let meta = slot.meta();
-        let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
-        // Read before, because afterwards the slot is somebody else's; right if the capability is still there then (C4).
-        let object = slot.object();
         let id = SlotId::of(handle);
-        if !slot.take(meta, Meta::dead(id, meta.generation())) {
-            return Err(Error::BadHandle);
+        loop {
+            let meta = slot.meta();
+            let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
+            // Read before, because afterwards the slot is somebody else's; right if the capability is still there then (C4).
+            let object = slot.object();
+            if !slot.take(meta, Meta::dead(id, meta.generation())) {
+                // Deleted by another, or given a node, which happens once.
+                continue;
+            }
+            if meta.has_node(handle) {
+                self.uproot(slot, object);
+            }
+            self.put(id);
+            return Ok(Gone { kind, rights: meta.rights(handle), object });
         }
-        if slot.has_node() {
-            self.uproot(slot, object);
-        }
-        self.put(id);
-        Ok(Gone { kind, rights: meta.rights(handle), object })
     }
 
     /// Takes the node of a capability that the caller has taken out, and whose reference it has, out of its tour.
@@ -74,22 +78,26 @@ impl<M: Memory> Table<M> {
         let node = self.memory.family(object).with(&self.memory, |tours| {
             let node = slot.node();
             slot.set_node(ptr::null_mut());
-            if !node.is_null() {
-                tours.remove(node);
-            }
+            tours.remove(node);
             node
         });
-        // None if who gave it one has looked after this one took it (C7).
-        if !node.is_null() {
-            self.memory.give_node(NodeAt::new(node));
-        }
+        self.memory.give_node(NodeAt::new(node));
     }
 
-    /// Fills a slot that the caller has claimed.
+    /// Fills a slot that the caller has claimed, for a capability that has no node.
     pub(crate) fn publish(&self, id: SlotId, capability: Capability) -> Handle {
-        let slot = self.slot_at(id);
         let handle = self.next_handle(id);
         let meta = Meta::live(id, handle.generation(), capability.kind, capability.rights);
+        self.slot_at(id).publish(meta, capability.object, capability.badge);
+        handle
+    }
+
+    /// As [`publish`](Self::publish) for one that has a node: with the family's lock.
+    pub(crate) fn publish_tied(&self, id: SlotId, capability: Capability, node: *mut Node) -> Handle {
+        let handle = self.next_handle(id);
+        let slot = self.slot_at(id);
+        slot.set_node(node);
+        let meta = Meta::live(id, handle.generation(), capability.kind, capability.rights).with_node(id);
         slot.publish(meta, capability.object, capability.badge);
         handle
     }

@@ -8,11 +8,13 @@
 //! * C2: a slot without a live capability holds the code of no kind; one with has zeros between rights and generation. A handle cannot be
 //!   forged so that it makes up for either: it meets the former in bits that choose the slot, and the latter must be zeros in it too.
 //! * C3: a generation of a slot is live once, and generation 0 never; a slot whose generations are used up is never used again.
-//! * C4: the words of a live slot do not change. Readers look at `meta` before and after the others, so all are of one capability.
+//! * C4: the words of a live slot do not change, but for what says that it has a node now. Readers look at `meta` before and after the
+//!   others, so all are of one capability.
 //! * C5: a live slot owns one reference to its object: the inserter's, and after its deletion the deleter's.
 //! * C6: with the family's lock, a live capability that was derived, or was derived of, has a node in a tour between the ends of those it
 //!   descends from; it is published with the lock, and only if its source was live then. A free slot has no node.
-//! * C7: a root gets its node, then is looked at again; who takes it out looks for a node afterwards. One sees the other.
+//! * C7: that a root has a node now is said in `meta`, with the lock: who takes it out takes either one that has none, and will have none,
+//!   or knows that it has.
 //! * C8: a slot whose node is in a tour is not on the free list, so its table is not drained; nobody touches the table after putting it there.
 #![no_std]
 #![forbid(unsafe_code)]

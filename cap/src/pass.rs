@@ -2,7 +2,6 @@
 
 use crate::change::{Capability, Gone};
 use crate::memory::{Memory, NodeAt};
-use crate::slot::Slot;
 use crate::table::{Entry, Table};
 use crate::tree::{Node, Pop, Taken, Tours};
 use crate::word::{Meta, SlotId};
@@ -74,8 +73,7 @@ impl<M: Memory> Table<M> {
     ) -> Result<Handle, Refusal> {
         let (entry, meta) = self.granting(from)?;
         let id = into.claim()?;
-        let source = self.slot(from);
-        let Some(mut nodes) = self.take_nodes(into, source) else {
+        let Some(mut nodes) = self.take_nodes(into, meta.has_node(from)) else {
             into.put(id);
             return Err(Error::NoMemory.into());
         };
@@ -107,17 +105,20 @@ impl<M: Memory> Table<M> {
         let id = into.claim()?;
         let (source, old) = (self.slot(from), SlotId::of(from));
         let Entry { kind, rights, object, badge } = entry;
+        let capability = Capability { kind, rights, object, badge };
         let moved = self.memory.family(object).with(&self.memory, |tours| {
-            if !source.take(meta, Meta::dead(old, meta.generation())) {
+            // It may have been given a node meanwhile; not from here on.
+            let now = source.meta();
+            if !now.is_same(meta) || !source.take(now, Meta::dead(old, now.generation())) {
                 return None;
+            }
+            if !now.has_node(from) {
+                return Some(into.publish(id, capability));
             }
             let node = source.node();
             source.set_node(ptr::null_mut());
-            into.slot_at(id).set_node(node);
-            if !node.is_null() {
-                tours.place(node, into, into.next_handle(id));
-            }
-            Some(into.publish(id, Capability { kind, rights, object, badge }))
+            tours.place(node, into, into.next_handle(id));
+            Some(into.publish_tied(id, capability, node))
         });
         if moved.is_some() {
             self.put(old);
@@ -133,10 +134,10 @@ impl<M: Memory> Table<M> {
         if entry.rights.has(Rights::GRANT) { Ok((entry, meta)) } else { Err(Error::MissingRight) }
     }
 
-    fn take_nodes(&self, into: &Self, source: &Slot) -> Option<Nodes> {
+    /// A live capability that has a node keeps it, so none is needed for a source `with_node`.
+    fn take_nodes(&self, into: &Self, with_node: bool) -> Option<Nodes> {
         let child = into.memory.take_node()?.as_ptr();
-        // A live capability that has a node keeps it.
-        if !source.node().is_null() {
+        if with_node {
             return Some(Nodes { child, parent: ptr::null_mut() });
         }
         let Some(parent) = self.memory.take_node() else {
@@ -172,9 +173,8 @@ impl<M: Memory> Table<M> {
             }
             let parent = self.parent(&tours, (from, meta), &mut nodes.parent)?;
             let node = core::mem::replace(&mut nodes.child, ptr::null_mut());
-            into.slot_at(child.id).set_node(node);
             tours.graft(node, parent, into, into.next_handle(child.id));
-            Some(into.publish(child.id, child.capability))
+            Some(into.publish_tied(child.id, child.capability, node))
         });
         taken.into_iter().flatten().for_each(|taken| sink(taken.settle()));
         made
@@ -188,16 +188,19 @@ impl<M: Memory> Table<M> {
         spare: &mut *mut Node,
     ) -> Option<*mut Node> {
         let source = self.slot(from);
-        if !source.still(meta) {
+        let now = source.meta();
+        if !now.is_same(meta) {
             return None;
         }
-        let node = source.node();
-        if !node.is_null() {
-            return Some(node);
+        if now.has_node(from) {
+            return Some(source.node());
         }
-        tours.plant(*spare, self, from);
-        let node = source.still_with_node(meta, *spare).then_some(*spare)?;
-        *spare = ptr::null_mut();
+        if !source.tie(now, now.with_node(SlotId::of(from))) {
+            return None;
+        }
+        let node = core::mem::replace(spare, ptr::null_mut());
+        tours.plant(node, self, from);
+        source.set_node(node);
         Some(node)
     }
 }

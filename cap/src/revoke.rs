@@ -44,15 +44,14 @@ impl<M: Memory> Table<M> {
     /// [`Error::BadHandle`].
     pub fn doom(&self, handle: Handle) -> Result<Sentence, Error> {
         let (entry, meta) = self.entry_meta(handle)?;
-        let slot = self.slot(handle);
-        if slot.node().is_null() {
+        if !meta.has_node(handle) {
             return Ok(Sentence::Nothing);
         }
+        let slot = self.slot(handle);
         self.memory.family(entry.object).with(&self.memory, |tours| {
             if !slot.still(meta) {
                 return Err(Error::BadHandle);
             }
-            // A live capability that has a node keeps it.
             tours.doom_children(slot.node());
             Ok(Sentence::Doomed)
         })
@@ -65,9 +64,8 @@ impl<M: Memory> Table<M> {
     /// [`Error::BadHandle`], [`Error::NoMemory`].
     pub fn attach(&self, handle: Handle, timer: Option<NonNull<()>>) -> Result<Attached, Error> {
         let (entry, meta) = self.entry_meta(handle)?;
-        let slot = self.slot(handle);
         let mut spare = ptr::null_mut();
-        if slot.node().is_null() {
+        if !meta.has_node(handle) {
             if timer.is_none() {
                 return Ok(Attached(ptr::null_mut()));
             }

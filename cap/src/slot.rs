@@ -5,17 +5,16 @@ use crate::tree::Node;
 use crate::word::{Meta, SlotId};
 use core::ptr;
 use percpu::const_fn;
-use percpu::sync;
 use percpu::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Room for one capability.
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
-/// | `meta` | the inserter publishes, one deleter takes | all | Release / Acquire |
+/// | `meta` | the inserter publishes, one deleter takes; the family says that there is a node | all | Release / Acquire |
 /// | `object` | the inserter before it publishes; whoever puts it on the free list: the next free slot | all, between two looks at `meta` | Release / Acquire |
 /// | `badge` | the inserter before it publishes | as `object` | Release / Acquire |
-/// | `node` | who has the lock of the object's family; the inserter before it publishes | the same; deleters, to know whether to take the lock | SeqCst, with `meta` (C7) |
+/// | `node` | who has the lock of the object's family | the same | Relaxed |
 #[derive(Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Slot {
@@ -89,45 +88,29 @@ impl Slot {
     /// Takes the capability out: true for exactly one caller (C5).
     #[inline]
     pub(crate) fn take(&self, meta: Meta, dead: Meta) -> bool {
-        // ORDER: SeqCst: before the look at `node` in the total order; partner: `still_with_node` (C7). Relaxed on failure: nothing follows.
-        let taken = self.meta.compare_exchange(meta.0, dead.0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        sync::total_order();
-        taken
+        // ORDER: Relaxed: `meta` was loaded with Acquire, and the head of the free list orders this before the slot's next use.
+        self.meta.compare_exchange(meta.0, dead.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether there is a node, for who has taken the capability out; if not, there will be none (C7).
+    /// Says that the capability, which had no node, now has one: with the family's lock. False if it has gone.
     #[inline]
-    pub(crate) fn has_node(&self) -> bool {
-        // ORDER: SeqCst, after `take` in the total order; partner: `still_with_node`.
-        !self.node.load(Ordering::SeqCst).is_null()
+    pub(crate) fn tie(&self, meta: Meta, tied: Meta) -> bool {
+        // ORDER: Release pairs with Acquire in `meta`: whoever sees it sees the words that were there before. Relaxed on failure: gone.
+        self.meta.compare_exchange(meta.0, tied.0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// The node, for who has the family's lock. Others learn whether one has been there.
+    /// The node, for who has the family's lock; null for a capability that has none.
     #[inline]
     pub(crate) fn node(&self) -> *mut Node {
-        // ORDER: Relaxed: under the lock. For others: a live capability that has a node keeps it.
+        // ORDER: Relaxed: under the lock.
         self.node.load(Ordering::Relaxed)
     }
 
-    /// Says which node is the capability's: with the family's lock, or before it is published.
+    /// Says which node is the capability's: with the family's lock.
     #[inline]
     pub(crate) fn set_node(&self, node: *mut Node) {
-        // ORDER: Relaxed: by the lock, by `publish`, or by the head of the free list.
+        // ORDER: Relaxed: under the lock; a slot's next user comes by the head of the free list.
         self.node.store(node, Ordering::Relaxed);
-    }
-
-    /// As [`set_node`](Self::set_node) for a capability that is live and has none; false if it has gone meanwhile, and the node with it.
-    #[inline]
-    pub(crate) fn still_with_node(&self, meta: Meta, node: *mut Node) -> bool {
-        // ORDER: SeqCst, before the look at `meta` in the total order; partner: `take`, then `has_node` (C7).
-        self.node.store(node, Ordering::SeqCst);
-        sync::total_order();
-        // ORDER: SeqCst, as above.
-        let still = self.meta.load(Ordering::SeqCst) == meta.0;
-        if !still {
-            self.set_node(ptr::null_mut());
-        }
-        still
     }
 
     /// Makes a free slot look as if it had been used up to a generation.
