@@ -34,6 +34,8 @@ mod tree;
 mod word;
 
 #[cfg(all(test, loom))]
+mod family_models;
+#[cfg(all(test, loom))]
 mod models;
 #[cfg(test)]
 mod scene;

@@ -32,6 +32,11 @@ impl World {
         self.nodes.lock().unwrap().len() - self.nodes_returned.lock().unwrap().len()
     }
 
+    /// A table is drained: nobody is to come to it by a node any more.
+    pub(crate) fn forget(&self, table: &Table<Pool>) {
+        self.tables.lock().unwrap().retain(|known| !ptr::eq(*known, table));
+    }
+
     /// Timers that have been disarmed, in order.
     pub(crate) fn disarmed(&self) -> Vec<usize> {
         self.disarmed.lock().unwrap().clone()
