@@ -186,12 +186,15 @@ fn loom_move_meets_use() {
         let scene = Scene::new();
         let there = Handle::new(scene.root.index(), scene.root.generation());
         let other = scene.clone();
-        let other = thread::spawn(move || other.a.move_to(other.root, other.b).unwrap());
-        // The first of an empty table, as the root was: a handle that can be guessed.
-        let arrived = scene.b.lookup(there, KIND, Rights::NONE).is_ok();
-        let left = scene.a.lookup(scene.root, KIND, Rights::NONE).is_ok();
-        assert!(!(arrived && left));
-        assert_eq!(other.join().unwrap(), there);
+        let other = thread::spawn(move || {
+            // The first of an empty table, as the root was: a handle that can be guessed.
+            let arrived = other.b.lookup(there, KIND, Rights::NONE).is_ok();
+            thread::yield_now();
+            let left = other.a.lookup(other.root, KIND, Rights::NONE).is_ok();
+            assert!(!(arrived && left));
+        });
+        assert_eq!(scene.a.move_to(scene.root, scene.b), Ok(there));
+        other.join().unwrap();
         scene.holds((0, 1), 0);
     });
 }
@@ -268,6 +271,26 @@ fn loom_revoke_meets_drain() {
         scene.revoke(scene.root).unwrap();
         other.join().unwrap();
         assert_eq!(scene.b.memory().out(), 0);
+        scene.holds((1, 0), 1);
+    });
+}
+
+/// The slot of what is deleted is not given up before its node is: the table may be gone when a revocation comes to it.
+#[test]
+fn loom_delete_meets_drain() {
+    check(3, || {
+        let scene = Scene::new();
+        let child = scene.derive(scene.a, scene.root, scene.b).unwrap();
+        let other = scene.clone();
+        let other = thread::spawn(move || {
+            let _ = other.b.delete(child).map(|gone| other.release(&gone));
+        });
+        while scene.b.drain(2, |gone| scene.release(&gone)) == Drained::More {
+            thread::yield_now();
+        }
+        scene.b.memory().world().forget(scene.b);
+        scene.revoke(scene.root).unwrap();
+        other.join().unwrap();
         scene.holds((1, 0), 1);
     });
 }
