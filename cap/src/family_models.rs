@@ -1,6 +1,6 @@
-//! Loom models of families: revocation against everything else that moves capabilities. Preemption bound: 3, and 2 where said.
+//! Loom models of families: revocation against everything else that moves capabilities. Preemption bound: 3.
 //!
-//! Planted bugs that made them fail once are named at each.
+//! Planted bugs that made them fail once are named at each. What concerns one thread at a time is in `tests/model.rs`.
 
 use crate::change::{Capability, Gone};
 use crate::drain::Drained;
@@ -75,6 +75,8 @@ impl Scene {
 }
 
 /// The lock lets one in at a time, and who comes later sees what was done before.
+///
+/// Planted: Relaxed in either place of `with`.
 #[test]
 fn loom_one_at_a_time() {
     check(3, || {
@@ -97,6 +99,8 @@ fn loom_one_at_a_time() {
 }
 
 /// Whatever is derived of a descendant while the root is revoked goes with it, or is refused.
+///
+/// Planted: a child that is published although its source is not there any more.
 #[test]
 fn loom_revoke_meets_derive() {
     check(3, || {
@@ -112,6 +116,8 @@ fn loom_revoke_meets_derive() {
 }
 
 /// A root that is derived of for the first time, while it is deleted: the child, if there is one, is on its own, and its tour is in order.
+///
+/// Planted: as before; a store instead of the exchange in `tie`.
 #[test]
 fn loom_first_child_meets_delete() {
     check(3, || {
@@ -149,6 +155,8 @@ fn purge_one(scene: &Scene) -> usize {
 }
 
 /// The first derivations of two threads share the root's node.
+///
+/// Planted: a piece that ends with its first capability in `doom_children`.
 #[test]
 fn loom_two_first_children() {
     check(3, || {
@@ -164,6 +172,8 @@ fn loom_two_first_children() {
 }
 
 /// What moves while it is revoked is gone where it was and where it went.
+///
+/// Planted: a moved node that still names the old slot.
 #[test]
 fn loom_revoke_meets_move() {
     check(3, || {
@@ -180,6 +190,8 @@ fn loom_revoke_meets_move() {
 }
 
 /// A capability that moves is found in one table or, for a moment, in none; never in both.
+///
+/// Planted: a capability that is published before it is taken out.
 #[test]
 fn loom_move_meets_use() {
     check(3, || {
@@ -200,6 +212,8 @@ fn loom_move_meets_use() {
 }
 
 /// A root that moves while it is derived of: the child is its child, wherever it is, or was refused.
+///
+/// Planted: `meta` as it was before the lock was taken.
 #[test]
 fn loom_move_meets_derive() {
     check(3, || {
@@ -218,6 +232,8 @@ fn loom_move_meets_derive() {
 }
 
 /// Each reference of what is deleted and revoked at once is given up once, and what the deleted had derived is revoked too.
+///
+/// Planted: `pop` that takes what somebody else has taken; a node that is removed twice.
 #[test]
 fn loom_revoke_meets_delete() {
     check(3, || {
@@ -255,6 +271,8 @@ fn loom_revoke_meets_use() {
 
 /// The table of a process that ends is drained while what is in it is revoked from elsewhere: all is given back once, and the table is not
 /// touched after it is empty.
+///
+/// Planted: as before.
 #[test]
 fn loom_revoke_meets_drain() {
     check(3, || {
@@ -276,6 +294,8 @@ fn loom_revoke_meets_drain() {
 }
 
 /// The slot of what is deleted is not given up before its node is: the table may be gone when a revocation comes to it.
+///
+/// Planted: a slot that is given up before the node is taken out.
 #[test]
 fn loom_delete_meets_drain() {
     check(3, || {
@@ -296,9 +316,11 @@ fn loom_delete_meets_drain() {
 }
 
 /// Two revocations, of a capability and of one above it: both find all gone that they are for.
+///
+/// Planted: Relaxed in either place of `Ticket::with`.
 #[test]
 fn loom_revoke_meets_revoke() {
-    check(2, || {
+    check(3, || {
         let scene = Scene::new();
         let child = scene.derive(scene.a, scene.root, scene.a).unwrap();
         let grandchild = scene.derive(scene.a, child, scene.b).unwrap();
@@ -316,6 +338,8 @@ fn loom_revoke_meets_revoke() {
 }
 
 /// A timer runs out while its capability is deleted: it is either disarmed, or takes what was derived along.
+///
+/// Planted: `armed` that is not asked; a node that is removed twice.
 #[test]
 fn loom_timer_meets_delete() {
     check(3, || {

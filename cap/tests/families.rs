@@ -4,8 +4,7 @@
 //! when nothing is doomed: then whatever was derived in the rounds before is gone, wherever it went. A root that is used for that
 //! is its thread's own. In the end everything is drained beside what is still going on, and no reference, slot or node is left.
 //!
-//! Planted: a source that is not looked at again with the lock; a moved node that still names its old slot; a doomed list whose head goes
-//! without it.
+//! Planted: a source that is not looked at again with the lock; a moved node that still names its old slot.
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

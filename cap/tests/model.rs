@@ -7,7 +7,9 @@
 //! Which doomed capabilities go first is not said; the model learns it from the tables, and checks how many and that none else.
 //!
 //! Planted: a generation that stays; rights that do not shrink; no look at `GRANT`; a slot that stays claimed when memory is missing; a handle
-//! whose bits above the slot's are not compared; a limit that is off by one; a leaf that is not cleared.
+//! whose bits above the slot's are not compared; a limit that is off by one; a leaf that is not cleared; a child
+//! that is put beside its source instead of beneath; a moved node that names its old slot; derivations that help once; a deleted capability that
+//! keeps an end in the tour; a node that is not given back.
 #![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
