@@ -46,8 +46,7 @@ impl Scene {
 
     fn derive(&self, from: &Table<Pool>, handle: Handle, into: &Table<Pool>) -> Result<Handle, Error> {
         let acquire = |_: &Capability| self.count.acquire();
-        let derived =
-            from.derive(handle, into, (Rights::ALL, 0), acquire, |gone| self.release(&gone));
+        let derived = from.derive(handle, into, (Rights::ALL, 0), acquire, |gone| self.release(&gone));
         derived.map_err(|refusal| refusal.settle(|gone| self.release(&gone)))
     }
 
@@ -184,7 +183,9 @@ fn loom_revoke_meets_move() {
         scene.revoke(scene.root).unwrap();
         let moved = other.join().unwrap();
         assert_eq!(scene.a.entry(child), Err(Error::BadHandle));
-        assert!(moved.is_err_and(|error| error == Error::BadHandle) || scene.b.entry(moved.unwrap()).is_err());
+        assert!(
+            moved.is_err_and(|error| error == Error::BadHandle) || scene.b.entry(moved.unwrap()).is_err()
+        );
         scene.holds((1, 0), 1);
     });
 }
@@ -355,7 +356,8 @@ fn loom_timer_meets_delete() {
         // The timer keeps a reference to the object.
         assert!(scene.count.acquire());
         let armed = || scene.a.memory().world().disarmed().is_empty();
-        let fired = revoke::expire(scene.a.memory(), OBJECT, attached, armed);
+        let sink = |gone| scene.release(&gone);
+        let fired = revoke::expire(scene.a.memory(), OBJECT, attached, armed, sink).is_some();
         while revoke::purge(scene.a.memory(), OBJECT, 1, |gone| scene.release(&gone)) == Purged::More {}
         scene.count.release();
         other.join().unwrap();

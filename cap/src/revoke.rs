@@ -83,18 +83,30 @@ impl<M: Memory> Table<M> {
     }
 }
 
-/// A timer has run out: dooms the capability that it is attached to, and what was derived of that. `armed` says, with the family's lock
-/// held, whether it has been disarmed meanwhile; then nothing happens. From now on the timer is attached to nothing. The caller has a
-/// reference to the object.
-pub fn expire<M: Memory>(memory: &M, object: u64, attached: Attached, armed: impl FnOnce() -> bool) -> bool {
-    memory.family(object).with(memory, |tours| {
-        let due = armed();
-        if due {
-            tours.detach(attached.0);
-            tours.doom_whole(attached.0);
+/// A timer has run out: takes out the capability that it is attached to, and dooms what was derived of that. `armed` says, with the family's
+/// lock held, whether it is still attached; if not, nothing happens. From now on it is attached to nothing. The caller has a reference to
+/// the object.
+pub fn expire<M: Memory>(
+    memory: &M,
+    object: u64,
+    attached: Attached,
+    armed: impl FnOnce() -> bool,
+    sink: impl FnOnce(Gone),
+) -> Option<Purged> {
+    let (first, purged) = memory.family(object).with(memory, |tours| {
+        if !armed() {
+            return None;
         }
-        due
-    })
+        tours.detach(attached.0);
+        tours.doom_whole(attached.0);
+        // Itself: it comes first.
+        let first = tours.pop();
+        Some((first, if tours.any_doomed() { Purged::More } else { Purged::Done }))
+    })?;
+    if let Pop::Taken(taken) = first {
+        sink(taken.settle());
+    }
+    Some(purged)
 }
 
 /// Takes out what is doomed of the capabilities for an object, up to `steps` of them; `sink` gets their references. The object was in

@@ -115,7 +115,10 @@ impl Memory for Pool {
 
     fn node(&self, at: NodeAt) -> &Node {
         let address = at.pointer().addr();
-        assert!(!self.world.nodes_returned.lock().unwrap().contains(&address), "used after it was given back");
+        assert!(
+            !self.world.nodes_returned.lock().unwrap().contains(&address),
+            "used after it was given back"
+        );
         let nodes = self.world.nodes.lock().unwrap();
         nodes.iter().copied().find(|node| ptr::eq(at.pointer(), *node)).expect("a node of this world")
     }
@@ -134,9 +137,9 @@ impl Memory for Pool {
 
     fn family(&self, object: u64) -> Family<'_> {
         let mut families = self.world.families.lock().unwrap();
-        let (lock, doomed) = *families.entry(object).or_insert_with(|| {
-            (Box::leak(Box::new(Ticket::new())), Box::leak(Box::new(Doomed::new())))
-        });
+        let (lock, doomed) = *families
+            .entry(object)
+            .or_insert_with(|| (Box::leak(Box::new(Ticket::new())), Box::leak(Box::new(Doomed::new()))));
         Family { lock, doomed }
     }
 

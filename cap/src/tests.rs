@@ -3,7 +3,7 @@
 use crate::SLOTS;
 use crate::change::{Capability, Gone};
 use crate::drain::Drained;
-use crate::scene::{Count, Pool, lone_table, table_in, World};
+use crate::scene::{Count, Pool, World, lone_table, table_in};
 use crate::table::{Entry, Table};
 use crate::word::{Meta, SlotId};
 use abi::cap::{Handle, ObjectKind, Rights};
@@ -239,7 +239,8 @@ fn a_refusal_returns_the_reference() {
     assert_eq!((refusal.error, refusal.reference, table.count()), (Error::BadHandle, None, 1));
     // No room: no reference is made.
     let _ = table.insert(capability(9)).unwrap();
-    let refusal = table.derive(source, table, (Rights::ALL, 0), |_| panic!("not asked"), no_more).unwrap_err();
+    let refusal =
+        table.derive(source, table, (Rights::ALL, 0), |_| panic!("not asked"), no_more).unwrap_err();
     assert_eq!((refusal.error, refusal.reference), (Error::NoSlot, None));
 }
 

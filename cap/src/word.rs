@@ -273,7 +273,10 @@ mod tests {
                 assert!(kinds_and_rights().all(|(k, r)| meta.matches(handle, k, r) == fits(k, r)));
                 let tied = meta.with_node(slot);
                 assert!(tied.has_node(handle) && !meta.has_node(handle) && tied.is_same(meta));
-                assert_eq!((tied.with_node(slot), tied.kind(handle), tied.rights(handle)), (tied, Some(kind), rights));
+                assert_eq!(
+                    (tied.with_node(slot), tied.kind(handle), tied.rights(handle)),
+                    (tied, Some(kind), rights)
+                );
                 assert!(kinds_and_rights().all(|(k, r)| tied.matches(handle, k, r) == fits(k, r)));
             }
         }

@@ -380,7 +380,9 @@ impl Bed {
         };
         let condemned: Vec<_> =
             self.items.keys().copied().filter(|&number| self.descends(number, ancestor)).collect();
-        assert!(sentence == Ok(Sentence::Doomed) || sentence == Ok(Sentence::Nothing) && condemned.is_empty());
+        assert!(
+            sentence == Ok(Sentence::Doomed) || sentence == Ok(Sentence::Nothing) && condemned.is_empty()
+        );
         for number in condemned {
             let item = self.items.get_mut(&number).unwrap();
             item.doomed = true;
