@@ -22,7 +22,7 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
+use crate::{cores, expiry, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -247,7 +247,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
     let mut at = SCHED.owned(irq).next_event();
-    at = at.min(here.retry.get()).min(here.until.get());
+    at = at.min(here.retry.get()).min(here.until.get()).min(expiry::next(irq));
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
     }
@@ -360,7 +360,7 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             // SAFETY: no thread is current, and the stack above is done with.
             unsafe { user::stop_serving() };
         }
-        if jobs::step(&mut irq) {
+        if jobs::step(&mut irq) || !SCHED.owned(&irq).has_urgent() && expiry::step(&irq) {
             continue;
         }
         if let Some(context) = SCHED.owned(&irq).pick(now) {
@@ -577,6 +577,7 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
         head.raise(pending::RESCHEDULE);
     }
     expire(irq, now);
+    expiry::step(irq);
     let here = HERE.owned(irq);
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);

@@ -93,6 +93,9 @@ pub(crate) mod register {
     ];
 }
 
+/// Length of the instruction SYSCALL (SDM volume 2).
+const SYSCALL_BYTES: u64 = 2;
+
 const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
 
 /// Flags of a program at its start: interrupts on, and the bit that is always set (SDM volume 1, figure 3-8).
@@ -110,6 +113,19 @@ impl Frame {
             rflags: START_FLAGS,
             ..Self::EMPTY
         }
+    }
+
+    /// After a system call: makes it again. What the convention preserves stays, the rest is as the kernel shows it after a call.
+    pub(crate) fn call_again(&mut self, number: u64, argument: u64) {
+        let Self { r15, r14, r13, r12, rbp, rbx, rip, rflags, rsp, .. } = *self;
+        *self = Self {
+            rip: rip.wrapping_sub(SYSCALL_BYTES),
+            rax: number,
+            rdi: argument,
+            cs: u64::from(tables::USER_CODE),
+            ss: u64::from(tables::USER_DATA),
+            ..Self { r15, r14, r13, r12, rbp, rbx, rflags, rsp, ..Self::EMPTY }
+        };
     }
 
     /// Nothing.
