@@ -2,6 +2,7 @@
 //! are copied, is the kernel's ([`Party`]).
 //!
 //! * [`Queue`]: the threads that wait at an endpoint or a notification. With one receiver waiting it is one word, which one exchange takes.
+//! * [`Notification`]: bits to wait for (IN1, IN2).
 //! * [`ReplySlot`]: the caller that somebody has to answer, once.
 //! * [`Link`]: where a thread waits, so that its own core can take it out again.
 //!
@@ -17,9 +18,11 @@
 extern crate std;
 
 mod link;
+mod notification;
 mod queue;
 mod reply;
 
 pub use link::{At, Link, Party, Word};
+pub use notification::{Notification, Parked};
 pub use queue::{Guard, Kind, Queue};
 pub use reply::{Aborted, ReplySlot};

@@ -27,6 +27,7 @@ use sched::{Class, Task};
 
 use crate::arch::fpu;
 use crate::arch::user::{Frame, extra};
+use crate::notification::Notification;
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::spaces::Space;
@@ -91,6 +92,8 @@ pub(crate) struct Thread {
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
+    /// The notification whose bits it is told while it receives (NF2).
+    pub(crate) bound: Cell<Option<Ref<Notification>>>,
 }
 
 // SAFETY: every field follows the table above: constant, atomic, guarded by a lock, or touched by the thread's home only (Y1, R1).
@@ -206,6 +209,7 @@ impl Thread {
             condemned: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
+            bound: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.
         unsafe { memory.write(thread) };
