@@ -46,6 +46,7 @@ mod machine_object;
 mod memory;
 mod messages;
 mod metrics;
+mod notification;
 mod object;
 mod panic;
 mod process;
