@@ -17,6 +17,7 @@ mod ipc;
 mod life;
 mod locks;
 mod partner;
+mod pass;
 mod place;
 mod share;
 mod switch;
@@ -91,6 +92,7 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::ROUND_TRIP,
     timer::JITTER,
     faults::FAULT,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,

@@ -58,6 +58,9 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
+/// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
+pub(crate) const SYSCALL_BYTES: u64 = 2;
+
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
 /// In [`Frame::vector`]: by a call that passes messages (`abi::ipc`). What waits for a message has its tag there; what sends one, everything.
