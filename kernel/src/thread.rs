@@ -435,11 +435,11 @@ impl Thread {
         self.frame.get().wrapping_byte_add(offset).cast()
     }
 
-    /// Has it make the system call again that it is in, with its first argument. By its home, while it is current; it does not come back.
-    pub(crate) fn call_again(&self, number: u64, argument: u64) {
+    /// Has it make the system call again that it is in, with these arguments. By its home, while it is current; it does not come back.
+    pub(crate) fn call_again(&self, number: u64, arguments: [u64; 6]) {
         // SAFETY: the current thread's frame is its home's to write (R1).
         let frame = unsafe { &mut *self.frame.get() };
-        frame.call_again(number, argument);
+        frame.call_again(number, arguments);
     }
 
     /// Its registers, while it is not current; for its home.
