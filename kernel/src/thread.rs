@@ -34,7 +34,7 @@ use crate::revoke::Revocation;
 use crate::spaces::Space;
 use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
-use crate::{homes, slabs, wait};
+use crate::{handler, homes, slabs, wait};
 
 /// A thread.
 ///
@@ -95,6 +95,8 @@ pub(crate) struct Thread {
     pub(crate) watch: crate::upcall::Watch,
     /// What it is revoking, between two steps.
     pub(crate) revocation: Cell<Option<Revocation>>,
+    /// What is not in its frame of a fault that it waits for an answer to (FH1).
+    pub(crate) fault: handler::NoteCell,
     /// The notification whose bits it is told while it receives (NF2).
     pub(crate) bound: Cell<Option<Ref<Notification>>>,
 }
@@ -287,6 +289,7 @@ impl Thread {
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
             revocation: Cell::new(None),
+            fault: handler::NoteCell::default(),
             bound: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.

@@ -16,6 +16,7 @@ mod hack;
 mod ipc;
 mod life;
 mod locks;
+mod pager;
 mod partner;
 mod pass;
 mod place;
@@ -92,6 +93,7 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::ROUND_TRIP,
     timer::JITTER,
     faults::FAULT,
+    pager::PAGER,
     pass::TRANSFER,
     share::FAIR,
     share::STEAL,
