@@ -196,6 +196,7 @@ fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
     trace::switched(irq, || thread.id());
     load_state(irq, thread);
     user::load_fs_base(irq, thread.tls());
+    HEAD.owned(irq).set_extra(extra::THREAD, thread.extras.get() != 0);
 }
 
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.

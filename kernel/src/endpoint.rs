@@ -64,6 +64,9 @@ const _: () = {
 };
 
 impl Endpoint {
+    /// Where the assembly finds the queue's word.
+    pub(crate) const WORD: usize = offset_of!(Self, queue) + Queue::<ThreadRef>::WORD;
+
     /// An endpoint at which nobody waits; with one reference for the caller.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use crate::thread::{State, ThreadRef};
 use crate::wait::place;
 use crate::{homes, metrics, spread, upcall};
 
-pub(crate) use fast::{fast_call, fast_reply_receive};
+pub(crate) use fast::enter_space;
 
 type Result<T = ()> = core::result::Result<T, Error>;
 
@@ -93,10 +93,10 @@ pub(crate) fn refuse(thread: ThreadRef, error: Error) {
     thread.set_register(register::STATUS, error as u64);
 }
 
-/// Says where a thread is about to wait, and what for.
-fn announce(thread: ThreadRef, role: Role, at: At) {
+/// Says where a thread is about to wait, what for, and whether it can be switched to there (`direct_mark`).
+fn announce(thread: ThreadRef, role: Role, at: At, mark: u32) {
     thread.talk.role.set(role);
-    thread.state.set(State::Blocked);
+    thread.state.wait(mark);
     thread.link.set_at(at);
 }
 
@@ -121,8 +121,7 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
         Kind::Nobody | Kind::Senders if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Senders => {
             thread.set_register(register::BADGE, badge);
-            thread.talk.set_direct(0);
-            announce(thread, role, place_of(endpoint));
+            announce(thread, role, place_of(endpoint), 0);
             queue.push_sender(thread);
             drop(queue);
             percpu::race_point!("messages.queued");
@@ -151,8 +150,8 @@ fn deliver(irq: &mut IrqOff, sender: ThreadRef, receiver: ThreadRef, asked: Aske
         return irq.locks(|held| homes::send_home(held, receiver));
     }
     receiver.talk.reply.set(sender);
-    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE));
-    sender.talk.set_direct(direct_mark(irq, sender, asked.deadline));
+    let mark = direct_mark(irq, sender, asked.deadline);
+    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE), mark);
     if is_at_hand(irq, receiver) && talk::can_lend(sender) {
         switch_to_callee(irq, sender, receiver, asked.deadline)
     }
@@ -236,8 +235,8 @@ fn try_receive(
         }
         Kind::Nobody | Kind::Receivers if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Receivers => {
-            thread.talk.set_direct(direct_mark(irq, thread, asked.deadline));
-            announce(thread, Role::Receiving, place_of(endpoint));
+            let mark = direct_mark(irq, thread, asked.deadline);
+            announce(thread, Role::Receiving, place_of(endpoint), mark);
             queue.push_receiver(thread);
             drop(queue);
             percpu::race_point!("messages.parked");

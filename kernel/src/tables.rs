@@ -56,6 +56,9 @@ unsafe fn give_leaf(link: NonNull<Retired>, held: &mut Held<'_, 0>) {
     slabs::give(held, link.cast::<Leaf>());
 }
 
+/// A table of capabilities.
+pub(crate) type Slots = Table<Leaves>;
+
 /// The capabilities of a process. The table's root is large, so it lies apart.
 #[derive(Debug)]
 pub(crate) struct Capabilities {
@@ -69,6 +72,11 @@ impl Capabilities {
         // SAFETY: memory for one table, which is ours.
         unsafe { table.write(Table::new(Leaves, LIMIT)) };
         Some(Self { table })
+    }
+
+    /// Where the table lies.
+    pub(crate) const fn slots(&self) -> *const Slots {
+        self.table.as_ptr()
     }
 
     #[inline(always)]
