@@ -378,6 +378,7 @@ global_asm!(
     trap = sym traps::trap,
     smap = sym usercopy::SMAP,
     user_bits = const mm::user::USER_END.trailing_zeros(),
+    user_end_high = const mm::user::USER_END >> u32::BITS,
     word = const size_of::<u64>(),
 );
 
