@@ -152,6 +152,10 @@ counters! {
     12 IdleTicks "idle-ticks";
     /// Times that the core went to sleep.
     13 IdleSleeps "idle-sleeps";
+    /// Interrupts from devices.
+    14 DeviceInterrupts "device-interrupts";
+    /// Interrupts from devices that nobody had asked for.
+    15 SpuriousInterrupts "spurious-interrupts";
 }
 
 /// Counters that [`Metrics`] has room for.

@@ -178,6 +178,11 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Region => reclaim::<crate::region::Region>,
         ObjectKind::Core => reclaim::<crate::machine_object::Core>,
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
+        ObjectKind::Notification => reclaim::<crate::notification::Notification>,
+        ObjectKind::Interrupt => reclaim::<crate::interrupt::Interrupt>,
+        ObjectKind::Interrupts => reclaim::<crate::machine_object::Interrupts>,
+        ObjectKind::Ports => reclaim::<crate::ports::Ports>,
+        ObjectKind::Devices => reclaim::<crate::machine_object::Devices>,
         other => unreachable!("N2: no object of kind {other:?} is made"),
     };
     // SAFETY: obligation 1.

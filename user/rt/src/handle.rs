@@ -71,6 +71,14 @@ handles! {
     Core;
     /// The debug interface.
     Debug;
+    /// An interrupt line.
+    Interrupt;
+    /// All interrupt lines.
+    Interrupts;
+    /// A range of I/O ports.
+    Ports;
+    /// All device registers.
+    Devices;
 }
 
 /// A capability that is deleted with this value. The object lives on while anybody else has one, or while it runs.
