@@ -29,6 +29,9 @@ mod scene;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+#[cfg(not(loom))]
+pub mod assembly;
+
 pub use change::{Capability, Gone, Refusal};
 pub use drain::Drained;
 pub use memory::{LeafAt, Memory};

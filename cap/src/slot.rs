@@ -32,6 +32,16 @@ pub struct Leaf {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Leaf>() == 4096);
 
+#[cfg(not(loom))]
+impl Slot {
+    /// Where the words lie.
+    pub(crate) const META: usize = core::mem::offset_of!(Self, meta);
+    /// As `META`.
+    pub(crate) const OBJECT: usize = core::mem::offset_of!(Self, object);
+    /// As `META`.
+    pub(crate) const BADGE: usize = core::mem::offset_of!(Self, badge);
+}
+
 impl Slot {
     const_fn! {
         const fn new(number: usize) -> Self {

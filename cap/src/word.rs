@@ -6,7 +6,7 @@ use abi::error::Error;
 
 /// Lowest bit of a slot's number in a handle: the low half of a handle is the slot's distance from slot 0 in bytes, which saves lookups a
 /// shift.
-const PLACE_SHIFT: u32 = 5;
+pub(crate) const PLACE_SHIFT: u32 = 5;
 
 /// The number of a slot in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,10 +132,16 @@ impl Meta {
         ObjectKind::decode(CODES.1[(differing >> KIND_SHIFT) as usize % CODES.1.len()])
     }
 
+    /// The bits that have to be zeros when a handle and the word of its slot are combined.
+    #[inline(always)]
+    pub(crate) const fn zeros(kind: ObjectKind, rights: Rights) -> u64 {
+        !(NO_KIND | RIGHTS) | (code(kind) ^ NO_KIND) | ((rights.0 as u64) << RIGHTS_SHIFT)
+    }
+
     /// Whether a capability of `kind` with `rights` is live under this handle, which names the slot: two operations if both are constants.
     #[inline(always)]
     pub(crate) const fn matches(self, handle: Handle, kind: ObjectKind, rights: Rights) -> bool {
-        let zeros = !(NO_KIND | RIGHTS) | (code(kind) ^ NO_KIND) | ((rights.0 as u64) << RIGHTS_SHIFT);
+        let zeros = Self::zeros(kind, rights);
         // Nothing has a right that does not exist.
         Rights::ALL.has(rights) && (self.0 ^ handle.0) & zeros == 0
     }

@@ -11,11 +11,13 @@ use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
 use core::mem::offset_of;
+use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
 use abi::task::{ThreadSpec, ThreadState};
+use ipc::{Link, Party, Word};
 use mm::user::USER_END;
 use percpu::mailbox::Node;
 use percpu::place::Place;
@@ -28,6 +30,8 @@ use crate::arch::user::{Frame, extra};
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::spaces::Space;
+use crate::tables::{Capabilities, Slots};
+use crate::talk::Talk;
 use crate::{homes, slabs, wait};
 
 /// A thread.
@@ -40,7 +44,8 @@ use crate::{homes, slabs, wait};
 /// | `ended`, `code` | the home, once | any core | Release / Acquire | 0, cold |
 /// | `frame` | the CPU while current; who decides how a wait ends; else the home | the same | by the inbox | 1–3 |
 /// | `space`, `process`, `id` | nobody after the start | any core | – | hot |
-/// | `waiter` | who holds the lock of the list it names | the same | by the lock | cold |
+/// | `talk`, `link` | see [`Talk`], [`Link`] | | | hot |
+/// | `waiter` | who holds the lock of the list that `link` names | the same | by the lock | cold |
 /// | the rest | the home | the home | – | hot |
 #[repr(C, align(64))]
 pub(crate) struct Thread {
@@ -52,10 +57,14 @@ pub(crate) struct Thread {
     /// What the scheduler keeps of it.
     pub(crate) task: Task<ThreadRef>,
     space: *const Space,
+    /// Its process's capabilities.
+    table: *const Slots,
+    /// What it has to do with messages.
+    pub(crate) talk: Talk,
     pub(crate) fpu: Cell<Option<fpu::Area>>,
     tls: Cell<u64>,
     /// What it does, apart from what `task` knows.
-    pub(crate) state: Cell<State>,
+    pub(crate) state: Doing,
     /// Stopped until resumed, as soon as it would run.
     pub(crate) suspended: Cell<bool>,
     /// To be ended, as soon as nothing else holds it.
@@ -70,6 +79,7 @@ pub(crate) struct Thread {
     /// What a call that sleeps returns.
     value: Cell<u64>,
     affinity: Cell<CoreSet>,
+    pub(crate) link: Link,
     pub(crate) waiter: wait::Waiter,
     code: AtomicU64,
     id: u64,
@@ -116,6 +126,71 @@ impl State {
     }
 }
 
+/// What a thread does, and whether it may be switched to where it waits.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `direct` | the home | the same; a core that thinks of switching to it | Relaxed: only the home finds its own mark |
+/// | `state` | the home | the same | – |
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Doing {
+    /// The number of its home, plus 1, if it waits and can go on there as soon as a message is in the registers; else 0. Says, if it is not 0,
+    /// that the thread is blocked, so that the way that switches to it (`message.S`) writes nothing else.
+    direct: AtomicU32,
+    state: Cell<State>,
+}
+
+impl Doing {
+    /// Where the assembly finds `direct`.
+    pub(crate) const DIRECT: usize = offset_of!(Self, direct);
+
+    const fn new() -> Self {
+        Self { direct: AtomicU32::new(0), state: Cell::new(State::New) }
+    }
+
+    /// For the home.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> State {
+        // ORDER: Relaxed: the home wrote it.
+        if self.direct.load(Ordering::Relaxed) != 0 { State::Blocked } else { self.state.get() }
+    }
+
+    /// By the home.
+    #[inline(always)]
+    pub(crate) fn set(&self, state: State) {
+        self.state.set(state);
+        self.set_direct(0);
+    }
+
+    /// The thread is about to wait. With a mark, its home's, it can be switched to; 0 if more has to be done then.
+    #[inline(always)]
+    pub(crate) fn wait(&self, mark: u32) {
+        self.state.set(if mark == 0 { State::Blocked } else { State::Runnable });
+        self.set_direct(mark);
+    }
+
+    /// A thread that waits cannot be switched to any more without more being done. By its home.
+    pub(crate) fn wait_plainly(&self) {
+        let state = self.get();
+        self.set(state);
+    }
+
+    /// Whether the thread waits and can be switched to on the core with this mark.
+    #[inline(always)]
+    #[cfg(test)]
+    pub(crate) fn is_direct(&self, mark: u32) -> bool {
+        // ORDER: Relaxed: if it is this core's mark, this core wrote it.
+        self.direct.load(Ordering::Relaxed) == mark
+    }
+
+    #[inline(always)]
+    fn set_direct(&self, mark: u32) {
+        // ORDER: Relaxed: nothing goes with it: its own core reads it, others find a number that is not theirs.
+        self.direct.store(mark, Ordering::Relaxed);
+    }
+}
+
 const _: () = {
     assert!(offset_of!(Thread, header) == 0, "N2: the header comes first");
     assert!(Thread::FRAME.is_multiple_of(16), "the CPU aligns its stack to 16 before it pushes");
@@ -132,6 +207,16 @@ pub(crate) fn next_id() -> u64 {
 }
 
 impl Thread {
+    /// Where the assembly finds some fields, in bytes from the thread's address.
+    pub(crate) const DIRECT: usize = offset_of!(Self, state) + Doing::DIRECT;
+    /// As `DIRECT`.
+    pub(crate) const SPACE: usize = offset_of!(Self, space);
+    /// As `DIRECT`.
+    pub(crate) const TABLE: usize = offset_of!(Self, table);
+    /// As `DIRECT`.
+    pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
+    /// As `DIRECT`.
+    pub(crate) const TALK: usize = offset_of!(Self, talk);
     /// Where the frame lies, in bytes from the thread's address.
     pub(crate) const FRAME: usize = offset_of!(Self, frame);
 
@@ -174,9 +259,11 @@ impl Thread {
             frame: UnsafeCell::new(Frame::start(spec.entry, spec.stack, spec.argument)),
             task: Task::new(),
             space: ptr::from_ref(process.space()),
+            table: process.capabilities().slots(),
+            talk: Talk::new(),
             fpu: Cell::new(fpu),
             tls: Cell::new(spec.tls),
-            state: Cell::new(State::New),
+            state: Doing::new(),
             suspended: Cell::new(false),
             doomed: Cell::new(false),
             woken: Cell::new(false),
@@ -185,6 +272,7 @@ impl Thread {
             extras: Cell::new(extras),
             value: Cell::new(0),
             affinity: Cell::new(affinity),
+            link: Link::new(),
             waiter: wait::Waiter::new(),
             code: AtomicU64::new(0),
             id: next_id(),
@@ -196,6 +284,8 @@ impl Thread {
         };
         // SAFETY: memory for one thread, the caller's alone.
         unsafe { memory.write(thread) };
+        // SAFETY: written just now, and alive while it names itself.
+        unsafe { memory.as_ref() }.talk.begin(ThreadRef(memory));
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
     }
@@ -216,6 +306,12 @@ impl Thread {
     pub(crate) fn space(&self) -> &Space {
         // SAFETY: the process, which holds the space, lives as long as its threads refer to it.
         unsafe { &*self.space }
+    }
+
+    /// The capabilities of its process.
+    #[inline(always)]
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        self.process.capabilities()
     }
 
     /// The base of its FS segment, in the user half.
@@ -312,6 +408,32 @@ impl Thread {
         unsafe { frame.wrapping_byte_add(offset_of!(Frame, rdx)).cast::<u64>().write(value) };
     }
 
+    /// Whether it came into the kernel in this way, one of the words of `arch::user`.
+    #[inline(always)]
+    pub(crate) fn came_by(&self, way: u32) -> bool {
+        self.register(offset_of!(Frame, vector)) as u32 == way
+    }
+
+    /// A register of its frame, by its offset there. By whoever owns the frame (R1, Y3).
+    #[inline(always)]
+    pub(crate) fn register(&self, offset: usize) -> u64 {
+        // SAFETY: in bounds of the frame, which is the caller's to read (R1, Y3).
+        unsafe { self.register_at(offset).read() }
+    }
+
+    /// Sets a register of its frame, as [`register`](Self::register).
+    #[inline(always)]
+    pub(crate) fn set_register(&self, offset: usize, value: u64) {
+        // SAFETY: in bounds of the frame, which is the caller's to write (R1, Y3).
+        unsafe { self.register_at(offset).write(value) }
+    }
+
+    #[inline(always)]
+    fn register_at(&self, offset: usize) -> *mut u64 {
+        debug_assert!(offset < size_of::<Frame>(), "R1: a register lies in the frame");
+        self.frame.get().wrapping_byte_add(offset).cast()
+    }
+
     /// Its registers, while it is not current; for its home.
     pub(crate) fn frame(&self) -> Frame {
         // SAFETY: the home's to read (R1).
@@ -394,6 +516,9 @@ impl ThreadRef {
     pub(crate) const fn as_ptr(self) -> NonNull<Thread> {
         self.0
     }
+
+    /// No thread: what stands where one will be named before anybody looks.
+    pub(crate) const NOBODY: Self = Self(NonNull::dangling());
 }
 
 impl core::ops::Deref for ThreadRef {
@@ -409,6 +534,27 @@ impl core::ops::Deref for ThreadRef {
 impl fmt::Debug for ThreadRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+impl Party for ThreadRef {
+    #[inline(always)]
+    fn word(self) -> NonZeroU64 {
+        // SAFETY: an address is not 0.
+        unsafe { NonZeroU64::new_unchecked(self.0.expose_provenance().get() as u64) }
+    }
+
+    #[inline(always)]
+    fn of_word(word: Word) -> Self {
+        let at = ptr::with_exposed_provenance_mut(word.get().get() as usize);
+        // SAFETY: the word of a thread (`Word`), whose address is not null, and which lives while it waits and until the epoch after (IQ2).
+        Self(unsafe { NonNull::new_unchecked(at) })
+    }
+
+    #[inline(always)]
+    fn link(&self) -> &Link {
+        // SAFETY: it lives as long as this is used (`ThreadRef`).
+        unsafe { &(*self.0.as_ptr()).link }
     }
 }
 

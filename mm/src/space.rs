@@ -173,6 +173,7 @@ pub enum Upper {
 /// | `records` | who maps or unmaps what needs a record | any core | its own |
 /// | the rest | nobody after start | any core | – |
 #[derive(Debug)]
+#[repr(C)]
 pub struct Space<M> {
     tlb: SpaceTlb,
     memory: M,
@@ -184,6 +185,9 @@ pub struct Space<M> {
 }
 
 impl<M: Memory> Space<M> {
+    /// Where assembly finds what cores keep of the space.
+    pub const TLB: usize = core::mem::offset_of!(Self, tlb);
+
     /// An empty space.
     ///
     /// # Errors

@@ -165,6 +165,7 @@ const TESTS: &[Test] = &[
     test("user.hello", user::hello),
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
+    test("user.talk", user::talk),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("interrupt.words", interrupt::words),

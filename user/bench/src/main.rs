@@ -13,6 +13,7 @@ mod calls;
 mod crowd;
 mod faults;
 mod hack;
+mod ipc;
 mod life;
 mod locks;
 mod partner;
@@ -87,6 +88,7 @@ const TABLE: &[Bench<Lab>] = &[
     locks::CONDITION,
     wake::LATENCY,
     wake::SEND,
+    ipc::ROUND_TRIP,
     timer::JITTER,
     faults::FAULT,
     share::FAIR,

@@ -71,6 +71,10 @@ handles! {
     Core;
     /// The debug interface.
     Debug;
+    /// Where messages are sent to and received from.
+    Endpoint;
+    /// A caller that waits for a reply, once.
+    Reply;
     /// An interrupt line.
     Interrupt;
     /// All interrupt lines.

@@ -35,15 +35,15 @@ syscall_saving:
     mov rcx, gs:[rip + {head} + {user_sp}]
     mov [rsp + {rbx}], rbx
     mov [rsp + {rbp}], rbp
+    mov [rsp + {rsp}], rcx
+    cmp rax, {count}
+    jae message_entry
     mov [rsp + {r12}], r12
     mov [rsp + {r13}], r13
     mov [rsp + {r14}], r14
     mov [rsp + {r15}], r15
-    mov [rsp + {rsp}], rcx
     mov dword ptr [rsp + {vector}], {syscall}
     mov rsp, gs:[rip + {head} + {kernel_sp}]
-    cmp rax, {count}
-    jae syscall_unknown
     mov rcx, r10
     dec dword ptr gs:[rip + {metrics} + {countdown}]
     jz syscall_watched
@@ -63,9 +63,6 @@ syscall_done:
     xor esi, esi
     xor edi, edi
     leave_kernel sysretq, 0
-syscall_unknown:
-    call {unknown}
-    jmp syscall_done
     # A call that is timed or traced. On the stack: number and start; a handler that gives the core up gives them up too.
 syscall_watched:
     push rax
@@ -119,7 +116,7 @@ syscall_far:
 .global user_resume
 user_resume:
     cmp dword ptr [rdi + {vector}], {syscall}
-    jne resume_whole
+    jne resume_message
     mov rbx, [rdi + {rbx}]
     mov rbp, [rdi + {rbp}]
     mov r12, [rdi + {r12}]
@@ -138,6 +135,26 @@ user_resume:
     xor r10d, r10d
     xor esi, esi
     xor edi, edi
+    leave_kernel sysretq, 0
+resume_message:
+    cmp dword ptr [rdi + {vector}], {message}
+    jb resume_whole
+    mov rbx, [rdi + {rbx}]
+    mov rbp, [rdi + {rbp}]
+    mov r8, [rdi + {r8}]
+    mov r9, [rdi + {r9}]
+    mov r10, [rdi + {r10}]
+    mov r12, [rdi + {r12}]
+    mov r13, [rdi + {r13}]
+    mov r14, [rdi + {r14}]
+    mov r15, [rdi + {r15}]
+    mov rax, [rdi + {rax}]
+    mov rdx, [rdi + {rdx}]
+    mov rsi, [rdi + {rsi}]
+    mov rcx, [rdi + {rip}]
+    mov r11, [rdi + {rflags}]
+    mov rsp, [rdi + {rsp}]
+    mov rdi, [rdi + {rdi}]
     leave_kernel sysretq, 0
 resume_whole:
     lea rsp, [rdi + {frame}]

@@ -8,15 +8,24 @@ use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr;
 
+use abi::cap::{ObjectKind, Rights};
+use abi::ipc::{MessageCall, Tag};
 use abi::syscall;
+use cap::assembly;
+use ipc::Queue;
+use mm::tlb::{Active, CoreTlb, SpaceTlb};
 use percpu::{IrqOff, core_local};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
-use super::{border, tables, usercopy};
-use crate::thread::Thread;
-use crate::{dispatch, metrics, syscalls, traps};
+use super::{border, tables, tlb, usercopy};
+use crate::endpoint::Endpoint;
+use crate::spaces::{ENTERED, Space};
+use crate::talk::{self, Talk};
+use crate::thread::{Thread, ThreadRef};
+use crate::wait::place;
+use crate::{dispatch, messages, metrics, syscalls, traps};
 
 /// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
 ///
@@ -51,6 +60,46 @@ pub(crate) struct Frame {
 
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
+/// In [`Frame::vector`]: by a call that passes messages, whose registers are all there (`abi::ipc`).
+pub(crate) const MESSAGE: u32 = 0x101;
+/// In [`Frame::vector`]: likewise, but by the shortest way: its tag, without anything special, and its words are nowhere; the caller or receiver
+/// waits for others to fill them in.
+pub(crate) const BARE_MESSAGE: u32 = 0x102;
+
+const _: () = {
+    assert!(
+        SYSCALL < MESSAGE && MESSAGE < BARE_MESSAGE,
+        "`user_resume` tells them from vectors by their size"
+    );
+    assert!(Space::TLB == 0, "`message.S` takes a space's address for that of what cores keep of it");
+};
+
+/// Where a message's registers lie in a [`Frame`].
+pub(crate) mod register {
+    use core::mem::offset_of;
+
+    use super::Frame;
+
+    /// Status.
+    pub(crate) const STATUS: usize = offset_of!(Frame, rax);
+    /// Handle, or badge.
+    pub(crate) const BADGE: usize = offset_of!(Frame, rdi);
+    /// Tag.
+    pub(crate) const TAG: usize = offset_of!(Frame, rsi);
+    /// When to give up.
+    pub(crate) const DEADLINE: usize = offset_of!(Frame, rbx);
+    /// The words.
+    pub(crate) const WORDS: [usize; abi::ipc::WORDS] = [
+        offset_of!(Frame, rdx),
+        offset_of!(Frame, r8),
+        offset_of!(Frame, r9),
+        offset_of!(Frame, r10),
+        offset_of!(Frame, r12),
+        offset_of!(Frame, r13),
+        offset_of!(Frame, r14),
+        offset_of!(Frame, r15),
+    ];
+}
 
 const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
 
@@ -109,6 +158,8 @@ pub(crate) struct Head {
     pending: Cell<u32>,
     /// Bits of [`extra`].
     extras: Cell<u32>,
+    /// The core's number, plus 1: what `thread::Doing` notes.
+    mark: Cell<u32>,
     /// A program's stack pointer, for three instructions.
     user_sp: Cell<u64>,
     /// Where the kernel's stack begins on entry.
@@ -143,6 +194,10 @@ pub(crate) mod extra {
     pub(crate) const WOKEN: u32 = 1 << 2;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
+    /// On a core: the current thread may have some of these.
+    pub(crate) const THREAD: u32 = 1 << 4;
+    /// A thread that is watched.
+    pub(crate) const WATCHED: u32 = 1 << 5;
 }
 
 core_local! {
@@ -151,6 +206,7 @@ core_local! {
         current: Cell::new(ptr::null()),
         pending: Cell::new(0),
         extras: Cell::new(0),
+        mark: Cell::new(0),
         user_sp: Cell::new(0),
         kernel_sp: Cell::new(0),
         fs_base: Cell::new(0),
@@ -223,6 +279,7 @@ impl Head {
 global_asm!(
     include_str!("registers.S"),
     include_str!("user.S"),
+    include_str!("message.S"),
     head = sym HEAD,
     current = const offset_of!(Head, current),
     pending = const offset_of!(Head, pending),
@@ -234,6 +291,11 @@ global_asm!(
     rsp = const Thread::FRAME + offset_of!(Frame, rsp),
     rax = const Thread::FRAME + offset_of!(Frame, rax),
     rdx = const Thread::FRAME + offset_of!(Frame, rdx),
+    rdi = const Thread::FRAME + offset_of!(Frame, rdi),
+    rsi = const Thread::FRAME + offset_of!(Frame, rsi),
+    r8 = const Thread::FRAME + offset_of!(Frame, r8),
+    r9 = const Thread::FRAME + offset_of!(Frame, r9),
+    r10 = const Thread::FRAME + offset_of!(Frame, r10),
     rbx = const Thread::FRAME + offset_of!(Frame, rbx),
     rbp = const Thread::FRAME + offset_of!(Frame, rbp),
     r12 = const Thread::FRAME + offset_of!(Frame, r12),
@@ -248,7 +310,53 @@ global_asm!(
     countdown = const metrics::Here::COUNTDOWN,
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
-    unknown = sym syscalls::unknown,
+    message = const MESSAGE,
+    bare_message = const BARE_MESSAGE,
+    call = const MessageCall::Call as u64,
+    reply_receive = const MessageCall::ReplyReceive as u64,
+    special = const Tag::SPECIAL as u32,
+    extras = const offset_of!(Head, extras),
+    stack_slot = const offset_of!(Head, stack_slot),
+    mark = const offset_of!(Head, mark),
+    frame_end = const Thread::FRAME + size_of::<Frame>(),
+    table = const Thread::TABLE,
+    space = const Thread::SPACE,
+    direct = const Thread::DIRECT,
+    at = const Thread::AT,
+    on = const Thread::TALK + Talk::ON,
+    runner = const Thread::TALK + Talk::RUNNER,
+    depth = const Thread::TALK + Talk::DEPTH,
+    reply = const Thread::TALK + Talk::REPLY,
+    max_depth = const talk::MAX_DEPTH,
+    callee = const place::CALLEE,
+    endpoint = const place::ENDPOINT,
+    leaf_shift = const assembly::LEAF_SHIFT,
+    leaf_mask = const assembly::LEAF_MASK,
+    slot_mask = const assembly::SLOT_MASK,
+    meta = const assembly::META,
+    object = const assembly::OBJECT,
+    badge = const assembly::BADGE,
+    may_send = const assembly::zeros(ObjectKind::Endpoint, Rights::SEND),
+    may_receive = const assembly::zeros(ObjectKind::Endpoint, Rights::RECEIVE),
+    queue = const Endpoint::WORD,
+    one = const Queue::<ThreadRef>::ONE,
+    marks = const ipc::Word::MARKS,
+    entered = sym ENTERED,
+    tlb = sym tlb::TLB,
+    tlb_before = const CoreTlb::BEFORE,
+    tlb_current = const CoreTlb::CURRENT,
+    slot_space = const CoreTlb::SLOT + CoreTlb::SLOT_SPACE,
+    slot_seen = const CoreTlb::SLOT + CoreTlb::SLOT_SEEN,
+    slot_load = const CoreTlb::SLOT + CoreTlb::SLOT_LOAD,
+    active = sym tlb::ACTIVE,
+    active_word = const Active::WORD,
+    active_leaving = const Active::LEAVING,
+    space_id = const Space::TLB + SpaceTlb::ID,
+    space_generation = const Space::TLB + SpaceTlb::GENERATION,
+    fast_messages = const metrics::Here::FAST_MESSAGES,
+    enter_space = sym messages::enter_space,
+    message_call = sym messages::message_call,
+    watched_message_call = sym messages::watched_message_call,
     leave = sym dispatch::leave,
     far = sym traps::far_return,
     trap = sym traps::trap,
@@ -312,6 +420,7 @@ const FS_BASE: Msr = Msr::new(0xc000_0100);
 /// Switches SYSCALL on on the core that calls, whose task-state segment is given.
 pub(crate) fn enter(irq: &IrqOff, task: &tables::Task) {
     HEAD.owned(irq).stack_slot.set(border::enter(irq, task));
+    HEAD.owned(irq).mark.set(dispatch::mark(irq));
     let selectors = u64::from(tables::KERNEL_CODE) << 32 | u64::from(tables::SYSRET_BASE) << 48;
     // SAFETY: the selectors are those of this core's table, in the order that both instructions expect (`tables`).
     unsafe { Msr::new(STAR).write(selectors) };
