@@ -169,7 +169,7 @@ const _: () = {
 /// All lines, by their numbers; line `n` has vector `FIRST_VECTOR + n`.
 static ALL: [Interrupt; LINES] = [const {
     Interrupt {
-        header: Header::new(ObjectKind::Interrupt),
+        header: Header::new(),
         word: AtomicU32::new(Word::UNCLAIMED.0),
         core: AtomicU16::new(0),
         route: AtomicPtr::new(ptr::null_mut()),

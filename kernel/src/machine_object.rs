@@ -39,12 +39,12 @@ const _: () = {
 
 core_local! {
     /// The object for this core.
-    static CORE: Core = Core { header: Header::new(ObjectKind::Core) };
+    static CORE: Core = Core { header: Header::new() };
 }
 
-static DEBUG: Debug = Debug { header: Header::new(ObjectKind::Debug) };
-static INTERRUPTS: Interrupts = Interrupts { header: Header::new(ObjectKind::Interrupts) };
-static DEVICES: Devices = Devices { header: Header::new(ObjectKind::Devices) };
+static DEBUG: Debug = Debug { header: Header::new() };
+static INTERRUPTS: Interrupts = Interrupts { header: Header::new() };
+static DEVICES: Devices = Devices { header: Header::new() };
 
 /// One more reference to an object that stays for ever.
 fn another<T: Object>(object: &'static T) -> Ref<T> {

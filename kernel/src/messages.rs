@@ -15,7 +15,7 @@ use ipc::{At, Guard, Kind};
 use percpu::IrqOff;
 use sched::{Ready, Stop};
 
-use crate::arch::user::{BARE_MESSAGE, HEAD, pending, register};
+use crate::arch::user::{HEAD, pending, register};
 use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
@@ -106,16 +106,20 @@ fn place_of(endpoint: Found<Endpoint>) -> At {
 
 fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result {
     let (endpoint, badge) = thread.capabilities().find_badged::<Endpoint>(asked.handle, Rights::SEND)?;
+    // Mostly one receiver waits, or none.
+    if let Some(receiver) = endpoint.queue().alone()
+        && endpoint.queue().take(receiver)
+    {
+        deliver(irq, thread, receiver, (asked, badge), role);
+        return Ok(());
+    }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
         Kind::Receivers => {
             let receiver = queue.pop().expect("IQ3: a queue with receivers has one");
             drop(queue);
-            percpu::race_point!("messages.taken");
-            receiver.link.set_at(At::NOWHERE);
-            thread.set_register(register::BADGE, badge);
-            deliver(irq, thread, receiver, asked, role);
+            deliver(irq, thread, receiver, (asked, badge), role);
             Ok(())
         }
         Kind::Nobody | Kind::Senders if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
@@ -131,13 +135,12 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
 }
 
 /// Copies a message, its capabilities and its badge from the sender's frame to the receiver's, both the caller's to use.
+#[inline(always)]
 fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
     let tag = Tag(sender.register(register::TAG));
     register::WORDS.iter().for_each(|&word| receiver.set_register(word, sender.register(word)));
     receiver.set_register(register::BADGE, sender.register(register::BADGE));
-    // Who waited without anything special has its tag nowhere: it takes no capabilities.
-    let bare = receiver.came_by(BARE_MESSAGE);
-    let accepted = if bare { 0 } else { Tag(receiver.register(register::TAG)).accepts() };
+    let accepted = Tag(receiver.register(register::TAG)).accepts();
     let delivered =
         if tag.caps() == 0 { tag.delivered(0) } else { transfer::all(irq, sender, receiver, tag, accepted) };
     receiver.set_register(register::TAG, delivered.0);
@@ -145,7 +148,17 @@ fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
 }
 
 /// The current thread's message goes to a receiver that waited, and was taken.
-fn deliver(irq: &mut IrqOff, sender: ThreadRef, receiver: ThreadRef, asked: Asked, role: Role) {
+#[inline(always)]
+fn deliver(
+    irq: &mut IrqOff,
+    sender: ThreadRef,
+    receiver: ThreadRef,
+    (asked, badge): (Asked, u64),
+    role: Role,
+) {
+    percpu::race_point!("messages.taken");
+    receiver.link.set_at(At::NOWHERE);
+    sender.set_register(register::BADGE, badge);
     copy(irq, sender, receiver);
     if role == Role::Sending {
         sender.set_register(register::STATUS, 0);
@@ -169,7 +182,13 @@ fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
 }
 
 /// Whether a thread that waited, and was taken, can go on on this core at once.
+#[inline(always)]
 fn is_at_hand(irq: &IrqOff, thread: ThreadRef) -> bool {
+    thread.state.is_direct(dispatch::mark(irq)) || is_at_hand_after_all(irq, thread)
+}
+
+#[inline(never)]
+fn is_at_hand_after_all(irq: &IrqOff, thread: ThreadRef) -> bool {
     let seen = thread.place.look();
     seen.core == irq.core()
         && !seen.in_flight
@@ -191,10 +210,15 @@ fn switch_to_callee(irq: &mut IrqOff, caller: ThreadRef, callee: ThreadRef, dead
 }
 
 /// The runner of the current context goes on, which waited until now.
+#[inline(always)]
 fn go_on(irq: &mut IrqOff, thread: ThreadRef) -> ! {
-    SCHED.owned(irq).disarm(thread);
+    // A thread that can be switched to directly has no timeout, and no watcher.
+    let direct = thread.state.is_direct(dispatch::mark(irq));
     thread.state.set(State::Runnable);
-    irq.locks(|held| upcall::unblocked(held, thread));
+    if !direct {
+        SCHED.owned(irq).disarm(thread);
+        irq.locks(|held| upcall::unblocked(held, thread));
+    }
     dispatch::hand_over(irq, thread)
 }
 
@@ -228,6 +252,16 @@ fn try_receive(
     endpoint: Found<Endpoint>,
     asked: Asked,
 ) -> Result<Received> {
+    // Mostly nobody waits.
+    if endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
+        let mark = direct_mark(irq, thread, asked.deadline);
+        announce(thread, Role::Receiving, place_of(endpoint), mark);
+        if endpoint.queue().park(thread) {
+            percpu::race_point!("messages.parked");
+            return Ok(Received::Waits);
+        }
+        thread.state.set(State::Runnable);
+    }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),

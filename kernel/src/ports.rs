@@ -55,7 +55,7 @@ pub(crate) struct Ports {
 const _: () = assert!(offset_of!(Ports, header) == 0, "N2: the header comes first");
 
 static ALL: Ports =
-    Ports { header: Header::new(ObjectKind::Ports), claimable: Range::ALL, open: Range::NONE };
+    Ports { header: Header::new(), claimable: Range::ALL, open: Range::NONE };
 
 impl Ports {
     /// A reference to all ports.
@@ -78,7 +78,7 @@ impl Ports {
             return Err(Error::Occupied);
         }
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let ports = Self { header: Header::new(ObjectKind::Ports), claimable: range, open: range };
+        let ports = Self { header: Header::new(), claimable: range, open: range };
         // SAFETY: memory for one range, which is ours.
         unsafe { memory.write(ports) };
         // SAFETY: the count that a header begins with.

@@ -80,7 +80,7 @@ impl Region {
             return Err(Error::NoMemory);
         };
         // SAFETY: memory for one region, which is ours.
-        unsafe { memory.write(Self { header: Header::new(ObjectKind::Region), content }) };
+        unsafe { memory.write(Self { header: Header::new(), content }) };
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
     }

@@ -29,6 +29,7 @@ use crate::arch::fpu;
 use crate::arch::user::{Frame, extra};
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
+use crate::revoke::Revocation;
 use crate::spaces::Space;
 use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
@@ -91,6 +92,8 @@ pub(crate) struct Thread {
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
+    /// What it is revoking, between two steps.
+    pub(crate) revocation: Cell<Option<Revocation>>,
 }
 
 // SAFETY: every field follows the table above: constant, atomic, guarded by a lock, or touched by the thread's home only (Y1, R1).
@@ -178,7 +181,6 @@ impl Doing {
 
     /// Whether the thread waits and can be switched to on the core with this mark.
     #[inline(always)]
-    #[cfg(test)]
     pub(crate) fn is_direct(&self, mark: u32) -> bool {
         // ORDER: Relaxed: if it is this core's mark, this core wrote it.
         self.direct.load(Ordering::Relaxed) == mark
@@ -252,7 +254,7 @@ impl Thread {
         let extras =
             if fpu.is_some() { extra::STATE } else { 0 } | if spec.tls != 0 { extra::FS_BASE } else { 0 };
         let thread = Self {
-            header: Header::new(ObjectKind::Thread),
+            header: Header::new(),
             node: Node::new(),
             place: Place::new(home),
             ended: AtomicU32::new(0),
@@ -281,6 +283,7 @@ impl Thread {
             condemned: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
+            revocation: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.
         unsafe { memory.write(thread) };
@@ -408,12 +411,6 @@ impl Thread {
         unsafe { frame.wrapping_byte_add(offset_of!(Frame, rdx)).cast::<u64>().write(value) };
     }
 
-    /// Whether it came into the kernel in this way, one of the words of `arch::user`.
-    #[inline(always)]
-    pub(crate) fn came_by(&self, way: u32) -> bool {
-        self.register(offset_of!(Frame, vector)) as u32 == way
-    }
-
     /// A register of its frame, by its offset there. By whoever owns the frame (R1, Y3).
     #[inline(always)]
     pub(crate) fn register(&self, offset: usize) -> u64 {
@@ -432,6 +429,13 @@ impl Thread {
     fn register_at(&self, offset: usize) -> *mut u64 {
         debug_assert!(offset < size_of::<Frame>(), "R1: a register lies in the frame");
         self.frame.get().wrapping_byte_add(offset).cast()
+    }
+
+    /// Has it make the system call again that it is in, with its first argument. By its home, while it is current; it does not come back.
+    pub(crate) fn call_again(&self, number: u64, argument: u64) {
+        // SAFETY: the current thread's frame is its home's to write (R1).
+        let frame = unsafe { &mut *self.frame.get() };
+        frame.call_again(number, argument);
     }
 
     /// Its registers, while it is not current; for its home.

@@ -71,7 +71,8 @@
 #   in: rsp = thread, with rip rflags rsp rbx rbp saved; rax = number; the other registers as the program left them, but for rcx r11.
 .balign 64
 message_entry:
-    mov dword ptr [rsp + {vector}], {bare_message}
+    mov dword ptr [rsp + {vector}], {message}
+    mov [rsp + {rsi}], rsi
     cmp rax, {call}
     jne message_no_call
     decline_unless_usual
@@ -162,9 +163,7 @@ message_slow:
     jnz message_save
     lea rcx, [rip + {watched_message_call}]
 message_save:
-    mov dword ptr [rsp + {vector}], {message}
     mov [rsp + {rdi}], rdi
-    mov [rsp + {rsi}], rsi
     mov [rsp + {rdx}], rdx
     mov [rsp + {r8}], r8
     mov [rsp + {r9}], r9

@@ -60,17 +60,9 @@ pub(crate) struct Frame {
 
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
-/// In [`Frame::vector`]: by a call that passes messages, whose registers are all there (`abi::ipc`).
+/// In [`Frame::vector`]: by a call that passes messages (`abi::ipc`). What waits for a message has its tag there; what sends one, everything.
 pub(crate) const MESSAGE: u32 = 0x101;
-/// In [`Frame::vector`]: likewise, but by the shortest way: its tag, without anything special, and its words are nowhere; the caller or receiver
-/// waits for others to fill them in.
-pub(crate) const BARE_MESSAGE: u32 = 0x102;
-
 const _: () = {
-    assert!(
-        SYSCALL < MESSAGE && MESSAGE < BARE_MESSAGE,
-        "`user_resume` tells them from vectors by their size"
-    );
     assert!(Space::TLB == 0, "`message.S` takes a space's address for that of what cores keep of it");
 };
 
@@ -101,6 +93,9 @@ pub(crate) mod register {
     ];
 }
 
+/// Length of the instruction SYSCALL (SDM volume 2).
+const SYSCALL_BYTES: u64 = 2;
+
 const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
 
 /// Flags of a program at its start: interrupts on, and the bit that is always set (SDM volume 1, figure 3-8).
@@ -118,6 +113,19 @@ impl Frame {
             rflags: START_FLAGS,
             ..Self::EMPTY
         }
+    }
+
+    /// After a system call: makes it again. What the convention preserves stays, the rest is as the kernel shows it after a call.
+    pub(crate) fn call_again(&mut self, number: u64, argument: u64) {
+        let Self { r15, r14, r13, r12, rbp, rbx, rip, rflags, rsp, .. } = *self;
+        *self = Self {
+            rip: rip.wrapping_sub(SYSCALL_BYTES),
+            rax: number,
+            rdi: argument,
+            cs: u64::from(tables::USER_CODE),
+            ss: u64::from(tables::USER_DATA),
+            ..Self { r15, r14, r13, r12, rbp, rbx, rflags, rsp, ..Self::EMPTY }
+        };
     }
 
     /// Nothing.
@@ -257,6 +265,12 @@ impl Head {
         self.pending.set(self.pending.get() | bits);
     }
 
+    /// Whether something is pending.
+    #[inline(always)]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.get() != 0
+    }
+
     /// Takes what is pending.
     #[inline(always)]
     pub(crate) fn take(&self) -> u32 {
@@ -311,7 +325,6 @@ global_asm!(
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
     message = const MESSAGE,
-    bare_message = const BARE_MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
     special = const Tag::SPECIAL as u32,
