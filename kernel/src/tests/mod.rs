@@ -34,6 +34,7 @@ mod footprint;
 mod fpu;
 mod frames;
 mod heap;
+mod interrupt;
 mod metrics;
 mod nodes;
 mod pressure;
@@ -167,6 +168,10 @@ const TESTS: &[Test] = &[
     test("user.talk", user::talk),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
+    test("interrupt.words", interrupt::words),
+    test("interrupt.entries", interrupt::entries),
+    test("interrupt.ports", interrupt::ports),
+    test("interrupt.registers", interrupt::registers),
     test("sched.fair", sched::fair),
     test("sched.deadlines", sched::deadlines),
     test("sched.real_time", sched::real_time),

@@ -75,6 +75,14 @@ handles! {
     Endpoint;
     /// A caller that waits for a reply, once.
     Reply;
+    /// An interrupt line.
+    Interrupt;
+    /// All interrupt lines.
+    Interrupts;
+    /// A range of I/O ports.
+    Ports;
+    /// All device registers.
+    Devices;
 }
 
 /// A capability that is deleted with this value. The object lives on while anybody else has one, or while it runs.

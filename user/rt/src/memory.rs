@@ -73,6 +73,15 @@ pub fn words(region: Region) -> Result<&'static [AtomicU32; PAGE / 4]> {
     Ok(unsafe { start.cast().as_ref() })
 }
 
+/// Maps the first pages of a region of device registers, for as long as the program runs. What is there changes by itself: it is read and
+/// written as volatile.
+///
+/// # Errors
+/// See `region_map`.
+pub fn registers(region: Region, pages: usize) -> Result<NonNull<u8>> {
+    map_region(region, pages)
+}
+
 /// Maps the first pages of a region, writable, where the kernel likes.
 fn map_region(region: Region, pages: usize) -> Result<NonNull<u8>> {
     let (process, region) = (Start::get().process().handle(), region.handle());
