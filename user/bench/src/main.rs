@@ -19,6 +19,7 @@ mod locks;
 mod partner;
 mod place;
 mod share;
+mod storm;
 mod switch;
 mod team;
 mod timer;
@@ -89,6 +90,13 @@ const TABLE: &[Bench<Lab>] = &[
     wake::LATENCY,
     wake::SEND,
     ipc::ROUND_TRIP,
+    ipc::CALL,
+    ipc::REPLY,
+    ipc::SLOW,
+    ipc::CROSS_CORE,
+    ipc::PAIRS,
+    ipc::FAN_IN,
+    ipc::THROUGHPUT,
     timer::JITTER,
     faults::FAULT,
     share::FAIR,
