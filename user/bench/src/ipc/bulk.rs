@@ -1,8 +1,9 @@
 //! Messages of any size: up to eight words in registers, more of them in memory that both sides have mapped.
 
+use abi::boot::Lane;
 use abi::error::Error;
 use abi::ipc::WORDS;
-use perf::bench::{Bench, Case, Class, Scope, Value};
+use perf::bench::{Bench, Case, Class, Scope, Unit, Value};
 use rt::handle::{Endpoint, Result};
 use rt::ipc::Message;
 use rt::memory;
@@ -33,12 +34,21 @@ pub(in super::super) const THROUGHPUT: Bench<Lab> = Bench {
     },
     run: |lab, case, meter| {
         let bytes = case.params.num("bytes").unwrap_or(0);
+        let words = bytes as usize / 8;
         if bytes <= REGISTERS {
-            let scene = Scene { same_space: false, ..Scene::of(case, Service::Echo) };
-            return scene.measure(lab, meter, |meter, talk| rounds(meter, talk, bytes as usize / 8, false));
+            let scene = Scene::of(case, Service::Echo);
+            scene.measure(lab, meter, |meter, talk| rounds(meter, talk, words, false))?;
+        } else {
+            let scene = Scene { pages: PAGES as u64, ..Scene::of(case, Service::Sum) };
+            scene.measure(lab, meter, |meter, talk| through_memory(meter, talk, words))?;
         }
-        let scene = Scene { same_space: false, pages: PAGES as u64, ..Scene::of(case, Service::Sum) };
-        scene.measure(lab, meter, |meter, talk| through_memory(meter, talk, bytes as usize / 8))
+        // Where time passes, how many there are in a second.
+        let milliticks = meter.tally().hist().summary().p50.filter(|&p50| p50 > 0 && lab.lane != Lane::Icount);
+        if let Some(milliticks) = milliticks {
+            let each = lab.start.timebase().frequency().hertz() * 1000 / milliticks;
+            meter.metric("messages.per.second", each, Unit::Count);
+        }
+        Ok(())
     },
     ..ROUND_TRIP
 };
