@@ -16,7 +16,9 @@ mod hack;
 mod ipc;
 mod life;
 mod locks;
+mod pager;
 mod partner;
+mod pass;
 mod place;
 mod share;
 mod storm;
@@ -99,6 +101,8 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::THROUGHPUT,
     timer::JITTER,
     faults::FAULT,
+    pager::PAGER,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,

@@ -138,7 +138,7 @@ user_resume:
     leave_kernel sysretq, 0
 resume_message:
     cmp dword ptr [rdi + {vector}], {message}
-    jb resume_whole
+    jne resume_whole
     mov rbx, [rdi + {rbx}]
     mov rbp, [rdi + {rbp}]
     mov r8, [rdi + {r8}]

@@ -43,7 +43,8 @@ pub(in super::super) const THROUGHPUT: Bench<Lab> = Bench {
             scene.measure(lab, meter, |meter, talk| through_memory(meter, talk, words))?;
         }
         // Where time passes, how many there are in a second.
-        let milliticks = meter.tally().hist().summary().p50.filter(|&p50| p50 > 0 && lab.lane != Lane::Icount);
+        let milliticks =
+            meter.tally().hist().summary().p50.filter(|&p50| p50 > 0 && lab.lane != Lane::Icount);
         if let Some(milliticks) = milliticks {
             let each = lab.start.timebase().frequency().hertz() * 1000 / milliticks;
             meter.metric("messages.per.second", each, Unit::Count);
