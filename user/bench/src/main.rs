@@ -21,6 +21,7 @@ mod partner;
 mod pass;
 mod place;
 mod share;
+mod storm;
 mod switch;
 mod team;
 mod timer;
@@ -91,6 +92,13 @@ const TABLE: &[Bench<Lab>] = &[
     wake::LATENCY,
     wake::SEND,
     ipc::ROUND_TRIP,
+    ipc::CALL,
+    ipc::REPLY,
+    ipc::SLOW,
+    ipc::CROSS_CORE,
+    ipc::PAIRS,
+    ipc::FAN_IN,
+    ipc::THROUGHPUT,
     timer::JITTER,
     faults::FAULT,
     pager::PAGER,
