@@ -26,6 +26,7 @@ mod apic;
 mod bed;
 mod border;
 mod calls;
+mod caps;
 mod clock;
 mod convert;
 mod cores;
@@ -166,6 +167,8 @@ const TESTS: &[Test] = &[
     test("user.sync", user::sync),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
+    test("cap.calls", caps::calls),
+    test("cap.race", caps::race),
     test("sched.fair", sched::fair),
     test("sched.deadlines", sched::deadlines),
     test("sched.real_time", sched::real_time),
