@@ -21,6 +21,7 @@ pub(super) fn cap_delete(irq: &mut IrqOff, handle: u64) -> Result {
 
 pub(super) fn cap_info(irq: &mut IrqOff, handle: u64, info: u64) -> Result {
     let entry = table(irq).entry(Handle(handle))?;
+    percpu::race_point!("caps.found");
     let told = CapInfo { kind: entry.kind as u32, rights: u32::from(entry.rights.0), badge: entry.badge };
     user::write(irq, info, &told).map(|()| 0)
 }

@@ -26,6 +26,7 @@ mod apic;
 mod bed;
 mod border;
 mod calls;
+mod caps;
 mod clock;
 mod convert;
 mod cores;
@@ -172,6 +173,8 @@ const TESTS: &[Test] = &[
     test("interrupt.entries", interrupt::entries),
     test("interrupt.ports", interrupt::ports),
     test("interrupt.registers", interrupt::registers),
+    test("cap.calls", caps::calls),
+    test("cap.race", caps::race),
     test("sched.fair", sched::fair),
     test("sched.deadlines", sched::deadlines),
     test("sched.real_time", sched::real_time),
