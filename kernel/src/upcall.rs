@@ -9,6 +9,7 @@ use abi::error::Error;
 use abi::task::Upcall;
 use percpu::{Held, IrqOff, Lock, core_local};
 
+use crate::arch::user::extra;
 use crate::object::Ref;
 use crate::thread::{State, Thread, ThreadRef};
 use crate::{dispatch, wait};
@@ -71,6 +72,9 @@ pub(crate) fn watch(thread: ThreadRef, watcher: Ref<Thread>, badge: u64) -> Resu
     if thread.state.get() == State::Ended || thread.watch.watched.replace(true) {
         return Err(Error::WrongState);
     }
+    // A switch by message that looks at nothing would tell nobody.
+    thread.set_extra(extra::WATCHED, true);
+    thread.talk.set_direct(0);
     thread.watch.badge.set(badge);
     thread.watch.watcher.set(Some(watcher));
     Ok(())

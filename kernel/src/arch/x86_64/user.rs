@@ -173,6 +173,8 @@ pub(crate) mod extra {
     pub(crate) const WOKEN: u32 = 1 << 2;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
+    /// A thread whose blocking and unblocking is told to another.
+    pub(crate) const WATCHED: u32 = 1 << 4;
 }
 
 core_local! {
