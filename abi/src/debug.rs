@@ -152,6 +152,8 @@ counters! {
     12 IdleTicks "idle-ticks";
     /// Times that the core went to sleep.
     13 IdleSleeps "idle-sleeps";
+    /// Messages that went the shortest way, from a thread to one that waited on the same core.
+    14 MessagesFast "messages-fast";
 }
 
 /// Counters that [`Metrics`] has room for.

@@ -36,6 +36,7 @@ mod frames;
 mod heap;
 mod metrics;
 mod nodes;
+mod peers;
 mod pressure;
 mod protection;
 mod record;
@@ -165,6 +166,10 @@ const TESTS: &[Test] = &[
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
     test("user.talk", user::talk),
+    test("user.matrix", peers::matrix),
+    test("user.walk", peers::walk),
+    test("user.kills", peers::kills),
+    test("user.storm", peers::storm),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("sched.fair", sched::fair),

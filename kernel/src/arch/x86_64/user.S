@@ -148,6 +148,7 @@ message_fast:
     pop rsi
     test rax, rax
     jz message_declined
+    inc qword ptr gs:[rip + {metrics} + {fast_messages}]
     mov rbx, [rax + {rbx}]
     mov rbp, [rax + {rbp}]
     mov rcx, [rax + {rip}]

@@ -175,6 +175,8 @@ pub(crate) mod extra {
     pub(crate) const TRACE: u32 = 1 << 3;
     /// A thread whose blocking and unblocking is told to another.
     pub(crate) const WATCHED: u32 = 1 << 4;
+    /// A core whose messages take the long way, for a test that both ways lead to the same.
+    pub(crate) const SLOW: u32 = 1 << 5;
 }
 
 core_local! {
@@ -283,6 +285,7 @@ global_asm!(
     handlers = sym syscalls::HANDLERS,
     metrics = sym metrics::HERE,
     countdown = const metrics::Here::COUNTDOWN,
+    fast_messages = const metrics::Here::FAST_MESSAGES,
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
     message = const MESSAGE,
