@@ -70,18 +70,18 @@ pub(crate) struct Here {
     countdown: AtomicU32,
     /// What `countdown` started from.
     distance: AtomicU32,
-    /// Messages that went the shortest way; `user.S` counts them, on the line that it has touched already.
-    fast_messages: AtomicU64,
     syscalls: Buckets,
     switches: Buckets,
     wakes: Buckets,
 }
 
 impl Here {
+    /// Where `message.S` counts.
+    pub(crate) const FAST_MESSAGES: usize =
+        offset_of!(Self, counters) + Counter::FastMessages as usize * size_of::<Figure>();
+
     /// Where `user.S` counts down.
     pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
-    /// Where it counts messages that went the shortest way.
-    pub(crate) const FAST_MESSAGES: usize = offset_of!(Self, fast_messages);
 
     const fn new() -> Self {
         let mut counters = [const { Figure::new(0) }; COUNTERS];
@@ -90,7 +90,6 @@ impl Here {
             counters,
             countdown: AtomicU32::new(1),
             distance: AtomicU32::new(SAMPLE_MEAN),
-            fast_messages: AtomicU64::new(0),
             syscalls: Buckets::new(),
             switches: Buckets::new(),
             wakes: Buckets::new(),
@@ -203,8 +202,6 @@ pub(crate) fn read(core: CoreId, metrics: &mut Metrics) -> bool {
     let syscalls = &mut metrics.counters[Counter::Syscalls as usize];
     *syscalls = syscalls.saturating_sub(ahead);
     metrics.counters[Counter::Ipis as usize] = ipi::taken(core);
-    // ORDER: Relaxed: a figure.
-    metrics.counters[Counter::MessagesFast as usize] = here.fast_messages.load(Ordering::Relaxed);
     here.syscalls.copy(&mut metrics.syscalls);
     here.switches.copy(&mut metrics.switches);
     here.wakes.copy(&mut metrics.wakes);

@@ -199,7 +199,7 @@ impl Process {
         let length = maker.name.len().min(NAME_BYTES);
         name[..length].copy_from_slice(&maker.name[..length]);
         let process = Self {
-            header: Header::new(ObjectKind::Process),
+            header: Header::new(),
             space: UnsafeCell::new(ManuallyDrop::new(space)),
             capabilities,
             threads: Lock::new(Threads { first: None, last: None, count: 0 }),

@@ -38,7 +38,7 @@ fn take_way(crew: &mut Crew, way: Way) {
 /// Messages that went the fast way so far, on all cores.
 fn fast_messages() -> u64 {
     let mut told = Metrics::default();
-    let counted = |core| if metrics::read(core, &mut told) { told.counter(Counter::MessagesFast) } else { 0 };
+    let counted = |core| if metrics::read(core, &mut told) { told.counter(Counter::FastMessages) } else { 0 };
     machine::topology().cores().map(counted).sum()
 }
 
