@@ -14,6 +14,8 @@ pub(crate) enum HandleKind {
     Forged,
     /// Of a capability that was deleted.
     Deleted,
+    /// Of a capability that was taken back with the one that it was made of.
+    Revoked,
     /// Another process's, which this one does not have.
     Foreign,
     /// For another kind of object.
@@ -27,6 +29,7 @@ pub(crate) const HANDLES: &[HandleKind] = &[
     HandleKind::Stale,
     HandleKind::Forged,
     HandleKind::Deleted,
+    HandleKind::Revoked,
     HandleKind::Foreign,
     HandleKind::WrongType,
     HandleKind::NoRight,
@@ -36,7 +39,7 @@ impl HandleKind {
     /// The error for it.
     pub(crate) const fn error(self) -> Error {
         match self {
-            Self::None | Self::Stale | Self::Forged | Self::Deleted | Self::Foreign => Error::BadHandle,
+            Self::None | Self::Stale | Self::Forged | Self::Deleted | Self::Revoked | Self::Foreign => Error::BadHandle,
             Self::WrongType => Error::WrongType,
             Self::NoRight => Error::MissingRight,
         }
@@ -94,6 +97,9 @@ pub(crate) fn of_handle(row: &Description, index: usize, kind: HandleKind) -> Op
         (_, HandleKind::WrongType) if any_kind => None,
         // Anybody may look at a capability, and give it up, and set a time for that.
         ("cap_delete" | "cap_info" | "cap_expire", HandleKind::NoRight) => None,
+        // The handle that names nothing stands for "none from now on".
+        ("process_handler", HandleKind::None) if row.arguments[index].name == "endpoint" => None,
+        ("notification_bind", HandleKind::None) if row.arguments[index].name == "notification" => None,
         _ => Some(kind.error()),
     }
 }

@@ -108,16 +108,19 @@ impl Matrix {
     fn good_argument(&self, call: &str, argument: &Argument) -> Option<u64> {
         let world = &self.world;
         Some(match (argument.kind, argument.name) {
-            (Kind::Handle, "process" | "parent" | "subject") => world.child.handle().0,
+            (Kind::Handle, "process" | "parent" | "subject" | "to") => world.child.handle().0,
+            (Kind::Handle, "from") if call == "pages_pass" => world.child.handle().0,
             (Kind::Handle, "thread") => world.thread.handle().0,
             (Kind::Handle, "region" | "from" | "handle") => world.region.handle().0,
             (Kind::Handle, "core") => world.core.0,
             (Kind::Handle, "debug") => world.debug.0,
             (Kind::Handle, "endpoint") => world.endpoint.handle().0,
+            (Kind::Handle, "notification") => world.notification.0,
+            (Kind::Handle, "timer") => world.timer.0,
             (Kind::Handle, _) => return None,
             (Kind::In | Kind::Out | Kind::Bytes | Kind::Buffer, _) => world.scratch(),
             (Kind::Address, "word" | "to") => world.scratch(),
-            (Kind::Address, _) if call == "unmap" || call == "protect" => world.mapped,
+            (Kind::Address, "address") if matches!(call, "unmap" | "protect" | "pages_pass") => world.mapped,
             (Kind::Address, _) => 0,
             (Kind::Count, "length") => 16,
             (Kind::Count, "core" | "first") => 0,
@@ -151,6 +154,7 @@ impl Matrix {
             HandleKind::Stale => (Handle::new(good.index(), good.generation().wrapping_add(1)), None),
             HandleKind::Forged => (Handle::new(1 << 20, 1), None),
             HandleKind::Deleted => (world.deleted, None),
+            HandleKind::Revoked => (world.revoked, None),
             HandleKind::Foreign => (world.foreign, None),
             HandleKind::WrongType => {
                 let endpoint = world.endpoint.handle();

@@ -31,12 +31,16 @@ pub(crate) struct World {
     pub(crate) thread: Owned<Thread>,
     pub(crate) region: Owned<Region>,
     pub(crate) endpoint: Owned<Endpoint>,
+    pub(crate) notification: Handle,
+    pub(crate) timer: Handle,
     pub(crate) core: Handle,
     pub(crate) debug: Handle,
     /// A handle that another process has, and this one does not.
     pub(crate) foreign: Handle,
     /// A handle whose capability is gone.
     pub(crate) deleted: Handle,
+    /// A handle whose capability was taken back with the one that it was made of.
+    pub(crate) revoked: Handle,
     /// Number of a program.
     program: u64,
     memory: NonNull<u8>,
@@ -69,6 +73,14 @@ impl World {
         let gone = endpoint.derive(Rights::ALL, 0)?;
         let deleted = gone.handle();
         drop(gone);
+        let made = endpoint.derive(Rights::ALL, 0)?;
+        let revoked = made.derive(Rights::ALL, 0)?.keep().handle();
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_revoke(made.handle()) }?;
+        // SAFETY: no address is passed.
+        let notification = Handle(unsafe { sys::notification_create() }?);
+        // SAFETY: no address is passed.
+        let timer = Handle(unsafe { sys::timer_create(notification, 1) }.unwrap_or_default());
         let memory = memory::map(PAGES)?;
         let world = Self {
             child,
@@ -76,6 +88,9 @@ impl World {
             thread,
             region: Region::create(4)?,
             endpoint,
+            notification,
+            timer,
+            revoked,
             core: start.given(ObjectKind::Core).next().ok_or(Error::BadHandle)?,
             debug: start.given(ObjectKind::Debug).next().ok_or(Error::BadHandle)?,
             foreign: Handle::NONE,
