@@ -168,6 +168,7 @@ const TESTS: &[Test] = &[
     test("user.talk", user::talk),
     test("user.matrix", peers::matrix),
     test("user.walk", peers::walk),
+    test("user.bound", peers::bound),
     test("user.kills", peers::kills),
     test("user.storm", peers::storm),
     test("user.churn", user::churn),

@@ -62,6 +62,13 @@ pub(super) fn walk(bed: &mut Bed) -> Result {
     Ok(())
 }
 
+/// A notification that is bound to a server that waits is told to it.
+///
+/// Planted: the bound thread's role is asked whether it receives, which the shortest way leaves as it was.
+pub(super) fn bound(_: &mut Bed) -> Result {
+    passes("peers", format_args!("kind=bound "))
+}
+
 /// Kills of servers and clients, threads and processes, whatever they do: nobody who waits for them waits for ever, and nothing is left.
 pub(super) fn kills(bed: &mut Bed) -> Result {
     let count = KILLS * u64::from(bed.soak.max(1));

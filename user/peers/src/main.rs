@@ -2,13 +2,14 @@
 //!
 //! `kind=walk`: random programs of message calls against a model (`walk`); the exit code is a digest of all outcomes, with its highest bit
 //! set. `kind=kills`: servers and clients are killed in whatever state they are (`kills`). `kind=storm`: they are
-//! moved and stopped while they talk (`storm`). The exit code is 1 if something was not as it should be; the log says what.
+//! moved and stopped while they talk (`storm`). `kind=bound`: a notification comes to a server that waits (`bound`). The exit code is 1 if something was not as it should be; the log says what.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 mod actor;
+mod bound;
 mod kills;
 mod model;
 mod page;
@@ -41,8 +42,9 @@ fn main(start: &Start) -> u64 {
     let outcome = match start.word("kind") {
         Some("walk") => walk::run(start),
         Some("kills") => kills::run(start),
+        Some("bound") => bound::run(start),
         Some("storm") => storm::run(start),
-        _ => Err(String::from("kind= walk, kills or storm")),
+        _ => Err(String::from("kind= walk, bound, kills or storm")),
     };
     outcome.unwrap_or_else(|why| {
         say!("peers: {why}");
