@@ -98,9 +98,6 @@ pub(crate) mod register {
     ];
 }
 
-/// Length of the instruction SYSCALL (SDM volume 2).
-const SYSCALL_BYTES: u64 = 2;
-
 const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
 
 /// Flags of a program at its start: interrupts on, and the bit that is always set (SDM volume 1, figure 3-8).
