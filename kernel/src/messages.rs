@@ -448,8 +448,8 @@ fn reply(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
 fn answer_saved(irq: &mut IrqOff, thread: ThreadRef, handle: Handle) -> Result {
     let reply = thread.capabilities().find::<Reply>(handle, Rights::SEND)?;
     let caller = reply.slot().take();
-    // Whoever else has one finds nobody to answer.
-    thread.capabilities().delete(irq, handle)?;
+    // Whoever else has one finds nobody to answer. If it has been deleted meanwhile, the caller, once taken, is to be answered all the same.
+    let _deleted = thread.capabilities().delete(irq, handle);
     let caller = caller.ok_or(Error::PeerGone)?;
     write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
@@ -486,9 +486,12 @@ pub(crate) fn save_reply(irq: &mut IrqOff, thread: ThreadRef) -> Result<Handle> 
         irq.locks(|held| talk::part(held, thread));
     }
     if let Some(caller) = thread.talk.reply.begin_move() {
-        reply.slot().set(caller);
+        // The capability can be used already, by whoever guesses the handle.
+        reply.slot().await_arrival(caller);
+        percpu::race_point!("messages.saving");
         caller.link.set_at(place::object(reply.as_ptr(), place::REPLY));
         thread.talk.reply.clear();
+        reply.slot().arrive(caller);
     }
     // `take_turn` does not come back to do it.
     drop(reply);

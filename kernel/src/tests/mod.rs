@@ -38,6 +38,7 @@ mod heap;
 mod interrupt;
 mod metrics;
 mod nodes;
+mod peers;
 mod pressure;
 mod protection;
 mod record;
@@ -167,6 +168,11 @@ const TESTS: &[Test] = &[
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
     test("user.talk", user::talk),
+    test("user.matrix", peers::matrix),
+    test("user.walk", peers::walk),
+    test("user.bound", peers::bound),
+    test("user.kills", peers::kills),
+    test("user.storm", peers::storm),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("interrupt.words", interrupt::words),

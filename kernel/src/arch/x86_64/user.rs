@@ -201,6 +201,8 @@ pub(crate) mod extra {
     pub(crate) const FS_BASE: u32 = 1 << 1;
     /// A thread that was woken and has not run since.
     pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A core whose messages take the long way, for a test that both ways lead to the same.
+    pub(crate) const SLOW: u32 = 1 << 7;
     /// A thread with a bound notification.
     pub(crate) const BOUND: u32 = 1 << 6;
     /// A core on which switches are traced.
