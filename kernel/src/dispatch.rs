@@ -593,7 +593,7 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     stop_running(irq, thread, if thread.borrows() { Stop::Blocked } else { Stop::Ended });
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
-    dispatch(irq, ThreadState::Ended)
+    next(irq, tsc::now(), ThreadState::Ended)
 }
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.
