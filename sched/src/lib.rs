@@ -16,6 +16,7 @@ mod budget;
 mod dispatch;
 mod feedback;
 mod heap;
+mod inherit;
 mod queue;
 mod task;
 mod tunables;
