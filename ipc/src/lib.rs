@@ -19,7 +19,16 @@ extern crate std;
 mod link;
 mod queue;
 mod reply;
+mod withdraw;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(test)]
+mod scene;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use link::{At, Link, Party, Word};
 pub use queue::{Guard, Kind, Queue};
 pub use reply::{Aborted, ReplySlot};
+pub use withdraw::Withdrawn;

@@ -59,8 +59,9 @@ impl<P: Party> ReplySlot<P> {
     /// Puts a caller in, whose message the owner has. The slot was empty; the caller's `at` is written afterwards.
     #[inline(always)]
     pub fn set(&self, caller: P) {
-        // ORDER: Relaxed: the caller's core looks here after it has read `at`, which is written with Release afterwards.
-        self.word.store(caller.word().get(), Ordering::Relaxed);
+        // ORDER: Release pairs with Acquire in `exchange`: who answers, perhaps from another core, or gives up, has the caller's frame after
+        // whoever put it here.
+        self.word.store(caller.word().get(), Ordering::Release);
     }
 
     /// Puts a caller in from its own core, whose message the owner has yet to claim. The slot was empty.
@@ -74,7 +75,10 @@ impl<P: Party> ReplySlot<P> {
         // ORDER: Relaxed: a guess, which the exchange verifies.
         let word = self.word.load(Ordering::Relaxed);
         let caller = party::<P>(word).filter(|_| word & Word::MARKS == UNREAD)?;
-        self.exchange(word, caller.word().get() | BUSY).then_some(caller)
+        {
+            self.word.store(caller.word().get() | BUSY, Ordering::Release);
+            Some(caller)
+        }
     }
 
     /// The owner is about to move a caller to another slot; `None` if there is none. Ends with [`clear`](Self::clear).
@@ -110,9 +114,8 @@ impl<P: Party> ReplySlot<P> {
     }
 
     fn exchange(&self, from: u64, to: u64) -> bool {
-        // ORDER: AcqRel: Acquire pairs with Release in `offer`; Release: who takes the slot next sees what was done. Acquire on failure pairs with
-        // Release in `clear`.
-        self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        // ORDER: Acquire pairs with Release in `set` and `offer`: the caller's frame. Relaxed on failure: `abort`, which wants to know why, looks.
+        self.word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
 
