@@ -88,6 +88,19 @@ impl<P: Party> ReplySlot<P> {
         self.exchange(word, word | BUSY).then_some(caller)
     }
 
+    /// A caller is about to come in from another slot, which it leaves before [`arrive`](Self::arrive): nobody takes it out meanwhile. The slot
+    /// was empty, and others may know it already.
+    pub fn await_arrival(&self, caller: P) {
+        // ORDER: Relaxed: the caller's core looks here after it has read `at`, which is written with Release afterwards.
+        self.word.store(caller.word().get() | BUSY, Ordering::Relaxed);
+    }
+
+    /// The caller that was awaited is here, and its `at` says so.
+    pub fn arrive(&self, caller: P) {
+        // ORDER: Release pairs with Acquire in `exchange`: whoever takes it out writes its `at` later than the owner did.
+        self.word.store(caller.word().get(), Ordering::Release);
+    }
+
     /// Takes the caller out, to answer it.
     pub fn take(&self) -> Option<P> {
         let caller = self.look()?;

@@ -2,7 +2,7 @@
 //!
 //! | field of [`Here`] | writer | readers | ordering | line |
 //! |---|---|---|---|---|
-//! | all | the core, with interrupts off | any | Relaxed | counters two lines, histograms their own |
+//! | all | the core, with interrupts off | any | Relaxed | counters three lines, histograms their own |
 //!
 //! A figure is one word that its core alone adds to, so adding is a plain instruction, and whoever reads sees every figure as it was at
 //! some moment. Reading the clock twice costs more than a short system call may, so of these only one in [`SAMPLE_MEAN`] is timed: `user.S`

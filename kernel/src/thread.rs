@@ -27,12 +27,14 @@ use sched::{Class, Task};
 
 use crate::arch::fpu;
 use crate::arch::user::{Frame, extra};
+use crate::notification::Notification;
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
+use crate::revoke::Revocation;
 use crate::spaces::Space;
 use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
-use crate::{homes, slabs, wait};
+use crate::{handler, homes, slabs, wait};
 
 /// A thread.
 ///
@@ -91,6 +93,12 @@ pub(crate) struct Thread {
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
+    /// What it is revoking, between two steps.
+    pub(crate) revocation: Cell<Option<Revocation>>,
+    /// What is not in its frame of a fault that it waits for an answer to (FH1).
+    pub(crate) fault: handler::NoteCell,
+    /// The notification whose bits it is told while it receives (NF2).
+    pub(crate) bound: Cell<Option<Ref<Notification>>>,
 }
 
 // SAFETY: every field follows the table above: constant, atomic, guarded by a lock, or touched by the thread's home only (Y1, R1).
@@ -178,7 +186,6 @@ impl Doing {
 
     /// Whether the thread waits and can be switched to on the core with this mark.
     #[inline(always)]
-    #[cfg(test)]
     pub(crate) fn is_direct(&self, mark: u32) -> bool {
         // ORDER: Relaxed: if it is this core's mark, this core wrote it.
         self.direct.load(Ordering::Relaxed) == mark
@@ -252,7 +259,7 @@ impl Thread {
         let extras =
             if fpu.is_some() { extra::STATE } else { 0 } | if spec.tls != 0 { extra::FS_BASE } else { 0 };
         let thread = Self {
-            header: Header::new(ObjectKind::Thread),
+            header: Header::new(),
             node: Node::new(),
             place: Place::new(home),
             ended: AtomicU32::new(0),
@@ -281,6 +288,9 @@ impl Thread {
             condemned: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
+            revocation: Cell::new(None),
+            fault: handler::NoteCell::default(),
+            bound: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.
         unsafe { memory.write(thread) };
@@ -426,6 +436,13 @@ impl Thread {
     fn register_at(&self, offset: usize) -> *mut u64 {
         debug_assert!(offset < size_of::<Frame>(), "R1: a register lies in the frame");
         self.frame.get().wrapping_byte_add(offset).cast()
+    }
+
+    /// Has it make the system call again that it is in, with these arguments. By its home, while it is current; it does not come back.
+    pub(crate) fn call_again(&self, number: u64, arguments: [u64; 6]) {
+        // SAFETY: the current thread's frame is its home's to write (R1).
+        let frame = unsafe { &mut *self.frame.get() };
+        frame.call_again(number, arguments);
     }
 
     /// Its registers, while it is not current; for its home.

@@ -16,9 +16,12 @@ mod hack;
 mod ipc;
 mod life;
 mod locks;
+mod pager;
 mod partner;
+mod pass;
 mod place;
 mod share;
+mod storm;
 mod switch;
 mod team;
 mod timer;
@@ -89,8 +92,17 @@ const TABLE: &[Bench<Lab>] = &[
     wake::LATENCY,
     wake::SEND,
     ipc::ROUND_TRIP,
+    ipc::CALL,
+    ipc::REPLY,
+    ipc::SLOW,
+    ipc::CROSS_CORE,
+    ipc::PAIRS,
+    ipc::FAN_IN,
+    ipc::THROUGHPUT,
     timer::JITTER,
     faults::FAULT,
+    pager::PAGER,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,

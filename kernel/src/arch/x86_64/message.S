@@ -4,7 +4,7 @@
 # thread that then waits alone; neither with anything special in its tag, and no thread with extended state or other extras. Then the
 # message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. What is done to the threads is what `messages::deliver`,
 # `messages::reply_receive` and `talk` do, step by step; the looking up is `cap::Table::lookup`, the change of spaces `mm::tlb::CoreTlb::go_back`.
-# A test runs random programs with and without this way (`user/talk`).
+# A test runs random programs with and without this way (`user/peers`).
 
 # decline_unless_usual: goes to the whole meaning unless tag and core are as said above.
 #   in: rsi = tag.  clobbers: flags.

@@ -58,6 +58,9 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
+/// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
+const SYSCALL_BYTES: u64 = 2;
+
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
 /// In [`Frame::vector`]: by a call that passes messages (`abi::ipc`). What waits for a message has its tag there; what sends one, everything.
@@ -74,6 +77,8 @@ pub(crate) mod register {
 
     /// Status.
     pub(crate) const STATUS: usize = offset_of!(Frame, rax);
+    /// The value that a call other than for messages returns.
+    pub(crate) const VALUE: usize = offset_of!(Frame, rdx);
     /// Handle, or badge.
     pub(crate) const BADGE: usize = offset_of!(Frame, rdi);
     /// Tag.
@@ -110,6 +115,18 @@ impl Frame {
             rflags: START_FLAGS,
             ..Self::EMPTY
         }
+    }
+
+    /// After a system call: makes it again. What the convention preserves stays, the rest is as the kernel shows it after a call.
+    pub(crate) fn call_again(&mut self, number: u64, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) {
+        let Self { r15, r14, r13, r12, rbp, rbx, rip, rflags, rsp, .. } = *self;
+        *self = Self {
+            rip: rip.wrapping_sub(SYSCALL_BYTES),
+            rax: number,
+            cs: u64::from(tables::USER_CODE),
+            ss: u64::from(tables::USER_DATA),
+            ..Self { r15, r14, r13, r12, rbp, rbx, rflags, rsp, rdi, rsi, rdx, r10, r8, r9, ..Self::EMPTY }
+        };
     }
 
     /// Nothing.
@@ -184,6 +201,10 @@ pub(crate) mod extra {
     pub(crate) const FS_BASE: u32 = 1 << 1;
     /// A thread that was woken and has not run since.
     pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A core whose messages take the long way, for a test that both ways lead to the same.
+    pub(crate) const SLOW: u32 = 1 << 7;
+    /// A thread with a bound notification.
+    pub(crate) const BOUND: u32 = 1 << 6;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
     /// On a core: the current thread may have some of these.
@@ -247,6 +268,12 @@ impl Head {
     #[inline(always)]
     pub(crate) fn raise(&self, bits: u32) {
         self.pending.set(self.pending.get() | bits);
+    }
+
+    /// Whether something is pending.
+    #[inline(always)]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.get() != 0
     }
 
     /// Takes what is pending.
