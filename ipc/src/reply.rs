@@ -75,10 +75,7 @@ impl<P: Party> ReplySlot<P> {
         // ORDER: Relaxed: a guess, which the exchange verifies.
         let word = self.word.load(Ordering::Relaxed);
         let caller = party::<P>(word).filter(|_| word & Word::MARKS == UNREAD)?;
-        {
-            self.word.store(caller.word().get() | BUSY, Ordering::Release);
-            Some(caller)
-        }
+        self.exchange(word, caller.word().get() | BUSY).then_some(caller)
     }
 
     /// The owner is about to move a caller to another slot; `None` if there is none. Ends with [`clear`](Self::clear).
