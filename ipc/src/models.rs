@@ -51,9 +51,10 @@ impl World {
         // ORDER: Relaxed: published by `set_at`.
         self.made.store(true, Ordering::Relaxed);
         if let Some(moved) = self.first.begin_move() {
-            self.second.set(moved);
+            self.second.await_arrival(moved);
             moved.set_at(SECOND);
             self.first.clear();
+            self.second.arrive(moved);
         }
     }
 
@@ -309,8 +310,8 @@ fn loom_fetch_meets_withdraw() {
 
 /// A caller is moved to another slot, from which a third core answers it, while its home gives up.
 ///
-/// Planted: `begin_move` that does not exchange; `clear` before `at` is written; Relaxed in `set_at`, `at`, `clear`, and the last look of `abort`;
-/// `withdraw` that takes any empty slot for an answer.
+/// Planted: `begin_move` that does not exchange; `clear` before `at` is written; `arrive` before it; Relaxed in `set_at`, `at`, `clear`, and the last look of `abort`;
+/// `withdraw` that takes any empty slot for an answer; `abort` that takes one who has just arrived for one who has gone.
 #[test]
 fn loom_move_meets_withdraw_and_answer() {
     check(|| {
@@ -329,12 +330,13 @@ fn loom_move_meets_withdraw_and_answer() {
         home.join().unwrap();
         third.join().unwrap();
         assert_eq!(caller.ends(), 1, "its home ends it if nobody else does");
+        assert_eq!(caller.at(), At::NOWHERE, "IQ2: who took it has written `at` last");
     });
 }
 
 /// What the owner did with the caller's frame before it moved it is seen by who answers.
 ///
-/// Planted: Relaxed in `set`.
+/// Planted: Relaxed in `arrive`.
 #[test]
 fn loom_answer_sees_what_the_mover_did() {
     check(|| {
@@ -348,9 +350,10 @@ fn loom_answer_sees_what_the_mover_did() {
         });
         let moved = world.first.begin_move().expect("nobody gives up");
         moved.write(ASKED);
-        world.second.set(moved);
+        world.second.await_arrival(moved);
         moved.set_at(SECOND);
         world.first.clear();
+        world.second.arrive(moved);
         third.join().unwrap();
     });
 }
@@ -402,7 +405,7 @@ fn loom_close_meets_park() {
 
 /// A caller leaves its message where it is; the owner of the slot claims and copies it, while the caller's home gives up.
 ///
-/// Planted: `claim` that does not exchange; Relaxed in `offer` and `exchange`.
+/// Planted: `claim` that does not exchange; Relaxed in `offer`; `abort` as above.
 #[test]
 fn loom_claim_meets_withdraw() {
     check(|| {
@@ -417,9 +420,8 @@ fn loom_claim_meets_withdraw() {
         if let Some(claimed) = world.first.claim() {
             assert_eq!(claimed.read(), ASKED);
             world.first.set(claimed);
-            answer(&world.first);
         }
         home.join().unwrap();
-        assert_eq!(caller.ends(), 1);
+        assert_eq!(caller.ends(), 1, "nobody answers");
     });
 }

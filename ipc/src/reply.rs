@@ -20,7 +20,7 @@ pub enum Aborted {
     Yes,
     /// It is not there: somebody has answered it, or it is elsewhere by now.
     No,
-    /// Somebody is copying its message or moving it: look at `at` again.
+    /// Somebody is copying its message or moving it, or was a moment ago: look at `at` again.
     Busy,
 }
 
@@ -59,9 +59,8 @@ impl<P: Party> ReplySlot<P> {
     /// Puts a caller in, whose message the owner has. The slot was empty; the caller's `at` is written afterwards.
     #[inline(always)]
     pub fn set(&self, caller: P) {
-        // ORDER: Release pairs with Acquire in `exchange`: who answers, perhaps from another core, or gives up, has the caller's frame after
-        // whoever put it here.
-        self.word.store(caller.word().get(), Ordering::Release);
+        // ORDER: Relaxed: the caller's core looks here after it has read `at`, which is written with Release afterwards.
+        self.word.store(caller.word().get(), Ordering::Relaxed);
     }
 
     /// Puts a caller in from its own core, whose message the owner has yet to claim. The slot was empty.
@@ -119,12 +118,14 @@ impl<P: Party> ReplySlot<P> {
                 return Aborted::Yes;
             }
         }
+        // Busy, or just come to rest: then the exchanges were too early.
         // ORDER: Acquire pairs with Release in `clear`.
-        if self.word.load(Ordering::Acquire) == own | BUSY { Aborted::Busy } else { Aborted::No }
+        let here = party(self.word.load(Ordering::Acquire)) == Some(caller);
+        if here { Aborted::Busy } else { Aborted::No }
     }
 
     fn exchange(&self, from: u64, to: u64) -> bool {
-        // ORDER: Acquire pairs with Release in `set` and `offer`: the caller's frame. Relaxed on failure: `abort`, which wants to know why, looks.
+        // ORDER: Acquire pairs with Release in `arrive` and `offer`: the caller's frame. Relaxed on failure: `abort`, which wants to know why, looks.
         self.word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
