@@ -20,7 +20,7 @@ pub enum Aborted {
     Yes,
     /// It is not there: somebody has answered it, or it is elsewhere by now.
     No,
-    /// Somebody is copying its message or moving it: look at `at` again.
+    /// Somebody is copying its message or moving it, or was a moment ago: look at `at` again.
     Busy,
 }
 
@@ -118,14 +118,15 @@ impl<P: Party> ReplySlot<P> {
                 return Aborted::Yes;
             }
         }
+        // Busy, or just come to rest: then the exchanges were too early.
         // ORDER: Acquire pairs with Release in `clear`.
-        if self.word.load(Ordering::Acquire) == own | BUSY { Aborted::Busy } else { Aborted::No }
+        let here = party(self.word.load(Ordering::Acquire)) == Some(caller);
+        if here { Aborted::Busy } else { Aborted::No }
     }
 
     fn exchange(&self, from: u64, to: u64) -> bool {
-        // ORDER: AcqRel: Acquire pairs with Release in `offer`; Release: who takes the slot next sees what was done. Acquire on failure pairs with
-        // Release in `clear`.
-        self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        // ORDER: Acquire pairs with Release in `arrive` and `offer`: the caller's frame. Relaxed on failure: `abort`, which wants to know why, looks.
+        self.word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
 
