@@ -20,7 +20,7 @@ use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
 use crate::talk::{self, Role};
-use crate::thread::{State, ThreadRef};
+use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
 use crate::{handler, homes, metrics, notification, spread, upcall};
 
@@ -190,8 +190,7 @@ fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark,
     dispatch::block(irq, deadline)
 }
 
-/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more. Nobody switches to it directly,
-/// for it goes on with all its registers.
+/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more.
 pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Found<Endpoint>) {
     let alone = endpoint.queue().alone().filter(|&receiver| endpoint.queue().take(receiver));
     let receiver = match alone {
@@ -214,7 +213,11 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
     percpu::race_point!("messages.taken");
     receiver.link.set_at(At::NOWHERE);
     handler::tell(thread, receiver);
-    await_answer(irq, thread, receiver, (0, NEVER))
+    let mark = match direct_mark(irq, thread, NEVER) {
+        0 => 0,
+        mark => mark | Doing::FAULTED,
+    };
+    await_answer(irq, thread, receiver, (mark, NEVER))
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.

@@ -23,7 +23,7 @@ use super::{border, tables, tlb, usercopy};
 use crate::endpoint::Endpoint;
 use crate::spaces::{ENTERED, Space};
 use crate::talk::{self, Talk};
-use crate::thread::{Thread, ThreadRef};
+use crate::thread::{Doing, Thread, ThreadRef};
 use crate::wait::place;
 use crate::{dispatch, messages, metrics, syscalls, traps};
 
@@ -332,6 +332,8 @@ global_asm!(
     message = const MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
+    faulted = const Doing::FAULTED,
+    label_shift = const Tag::LABEL_SHIFT,
     special = const Tag::SPECIAL as u32,
     extras = const offset_of!(Head, extras),
     stack_slot = const offset_of!(Head, stack_slot),
