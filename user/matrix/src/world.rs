@@ -56,6 +56,14 @@ pub(crate) struct Sight {
     untouched: bool,
 }
 
+impl Sight {
+    /// As this one, but for what was seen of the memory.
+    pub(crate) fn written_as(self, other: &core::result::Result<Self, String>) -> Self {
+        let untouched = other.as_ref().map_or(self.untouched, |other| other.untouched);
+        Self { untouched, ..self }
+    }
+}
+
 extern "C" fn never(_: u64) -> ! {
     rt::thread::exit(0)
 }
