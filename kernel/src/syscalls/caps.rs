@@ -2,7 +2,6 @@
 
 use abi::cap::{CapInfo, Handle, Rights};
 use abi::error::Error;
-use abi::error::Error;
 use percpu::IrqOff;
 
 use super::{Result, get, table, user};
