@@ -238,6 +238,7 @@ impl Matrix {
         }
         give_back(row, status, value);
         self.world.restore();
+        self.world.settle();
     }
 
     /// Makes a call again and again while its memory is mapped and unmapped by another thread.
@@ -317,6 +318,9 @@ impl Matrix {
     }
 
     fn message(&mut self, call: MessageCall, handle: Handle, tag: Tag, expected: Error, what: &str) {
+        if self.talks {
+            say!("matrix: {call:?}, {what}");
+        }
         let before = self.world.look();
         let mut message = Message { badge: 0, tag, words: [u64::MAX; 8] };
         let result = if tag.has(Tag::TIMED) {
