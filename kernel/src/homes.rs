@@ -17,7 +17,7 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{metrics, spread, talk, trace, upcall, wait};
+use crate::{metrics, notification, spread, talk, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
@@ -332,6 +332,8 @@ fn finish_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
 /// The end of a thread that is on no queue and not current: whoever waits for it is told, and it gives up itself.
 pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
     talk::abandon(held, thread);
+    // That there is none is as good.
+    let _ = notification::unbind(thread);
     SCHED.owned(held).leave(thread);
     dispatch::save_state(held, thread);
     drop(thread.fpu.take());

@@ -15,14 +15,14 @@ use ipc::{At, Guard, Kind};
 use percpu::IrqOff;
 use sched::{Ready, Stop};
 
-use crate::arch::user::{HEAD, pending, register};
+use crate::arch::user::{HEAD, extra, pending, register};
 use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
 use crate::talk::{self, Role};
 use crate::thread::{State, ThreadRef};
 use crate::wait::place;
-use crate::{homes, metrics, spread, upcall};
+use crate::{homes, metrics, notification, spread, upcall};
 
 pub(crate) use fast::enter_space;
 
@@ -91,6 +91,13 @@ fn serve(irq: &mut IrqOff, thread: ThreadRef, number: u64) -> Result {
 /// Ends a thread's wait without a message. By whoever has taken it out.
 pub(crate) fn refuse(thread: ThreadRef, error: Error) {
     thread.set_register(register::STATUS, error as u64);
+}
+
+/// Tells a thread that receives the bits of its bound notification instead of a message. By its home, or whoever has taken it out.
+pub(crate) fn signal(thread: ThreadRef, bits: u64) {
+    thread.set_register(register::TAG, Tag::SIGNAL);
+    thread.set_register(register::BADGE, bits);
+    thread.set_register(register::STATUS, 0);
 }
 
 /// Says where a thread is about to wait, what for, and whether it can be switched to there (`direct_mark`).
@@ -252,8 +259,12 @@ fn try_receive(
     endpoint: Found<Endpoint>,
     asked: Asked,
 ) -> Result<Received> {
+    let bound = thread.extras.get() & extra::BOUND != 0;
+    if bound && told(thread, notification::poll_bound(thread)) {
+        return Ok(Received::Message);
+    }
     // Mostly nobody waits.
-    if endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
+    if !bound && endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
         let mark = direct_mark(irq, thread, asked.deadline);
         announce(thread, Role::Receiving, place_of(endpoint), mark);
         if endpoint.queue().park(thread) {
@@ -276,9 +287,21 @@ fn try_receive(
             queue.push_receiver(thread);
             drop(queue);
             percpu::race_point!("messages.parked");
+            if bound && told(thread, notification::second_thoughts(irq, thread)) {
+                thread.state.set(State::Runnable);
+                return Ok(Received::Message);
+            }
             Ok(Received::Waits)
         }
     }
+}
+
+/// Tells the current thread, which wants to receive, bits of its bound notification; `false` if there are none.
+fn told(thread: ThreadRef, bits: u64) -> bool {
+    if bits != 0 {
+        signal(thread, bits);
+    }
+    bits != 0
 }
 
 fn receive(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {

@@ -16,6 +16,7 @@ use percpu::{Held, IrqOff};
 
 use crate::dispatch;
 use crate::endpoint::{Endpoint, Reply};
+use crate::notification::Notification;
 
 /// The beginning of every object.
 ///
@@ -188,6 +189,11 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         // SAFETY: obligation 1: the reference keeps it until below.
         unsafe { at.as_ref() }.lost(gone.rights);
     }
+    if gone.kind == ObjectKind::Notification {
+        let at = address(gone.object).cast::<Notification>();
+        // SAFETY: as above.
+        unsafe { at.as_ref() }.lost();
+    }
     let header = address(gone.object);
     let reclaim = match gone.kind {
         ObjectKind::Process => reclaim::<crate::process::Process>,
@@ -197,7 +203,7 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
         ObjectKind::Endpoint => reclaim::<Endpoint>,
         ObjectKind::Reply => reclaim::<Reply>,
-        ObjectKind::Notification => reclaim::<crate::notification::Notification>,
+        ObjectKind::Notification => reclaim::<Notification>,
         ObjectKind::Interrupt => reclaim::<crate::interrupt::Interrupt>,
         ObjectKind::Interrupts => reclaim::<crate::machine_object::Interrupts>,
         ObjectKind::Ports => reclaim::<crate::ports::Ports>,
@@ -217,6 +223,11 @@ pub(crate) unsafe fn gained(word: u64, kind: ObjectKind, rights: Rights) {
         let at = address(word).cast::<Endpoint>();
         // SAFETY: obligation 1.
         unsafe { at.as_ref() }.gained(rights);
+    }
+    if kind == ObjectKind::Notification {
+        let at = address(word).cast::<Notification>();
+        // SAFETY: obligation 1.
+        unsafe { at.as_ref() }.gained();
     }
 }
 

@@ -54,8 +54,7 @@ pub(crate) struct Ports {
 
 const _: () = assert!(offset_of!(Ports, header) == 0, "N2: the header comes first");
 
-static ALL: Ports =
-    Ports { header: Header::new(), claimable: Range::ALL, open: Range::NONE };
+static ALL: Ports = Ports { header: Header::new(), claimable: Range::ALL, open: Range::NONE };
 
 impl Ports {
     /// A reference to all ports.

@@ -14,7 +14,7 @@ use core::cell::Cell;
 use core::mem::offset_of;
 
 use abi::error::Error;
-use ipc::{Aborted, At, ReplySlot};
+use ipc::{Aborted, At, Guard, ReplySlot};
 use percpu::Held;
 use sched::{Ready, Stop};
 
@@ -22,6 +22,7 @@ use crate::arch::tsc;
 use crate::arch::user::{HEAD, pending};
 use crate::dispatch::SCHED;
 use crate::endpoint::{Endpoint, Reply};
+use crate::notification::Notification;
 use crate::thread::{Thread, ThreadRef};
 use crate::wait::place;
 use crate::{homes, messages};
@@ -222,7 +223,14 @@ pub(crate) enum Withdrawn {
 /// Takes a thread out of where it waits in connection with messages, which `at` has said. At its home.
 pub(crate) fn withdraw(held: &mut Held<'_, 0>, thread: ThreadRef, at: At) -> Withdrawn {
     let aborted = match at.0 & place::MARKS {
-        place::ENDPOINT => return leave_queue(thread, at),
+        // SAFETY: made of an endpoint, and read just now.
+        place::ENDPOINT => {
+            return leave_queue(thread, at, unsafe { place::get::<Endpoint>(at) }.queue().lock());
+        }
+        // SAFETY: made of a notification, and read just now.
+        place::NOTIFICATION => {
+            return leave_queue(thread, at, unsafe { place::get::<Notification>(at) }.lock());
+        }
         place::CALLEE => match callee(at) {
             Some(first) => {
                 let aborted = first.talk.reply.abort(thread);
@@ -250,10 +258,7 @@ pub(crate) fn withdraw(held: &mut Held<'_, 0>, thread: ThreadRef, at: At) -> Wit
     }
 }
 
-fn leave_queue(thread: ThreadRef, at: At) -> Withdrawn {
-    // SAFETY: made of an endpoint, and read just now.
-    let endpoint = unsafe { place::get::<Endpoint>(at) };
-    let mut queue = endpoint.queue().lock();
+fn leave_queue(thread: ThreadRef, at: At, mut queue: Guard<'_, ThreadRef>) -> Withdrawn {
     if thread.link.at() != at {
         return Withdrawn::LookAgain;
     }

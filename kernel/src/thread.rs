@@ -27,6 +27,7 @@ use sched::{Class, Task};
 
 use crate::arch::fpu;
 use crate::arch::user::{Frame, extra};
+use crate::notification::Notification;
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::revoke::Revocation;
@@ -94,6 +95,8 @@ pub(crate) struct Thread {
     pub(crate) watch: crate::upcall::Watch,
     /// What it is revoking, between two steps.
     pub(crate) revocation: Cell<Option<Revocation>>,
+    /// The notification whose bits it is told while it receives (NF2).
+    pub(crate) bound: Cell<Option<Ref<Notification>>>,
 }
 
 // SAFETY: every field follows the table above: constant, atomic, guarded by a lock, or touched by the thread's home only (Y1, R1).
@@ -284,6 +287,7 @@ impl Thread {
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
             revocation: Cell::new(None),
+            bound: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.
         unsafe { memory.write(thread) };

@@ -294,3 +294,8 @@ pub(super) fn ports(_: &mut Bed) -> Result {
 pub(super) fn registers(_: &mut Bed) -> Result {
     passes("devices", format_args!("only=registers. "))
 }
+
+/// Interrupts of devices: delivered, acknowledged, masked, moved, given up.
+pub(super) fn drivers(_: &mut Bed) -> Result {
+    passes("devices", format_args!("only=lines. "))
+}

@@ -172,6 +172,7 @@ const TESTS: &[Test] = &[
     test("interrupt.entries", interrupt::entries),
     test("interrupt.ports", interrupt::ports),
     test("interrupt.registers", interrupt::registers),
+    test("interrupt.drivers", interrupt::drivers),
     test("sched.fair", sched::fair),
     test("sched.deadlines", sched::deadlines),
     test("sched.real_time", sched::real_time),

@@ -14,9 +14,11 @@ mod crowd;
 mod faults;
 mod hack;
 mod ipc;
+mod irq;
 mod life;
 mod locks;
 mod partner;
+mod pass;
 mod place;
 mod share;
 mod switch;
@@ -90,7 +92,9 @@ const TABLE: &[Bench<Lab>] = &[
     wake::SEND,
     ipc::ROUND_TRIP,
     timer::JITTER,
+    irq::USER,
     faults::FAULT,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,

@@ -58,6 +58,9 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
+/// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
+pub(crate) const SYSCALL_BYTES: u64 = 2;
+
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
 /// In [`Frame::vector`]: by a call that passes messages (`abi::ipc`). What waits for a message has its tag there; what sends one, everything.
@@ -74,6 +77,8 @@ pub(crate) mod register {
 
     /// Status.
     pub(crate) const STATUS: usize = offset_of!(Frame, rax);
+    /// The value that a call other than for messages returns.
+    pub(crate) const VALUE: usize = offset_of!(Frame, rdx);
     /// Handle, or badge.
     pub(crate) const BADGE: usize = offset_of!(Frame, rdi);
     /// Tag.
@@ -200,6 +205,8 @@ pub(crate) mod extra {
     pub(crate) const FS_BASE: u32 = 1 << 1;
     /// A thread that was woken and has not run since.
     pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A thread with a bound notification.
+    pub(crate) const BOUND: u32 = 1 << 6;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
     /// On a core: the current thread may have some of these.
