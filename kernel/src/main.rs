@@ -31,6 +31,7 @@ mod early;
 mod endpoint;
 mod expiry;
 mod fault;
+mod handler;
 mod handmade;
 mod harness;
 mod heap;

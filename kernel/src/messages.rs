@@ -22,7 +22,7 @@ use crate::object::Found;
 use crate::talk::{self, Role};
 use crate::thread::{State, ThreadRef};
 use crate::wait::place;
-use crate::{homes, metrics, notification, spread, upcall};
+use crate::{handler, homes, metrics, notification, spread, upcall};
 
 pub(crate) use fast::enter_space;
 
@@ -90,6 +90,9 @@ fn serve(irq: &mut IrqOff, thread: ThreadRef, number: u64) -> Result {
 
 /// Ends a thread's wait without a message. By whoever has taken it out.
 pub(crate) fn refuse(thread: ThreadRef, error: Error) {
+    if handler::has_faulted(thread) {
+        return handler::refused(thread);
+    }
     thread.set_register(register::STATUS, error as u64);
 }
 
@@ -171,14 +174,47 @@ fn deliver(
         sender.set_register(register::STATUS, 0);
         return irq.locks(|held| homes::send_home(held, receiver));
     }
-    receiver.talk.reply.set(sender);
     let mark = direct_mark(irq, sender, asked.deadline);
-    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE), mark);
-    if is_at_hand(irq, receiver) && talk::can_lend(sender) {
-        switch_to_callee(irq, sender, receiver, asked.deadline)
+    await_answer(irq, sender, receiver, (mark, asked.deadline))
+}
+
+/// The current thread waits for the answer of a receiver, which has its message.
+#[inline(always)]
+fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark, deadline): (u32, u64)) -> ! {
+    receiver.talk.reply.set(caller);
+    announce(caller, Role::Calling, place::object(receiver.as_ptr(), place::CALLEE), mark);
+    if is_at_hand(irq, receiver) && talk::can_lend(caller) {
+        switch_to_callee(irq, caller, receiver, deadline)
     }
     irq.locks(|held| homes::send_home(held, receiver));
-    dispatch::block(irq, asked.deadline)
+    dispatch::block(irq, deadline)
+}
+
+/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more. Nobody switches to it directly,
+/// for it goes on with all its registers.
+pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Found<Endpoint>) {
+    let alone = endpoint.queue().alone().filter(|&receiver| endpoint.queue().take(receiver));
+    let receiver = match alone {
+        Some(receiver) => receiver,
+        None => {
+            let mut queue = endpoint.queue().lock();
+            match queue.kind() {
+                Kind::Closed => return,
+                Kind::Receivers => queue.pop().expect("IQ3: a queue with receivers has one"),
+                Kind::Nobody | Kind::Senders => {
+                    announce(thread, Role::Calling, place_of(endpoint), 0);
+                    queue.push_sender(thread);
+                    drop(queue);
+                    percpu::race_point!("messages.queued");
+                    dispatch::block(irq, NEVER)
+                }
+            }
+        }
+    };
+    percpu::race_point!("messages.taken");
+    receiver.link.set_at(At::NOWHERE);
+    handler::tell(thread, receiver);
+    await_answer(irq, thread, receiver, (0, NEVER))
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
@@ -234,7 +270,11 @@ fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, Thread
     let sender = queue.pop().expect("IQ3: a queue with senders has one");
     drop(queue);
     percpu::race_point!("messages.popped");
-    copy(irq, sender, thread);
+    if handler::has_faulted(sender) {
+        handler::tell(sender, thread);
+    } else {
+        copy(irq, sender, thread);
+    }
     if sender.talk.role.get() == Role::Calling {
         thread.talk.reply.set(sender);
         sender.link.set_at(place::object(thread.as_ptr(), place::CALLEE));
@@ -366,11 +406,20 @@ fn take_turn(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     dispatch::dispatch(irq, ThreadState::Runnable)
 }
 
+/// Writes the current thread's answer into a caller's frame, unless that has faulted.
+#[inline(always)]
+fn write_answer(irq: &IrqOff, thread: ThreadRef, caller: ThreadRef) {
+    if handler::has_faulted(caller) {
+        return handler::answered(caller, Tag(thread.register(register::TAG)).label());
+    }
+    thread.set_register(register::BADGE, 0);
+    copy(irq, thread, caller);
+}
+
 /// Answers the caller of the current thread's, which is out of its slot. `true` if it had lent its context, which it has again: it is
 /// still to be made to go on.
 fn answer(irq: &mut IrqOff, thread: ThreadRef, caller: ThreadRef) -> bool {
-    thread.set_register(register::BADGE, 0);
-    copy(irq, thread, caller);
+    write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
     let lent = thread.borrows();
     if lent {
@@ -402,8 +451,7 @@ fn answer_saved(irq: &mut IrqOff, thread: ThreadRef, handle: Handle) -> Result {
     // Whoever else has one finds nobody to answer.
     thread.capabilities().delete(irq, handle)?;
     let caller = caller.ok_or(Error::PeerGone)?;
-    thread.set_register(register::BADGE, 0);
-    copy(irq, thread, caller);
+    write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
     irq.locks(|held| homes::send_home(held, caller));
     thread.set_register(register::STATUS, 0);

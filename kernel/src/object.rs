@@ -96,6 +96,11 @@ impl<T: Object> Ref<T> {
         self.0
     }
 
+    /// As found through a capability.
+    pub(crate) fn found(&self) -> Found<T> {
+        Found(self.0, PhantomData)
+    }
+
     /// The reference as a capability holds it.
     pub(crate) fn into_word(self) -> u64 {
         let word = self.0.expose_provenance().get() as u64;

@@ -57,7 +57,7 @@ pub(crate) fn revoke(irq: &mut IrqOff, own: &Capabilities, handle: Handle) -> Re
         Next::Done(deleted) => Ok(deleted),
         Next::More(revocation) => {
             thread.revocation.set(Some(revocation));
-            thread.call_again(Syscall::CapRevoke as u64, handle.0);
+            thread.call_again(Syscall::CapRevoke as u64, [handle.0, 0, 0, 0, 0, 0]);
             dispatch::leave()
         }
     }

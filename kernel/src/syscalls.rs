@@ -15,14 +15,11 @@ mod sync;
 mod threads;
 mod user;
 
-use core::mem::offset_of;
-
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use abi::syscall::{COUNT, Syscall};
+use abi::syscall::COUNT;
 use percpu::IrqOff;
 
-use crate::arch::user::{Frame, HEAD, SYSCALL_BYTES, pending};
 use crate::dispatch;
 use crate::object::{Found, Object, Ref};
 use crate::tables::Capabilities;
@@ -55,29 +52,6 @@ use threads::{
 pub(crate) struct Answer {
     status: u64,
     value: u64,
-}
-
-impl Answer {
-    /// Has the caller make a call again, with these arguments, once whatever wants the core has had it: how a long call goes on.
-    fn again(irq: &IrqOff, call: Syscall, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) -> Self {
-        let thread = dispatch::current(irq);
-        let rip = thread.register(offset_of!(Frame, rip)) - SYSCALL_BYTES;
-        for (offset, value) in [
-            (offset_of!(Frame, rdi), rdi),
-            (offset_of!(Frame, rsi), rsi),
-            (offset_of!(Frame, r10), r10),
-            (offset_of!(Frame, r8), r8),
-            (offset_of!(Frame, r9), r9),
-            (offset_of!(Frame, rip), rip),
-            // As after an interrupt: with every register.
-            (offset_of!(Frame, vector), 0),
-        ] {
-            thread.set_register(offset, value);
-        }
-        // Only the long way out looks how the thread came in.
-        HEAD.owned(irq).raise(pending::TIMER);
-        Self { status: call as u64, value: rdx }
-    }
 }
 
 /// What a call of the kernel's returns.

@@ -34,7 +34,7 @@ use crate::revoke::Revocation;
 use crate::spaces::Space;
 use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
-use crate::{homes, slabs, wait};
+use crate::{handler, homes, slabs, wait};
 
 /// A thread.
 ///
@@ -95,6 +95,8 @@ pub(crate) struct Thread {
     pub(crate) watch: crate::upcall::Watch,
     /// What it is revoking, between two steps.
     pub(crate) revocation: Cell<Option<Revocation>>,
+    /// What is not in its frame of a fault that it waits for an answer to (FH1).
+    pub(crate) fault: handler::NoteCell,
     /// The notification whose bits it is told while it receives (NF2).
     pub(crate) bound: Cell<Option<Ref<Notification>>>,
 }
@@ -287,6 +289,7 @@ impl Thread {
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
             revocation: Cell::new(None),
+            fault: handler::NoteCell::default(),
             bound: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.
@@ -435,11 +438,11 @@ impl Thread {
         self.frame.get().wrapping_byte_add(offset).cast()
     }
 
-    /// Has it make the system call again that it is in, with its first argument. By its home, while it is current; it does not come back.
-    pub(crate) fn call_again(&self, number: u64, argument: u64) {
+    /// Has it make the system call again that it is in, with these arguments. By its home, while it is current; it does not come back.
+    pub(crate) fn call_again(&self, number: u64, arguments: [u64; 6]) {
         // SAFETY: the current thread's frame is its home's to write (R1).
         let frame = unsafe { &mut *self.frame.get() };
-        frame.call_again(number, argument);
+        frame.call_again(number, arguments);
     }
 
     /// Its registers, while it is not current; for its home.

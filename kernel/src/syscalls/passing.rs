@@ -14,7 +14,8 @@ use mm::virt::{PageId, PageRange};
 use percpu::IrqOff;
 
 use super::memory::{FIRST_PAGE, LAST_PAGE, range, refusal, visit};
-use super::{Answer, Result, find};
+use super::{Result, find};
+use crate::dispatch;
 use crate::process::Process;
 use crate::spaces::{self, Physical, Space, Tap};
 
@@ -100,14 +101,14 @@ pub(super) fn pages_pass(
     to: u64,
     target: u64,
     how: u64,
-) -> Answer {
-    match pass(irq, (from, address), pages, (to, target), how) {
-        Ok((target, course)) if course.phase != Phase::Over => {
-            let arguments = [from, address, pages, to, target, Word::encode(how, course)];
-            Answer::again(irq, Syscall::PagesPass, arguments)
-        }
-        passed => Answer::from(passed.map(|(target, _)| target)),
+) -> Result {
+    let (target, course) = pass(irq, (from, address), pages, (to, target), how)?;
+    if course.phase == Phase::Over {
+        return Ok(target);
     }
+    let arguments = [from, address, pages, to, target, Word::encode(how, course)];
+    dispatch::current(irq).call_again(Syscall::PagesPass as u64, arguments);
+    dispatch::leave()
 }
 
 /// Goes on with a pass for a bounded time; says where the pages go.

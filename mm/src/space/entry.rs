@@ -207,6 +207,13 @@ impl Entry {
         self.0 & (PRESENT | KIND) == (Kind::Reserved as u64) << KIND_SHIFT
     }
 
+    /// Whether a leaf is present, owned, and of this record: what is passed most.
+    #[inline(always)]
+    pub(crate) const fn is_own_of(self, record: usize) -> bool {
+        const MASK: u64 = PRESENT | OWNED | (RECORDS as u64 - 1) << RECORD_SHIFT;
+        self.0 & MASK == PRESENT | OWNED | (record as u64) << RECORD_SHIFT
+    }
+
     /// Why what is here cannot be passed on: nothing is, or it belongs to a device.
     #[inline(always)]
     pub(crate) const fn hindrance(self) -> Option<SpaceError> {

@@ -8,6 +8,7 @@ use super::walk::{Found, index};
 use super::{Cx, Space, SpaceError};
 use crate::id::Order;
 use crate::virt::PageId;
+use percpu::sync::atomic::Ordering;
 
 /// What the places look like that a load is put into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -200,19 +201,64 @@ impl<M: Memory> Space<M> {
         if !entry.is_table() {
             return Err(SpaceError::Occupied);
         }
-        let (table, first) = (self.below(entry), index(target, 1));
-        for at in 0..load.rest().len() {
-            let page = PageId::new(target.number() + at);
-            let Some(&entry) = load.rest().first() else { break };
-            let place = table.get(first + at);
-            let new = self.fitting(way, entry, (place, page), load)?;
-            if entry.is_owned() && !entry.is_copy() {
-                self.memory.info(entry.frame()).set_private(self.short_id(), page);
-            }
-            table.set(first + at, new);
+        let table = self.below(entry);
+        let first = index(target, 1);
+        let mut done = self.land_run(way, (&table, first), target, load);
+        // What is left is of records, or goes back.
+        while let Some(&entry) = load.rest().first() {
+            let page = PageId::new(target.number() + done);
+            let new = self.fitting(way, entry, (table.get(first + done), page), load)?;
+            self.tell(entry, page);
+            table.set(first + done, new);
             load.done += 1;
+            done += 1;
         }
         Ok(())
+    }
+
+    /// Lands the entries at the beginning that have one record, or none, where claims are as they were made; returns how many.
+    #[inline(always)]
+    fn land_run(
+        &self,
+        (_, places): (&Self, Places),
+        (table, first): (&Table<M>, usize),
+        target: PageId,
+        load: &mut Load<M>,
+    ) -> usize {
+        let Some(&head) = load.rest().first() else { return 0 };
+        let record = head.record();
+        let Some(twin) = load.twin_of(record).map(|run| run.twin).or((record == 0).then_some(0)) else {
+            return 0;
+        };
+        if places == Places::Left {
+            return 0;
+        }
+        let words = table.entries().get(first..).unwrap_or_default();
+        let mut done = 0;
+        for (place, &entry) in words.iter().zip(load.rest()) {
+            // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
+            let claimed = place.load(Ordering::Relaxed) == Entry::claim(0).raw();
+            if !claimed || entry.record() != record {
+                break;
+            }
+            self.tell(entry, PageId::new(target.number() + done));
+            // ORDER: Release pairs with other cores' walks: the page is complete before it is led to.
+            place.store(entry.with_record(twin).raw(), Ordering::Release);
+            done += 1;
+        }
+        load.done += done;
+        if let Some(run) = load.twin_of(record) {
+            run.pages -= done;
+        }
+        done
+    }
+
+    /// A frame of the space's alone is shown at this page from now on.
+    #[inline(always)]
+    fn tell(&self, entry: Entry, page: PageId) {
+        if entry.is_owned() && !entry.is_copy() {
+            self.memory.info(entry.frame()).set_private(self.short_id(), page);
+        }
     }
 
     fn land_blocks<P: Pool>(
@@ -259,11 +305,7 @@ impl<M: Memory> Space<M> {
     /// The frames of a table that has come from elsewhere are shown here from now on.
     fn tell_leaves(&self, table: &Table<M>, page: PageId) {
         for index in 0..ENTRIES {
-            let entry = table.get(index);
-            if entry.is_owned() && !entry.is_copy() {
-                let page = PageId::new(page.number() + index);
-                self.memory.info(entry.frame()).set_private(self.short_id(), page);
-            }
+            self.tell(table.get(index), PageId::new(page.number() + index));
         }
     }
 

@@ -182,8 +182,16 @@ impl<M: Memory> Space<M> {
         leaves: &Leaves<M>,
         load: &mut Load<M>,
     ) -> (Result<(), Short>, bool) {
-        let mut stale = false;
-        for index in leaves.from..leaves.to {
+        let (mut stale, mut index) = (false, leaves.from);
+        while index < leaves.to {
+            match self.lend_run(cx, leaves, index, load) {
+                Ok(0) => {}
+                Ok(run) => {
+                    index += run;
+                    continue;
+                }
+                Err(short) => return (Err(short), stale),
+            }
             let page = PageId::new(leaves.page.number() + index - leaves.from);
             let old = leaves.table.get(index);
             let new = match old.hindrance() {
@@ -194,13 +202,53 @@ impl<M: Memory> Space<M> {
             match noted {
                 Ok(new) => {
                     leaves.table.set(index, new);
-                    load.push(new, 1 + usize::from(new != old));
+                    load.push(new, 2);
                     stale |= old.is_present() && old.frame() != new.frame();
                 }
                 Err(short) => return (Err(short), stale),
             }
+            index += 1;
         }
         (Ok(()), stale)
+    }
+
+    /// Lends the pages from an index on that are the space's alone, with one record or none, as far as one frame of the object's directory goes;
+    /// returns how many.
+    fn lend_run<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        leaves: &Leaves<M>,
+        index: usize,
+        load: &mut Load<M>,
+    ) -> Result<usize, Short> {
+        let record = leaves.table.get(index).record();
+        let own = |index: &usize| {
+            let entry = leaves.table.get(*index);
+            entry.is_own_of(record) && !entry.is_copy()
+        };
+        let run = (index..leaves.to).take_while(own).count();
+        if run == 0 {
+            return Ok(0);
+        }
+        if !load.has_lent_room() || !cx.pending.has_room(record) {
+            return Err(Short::Full);
+        }
+        let lent = load.lent.as_ref().ok_or(Short::Lend)?;
+        let (number, object) = (lent.record, &lent.object);
+        let first = lent.offset(PageId::new(leaves.page.number() + index - leaves.from));
+        let frames = (index..index + run).map(|index| leaves.table.get(index).frame());
+        let run = object.adopt(cx.pool, first, frames).map_err(SpaceError::from)?;
+        let record_lent = self.records.get(number).ok_or(Short::Lend)?;
+        let exchanged = self.exchange(cx, (record_lent, number), record, run);
+        debug_assert!(exchanged, "O2: a page of the record is held, and room was looked for");
+        for index in index..index + run {
+            let new = leaves.table.get(index).lent(number);
+            leaves.table.set(index, new);
+            load.push(new, 2);
+        }
+        self.open_run(load, number)?;
+        self.count_run(load, number, run);
+        Ok(run)
     }
 
     /// A page as both show it from now on.

@@ -89,6 +89,23 @@ impl<M: Memory> Load<M> {
         }
     }
 
+    /// Room for the entries of a load that is still empty.
+    #[inline(always)]
+    pub(super) fn room(&mut self) -> &mut [MaybeUninit<Entry>; ENTRIES] {
+        debug_assert!(self.len == 0, "nothing has been taken yet");
+        &mut self.entries
+    }
+
+    /// The first `count` entries have been written into [`Load::room`].
+    ///
+    /// # Safety
+    /// 1. They have.
+    #[inline(always)]
+    pub(super) unsafe fn filled(&mut self, count: usize) {
+        self.len = count;
+        self.cost = count;
+    }
+
     /// Whether an entry of the object that takes pages over finds room.
     pub(super) fn has_lent_room(&self) -> bool {
         let runs = self.runs.get(..self.used).unwrap_or_default();

@@ -11,6 +11,7 @@ use super::table::Locked;
 use super::walk::{Found, Leaves, index};
 use super::{Cx, Space, SpaceError};
 use crate::virt::{PageId, PageSize};
+use percpu::sync::atomic::Ordering;
 
 impl<M: Memory> Space<M> {
     /// Takes some of `pages` pages from `page` on that are to appear at `target`. At least one, or nothing has changed; the error is that of
@@ -130,24 +131,33 @@ impl<M: Memory> Space<M> {
     }
 
     /// Counts an entry's pages in the load's runs; a page of each record is held.
-    #[inline(always)]
     pub(super) fn name(&self, load: &mut Load<M>, entry: Entry) -> Result<(), Short> {
-        if entry.record() == 0 { Ok(()) } else { self.name_record(load, entry.record()) }
+        self.open_run(load, entry.record())?;
+        self.count_run(load, entry.record(), 1);
+        Ok(())
     }
 
-    fn name_record(&self, load: &mut Load<M>, record: usize) -> Result<(), Short> {
-        let span = load.span;
-        if let Some(run) = load.twin_of(record) {
-            run.pages += span;
+    /// Sees to it that the load has a run for a record.
+    pub(super) fn open_run(&self, load: &mut Load<M>, record: usize) -> Result<(), Short> {
+        if record == 0 || load.twin_of(record).is_some() {
             return Ok(());
         }
         let Some(free) = load.runs.get_mut(load.used) else { return Err(Short::Full) };
         if !self.records.get(record).is_some_and(|record| record.extend(1)) {
             return Err(SpaceError::NotMapped.into());
         }
-        *free = Run { record, twin: 0, pages: span };
+        *free = Run { record, twin: 0, pages: 0 };
         load.used += 1;
         Ok(())
+    }
+
+    pub(super) fn count_run(&self, load: &mut Load<M>, record: usize, entries: usize) {
+        let pages = entries * load.span;
+        if record != 0
+            && let Some(run) = load.twin_of(record)
+        {
+            run.pages += pages;
+        }
     }
 
     /// Takes leaves of the table of the load's first page.
@@ -188,44 +198,60 @@ impl<M: Memory> Space<M> {
 
     /// The pages go, and claims stay. Says also whether cores may have cached one of them.
     fn move_leaves(&self, leaves: &Leaves<M>, load: &mut Load<M>) -> (Result<(), Short>, bool) {
-        let mut stale = false;
-        for index in leaves.from..leaves.to {
-            let old = leaves.table.get(index);
-            let can = match old.hindrance() {
-                None => self.name(load, old),
-                Some(error) => Err(error.into()),
-            };
-            if can.is_err() {
-                return (can, stale);
-            }
-            leaves.table.set(index, Entry::claim(old.record()));
-            load.push(old, 1);
-            stale |= old.is_present();
-        }
-        (Ok(()), stale)
+        self.each_leaf(leaves, load, |old| (Entry::claim(old.record()), old, old.is_present()))
     }
 
     /// Pages of the space's own are shared until written from now on.
     fn copy_leaves(&self, leaves: &Leaves<M>, load: &mut Load<M>) -> (Result<(), Short>, bool) {
-        let mut stale = false;
-        for index in leaves.from..leaves.to {
-            let old = leaves.table.get(index);
-            let can = match old.hindrance() {
-                None => self.name(load, old),
-                Some(error) => Err(error.into()),
-            };
-            if can.is_err() {
-                return (can, stale);
+        self.each_leaf(leaves, load, |old| {
+            if !old.is_owned() {
+                return (old, old, false);
             }
-            let mut new = old;
-            if old.is_owned() {
-                self.memory.info(old.frame()).share();
-                new = old.share();
-                leaves.table.set(index, new);
-                stale |= old.is_writable();
+            self.memory.info(old.frame()).share();
+            (old.share(), old.share(), old.is_writable())
+        })
+    }
+
+    /// Exchanges leaves as long as they can be passed: `pass` says for each what stays, what goes into the load, and whether cores may have
+    /// cached what may not be used any more. Entries of a record are counted together.
+    #[inline(always)]
+    fn each_leaf(
+        &self,
+        leaves: &Leaves<M>,
+        load: &mut Load<M>,
+        pass: impl Fn(Entry) -> (Entry, Entry, bool),
+    ) -> (Result<(), Short>, bool) {
+        let (mut record, mut counted, mut stale) = (0, 0, false);
+        let (mut count, mut result) = (0, Ok(()));
+        for place in leaves.entries() {
+            // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
+            let old = Entry::from_raw(place.load(Ordering::Relaxed));
+            if !old.is_own_of(record) {
+                if let Some(error) = old.hindrance() {
+                    result = Err(error.into());
+                    break;
+                }
+                if old.record() != record {
+                    self.count_run(load, record, count - counted);
+                    (record, counted) = (old.record(), count);
+                    result = self.open_run(load, record);
+                    if result.is_err() {
+                        break;
+                    }
+                }
             }
-            load.push(new, 1);
+            let (stays, goes, narrows) = pass(old);
+            // ORDER: Relaxed: nothing is published; the shootdown deals with other cores' walks.
+            place.store(stays.raw(), Ordering::Relaxed);
+            if let Some(room) = load.room().get_mut(count) {
+                room.write(goes);
+            }
+            stale |= narrows;
+            count += 1;
         }
-        (Ok(()), stale)
+        self.count_run(load, record, count - counted);
+        // SAFETY: obligation 1: written above, and a table has no more leaves than a load has room.
+        unsafe { load.filled(count) };
+        (result, stale)
     }
 }

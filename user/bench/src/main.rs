@@ -17,6 +17,7 @@ mod ipc;
 mod irq;
 mod life;
 mod locks;
+mod pager;
 mod partner;
 mod pass;
 mod place;
@@ -94,6 +95,7 @@ const TABLE: &[Bench<Lab>] = &[
     timer::JITTER,
     irq::USER,
     faults::FAULT,
+    pager::PAGER,
     pass::TRANSFER,
     share::FAIR,
     share::STEAL,

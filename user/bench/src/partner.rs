@@ -16,7 +16,7 @@ use rt::sync::{Futex, Kernel};
 use rt::thread;
 use rt::time::{self, Deadline};
 
-use super::{Failure, Lab, arch, failed, ipc, place};
+use super::{Failure, Lab, arch, failed, ipc, pager, place};
 
 /// What the other process does; `None` if it cannot.
 pub(super) fn run(start: Start, work: &str) -> u64 {
@@ -38,6 +38,10 @@ fn serve(start: Start, work: &str) -> Option<()> {
             thread::yield_now();
         },
         "wait" => wait_for_ever(words),
+        _ if work.starts_with(pager::WORK) => {
+            let every = work.strip_prefix(pager::WORK)?.parse().ok()?;
+            pager::serve(Endpoint(start.given(ObjectKind::Endpoint).next()?), every).ok()
+        }
         _ => ipc::Service::of(work)?.run(Endpoint(start.given(ObjectKind::Endpoint).next()?)).ok(),
     }
 }

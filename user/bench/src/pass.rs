@@ -90,7 +90,17 @@ impl Scene {
         let pages = params.num("kib").unwrap_or(PAGES_PER_KIB) / PAGES_PER_KIB;
         let source = lab.start.raw().heap.next_multiple_of(BLOCK) + BLOCK;
         let apart = if params.word("lie") == Some(APART) { PAGE as u64 } else { 0 };
-        Ok(Self { own, other, how, pages, source, target: source + apart })
+        let scene = Self { own, other, how, pages, source, target: source + apart };
+        // Pages that stay keep the tables of both processes, as between processes that do this often.
+        scene.anchor(scene.own, source).map_err(failed)?;
+        scene.anchor(*scene.other, scene.target).map_err(failed)?;
+        Ok(scene)
+    }
+
+    fn anchor(&self, process: Process, start: u64) -> Result<()> {
+        let behind = start + self.pages * PAGE as u64;
+        // SAFETY: as in `prepare`.
+        unsafe { sys::map(process.handle(), behind, 1, Protection::ReadWrite as u64) }.map(drop)
     }
 
     /// Maps the pages and writes to them.
@@ -126,6 +136,9 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
+        let behind = self.source + self.pages * PAGE as u64;
+        // SAFETY: this one's anchor, which nothing refers to.
+        let _ = unsafe { sys::unmap(self.own.handle(), behind, 1) };
         let _ = self.other.kill(0);
         let _ = self.other.wait(rt::time::Deadline::NEVER);
     }

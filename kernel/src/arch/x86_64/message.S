@@ -71,6 +71,8 @@
 #   in: rsp = thread, with rip rflags rsp rbx rbp saved; rax = number; the other registers as the program left them, but for rcx r11.
 .balign 64
 message_entry:
+    cmp dword ptr [rsp + {rip} + 4], {user_end_high}
+    jae message_far
     mov dword ptr [rsp + {vector}], {message}
     mov [rsp + {rsi}], rsi
     cmp rax, {call}
@@ -180,6 +182,10 @@ message_save:
     je user_resume
     call {leave}
     ud2
+    # As `syscall_far`, but on the way in: a message leaves by several ways.
+message_far:
+    mov rdi, rsp
+    jmp syscall_far
 
 # message_space: the change of spaces that is more than going back to the one before.
 #   in: rbx = the thread that is current by now, the message's registers.

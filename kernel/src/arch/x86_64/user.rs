@@ -59,7 +59,7 @@ pub(crate) struct Frame {
 }
 
 /// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
-pub(crate) const SYSCALL_BYTES: u64 = 2;
+const SYSCALL_BYTES: u64 = 2;
 
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
@@ -98,9 +98,6 @@ pub(crate) mod register {
     ];
 }
 
-/// Length of the instruction SYSCALL (SDM volume 2).
-const SYSCALL_BYTES: u64 = 2;
-
 const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
 
 /// Flags of a program at its start: interrupts on, and the bit that is always set (SDM volume 1, figure 3-8).
@@ -121,15 +118,14 @@ impl Frame {
     }
 
     /// After a system call: makes it again. What the convention preserves stays, the rest is as the kernel shows it after a call.
-    pub(crate) fn call_again(&mut self, number: u64, argument: u64) {
+    pub(crate) fn call_again(&mut self, number: u64, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) {
         let Self { r15, r14, r13, r12, rbp, rbx, rip, rflags, rsp, .. } = *self;
         *self = Self {
             rip: rip.wrapping_sub(SYSCALL_BYTES),
             rax: number,
-            rdi: argument,
             cs: u64::from(tables::USER_CODE),
             ss: u64::from(tables::USER_DATA),
-            ..Self { r15, r14, r13, r12, rbp, rbx, rflags, rsp, ..Self::EMPTY }
+            ..Self { r15, r14, r13, r12, rbp, rbx, rflags, rsp, rdi, rsi, rdx, r10, r8, r9, ..Self::EMPTY }
         };
     }
 
@@ -382,6 +378,7 @@ global_asm!(
     trap = sym traps::trap,
     smap = sym usercopy::SMAP,
     user_bits = const mm::user::USER_END.trailing_zeros(),
+    user_end_high = const mm::user::USER_END >> u32::BITS,
     word = const size_of::<u64>(),
 );
 
