@@ -170,6 +170,7 @@ const TESTS: &[Test] = &[
     test("user.fuzz", user::fuzz),
     test("interrupt.words", interrupt::words),
     test("interrupt.entries", interrupt::entries),
+    test("interrupt.windows", interrupt::windows),
     test("interrupt.ports", interrupt::ports),
     test("interrupt.registers", interrupt::registers),
     test("interrupt.drivers", interrupt::drivers),
