@@ -130,6 +130,23 @@ pub(crate) fn hand_over(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     resume(irq, thread, now)
 }
 
+/// A thread of this core that has stopped waiting, and is nowhere, goes on: at once, instead of the current one, if it is more urgent, else when
+/// its turn comes. In an interrupt of ring 3.
+#[inline(always)]
+pub(crate) fn overtake(irq: &mut IrqOff, thread: ThreadRef) {
+    let head = HEAD.owned(irq);
+    let plain = !head.is_pending() && head.extras() & extra::TRACE == 0;
+    let now = tsc::now();
+    if plain && SCHED.owned(irq).overtake(thread.context(), now) {
+        metrics::count(irq, Counter::WakesLocal);
+        metrics::count(irq, Counter::Preemptions);
+        show_load(irq);
+        arm_timer(irq, now);
+        hand_over(irq, thread);
+    }
+    irq.locks(|held| homes::send_home(held, thread));
+}
+
 /// What has come up while the current context was handed over.
 #[cold]
 #[inline(never)]

@@ -158,6 +158,29 @@ pub(crate) fn signal(held: &mut Held<'_, 0>, notification: &Notification, bits: 
     }
 }
 
+/// As [`signal`], for one who may give the core away: a thread that has waited alone and can go on here as it is, is not queued but returned.
+/// It is the caller's to go on with.
+#[inline(always)]
+pub(crate) fn signal_directly(
+    held: &mut Held<'_, 0>,
+    notification: &Notification,
+    bits: u64,
+) -> Option<ThreadRef> {
+    let Some(thread) = notification.hot.state.take_alone() else {
+        signal(held, notification, bits);
+        return None;
+    };
+    if !thread.state.is_direct(dispatch::mark(held)) {
+        wake(held, thread, bits);
+        return None;
+    }
+    percpu::race_point!("notification.taken");
+    thread.link.set_at(At::NOWHERE);
+    thread.answer(0, bits);
+    thread.state.set(State::Runnable);
+    Some(thread)
+}
+
 /// Hands bits to every thread that waits; how many were woken.
 pub(crate) fn broadcast(held: &mut Held<'_, 0>, notification: &Notification, bits: u64) -> u64 {
     if bits == 0 {
@@ -184,7 +207,7 @@ fn wake(held: &mut Held<'_, 0>, thread: ThreadRef, bits: u64) {
 /// [`Error::PeerGone`] if the last capability is gone. What else can happen it is told when it goes on.
 pub(crate) fn wait(irq: &mut IrqOff, notification: &Notification, deadline: u64) -> Result<u64, Error> {
     let thread = dispatch::current(irq);
-    thread.state.set(State::Blocked);
+    thread.state.wait(messages::direct_mark(irq, thread, deadline));
     thread.link.set_at(place::object(NonNull::from_ref(notification), place::NOTIFICATION));
     match notification.hot.state.park(thread) {
         Parked::Waits => dispatch::block(irq, deadline),

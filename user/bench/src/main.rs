@@ -14,6 +14,7 @@ mod crowd;
 mod faults;
 mod hack;
 mod ipc;
+mod irq;
 mod life;
 mod locks;
 mod pager;
@@ -100,6 +101,7 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::FAN_IN,
     ipc::THROUGHPUT,
     timer::JITTER,
+    irq::USER,
     faults::FAULT,
     pager::PAGER,
     pass::TRANSFER,

@@ -42,7 +42,7 @@ const SUITES: [Suite; 3] = [
         name: "icount/user",
         cores: 1,
         mebibytes: 1024,
-        line: "mode=bench lane=icount samples=200 filter=sys.null,sched.yield,ctx.switch,thread.life,process.life",
+        line: "mode=bench lane=icount samples=200 filter=irq.user,sys.null,sched.yield,ctx.switch,thread.life,process.life",
         budgets: USER,
     },
 ];
@@ -90,6 +90,7 @@ const USER: &[Budget] = &[
     Budget { id: "ctx.switch", params: &["space=other", "fpu=off"], limit: 160_000 },
     Budget { id: "thread.life", params: &[], limit: 2_500_000 },
     Budget { id: "process.life", params: &[], limit: 25_000_000 },
+    Budget { id: "irq.user", params: &[], limit: 260_000 },
 ];
 
 /// A page made read-only, or taken out, with no, one, three and seven other cores busy in the space.
