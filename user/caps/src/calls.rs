@@ -103,7 +103,9 @@ fn errors(core: Core) -> Check {
     ensure!(watched.grant(core, Rights::ALL, 0) == Err(Error::MissingRight));
     ensure!(watched.transfer(core) == Err(Error::MissingRight));
     let nobody = Core(Handle::NONE);
-    ensure!(nobody.revoke() == Err(Error::BadHandle) && nobody.expire(Deadline::PASSED) == Err(Error::BadHandle));
+    ensure!(
+        nobody.revoke() == Err(Error::BadHandle) && nobody.expire(Deadline::PASSED) == Err(Error::BadHandle)
+    );
     ensure!(nobody.expire(Deadline::NEVER) == Err(Error::BadHandle));
     ensure!(process.transfer(nobody) == Err(Error::BadHandle));
     ensure!(Process(core.handle()).transfer(core) == Err(Error::WrongType));
