@@ -94,6 +94,25 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Core 0 takes object 0 away and waits until that moment is past: then nobody looks at it. Returns whether it was.
+    fn take_away_and_wait(&self) -> bool {
+        let mut limbo = Limbo::new();
+        self.exit(0, &mut limbo);
+        self.current.store(1, Ordering::Relaxed);
+        let moment = self.global.moment();
+        let past = (0..EXITS).any(|_| {
+            self.exit(0, &mut limbo);
+            self.global.until_past(moment) == 0
+        });
+        if past {
+            // SAFETY: past: nobody reads it; the model checks it.
+            self.objects[0].with_mut(|object| unsafe { *object = 1 });
+        }
+        past
+    }
+}
+
 /// Exits after which core 0 gives up: enough for three advances with the other core at its heels.
 const EXITS: usize = 5;
 
@@ -188,6 +207,48 @@ fn loom_waking_reader_is_seen() {
             thread::yield_now();
         }
     });
+}
+
+/// E5: what was found before a moment is not used any more when it is past, by a core that goes in and out, or idles and wakes.
+///
+/// Planted: a moment that is past one epoch too early; Relaxed in `moment`, and in `until_past`.
+#[test]
+fn loom_moment_is_waited_for() {
+    let others: [fn(&Machine); 2] = [
+        |machine| {
+            machine.global.wake(&machine.seats[1]);
+            for _ in 0..4 {
+                machine.read();
+                machine.exit_only(1);
+            }
+            machine.seats[1].rest();
+        },
+        |machine| {
+            for _ in 0..2 {
+                machine.global.wake(&machine.seats[1]);
+                machine.read();
+                machine.seats[1].rest();
+                thread::yield_now();
+            }
+        },
+    ];
+    for other in others {
+        let past = std::sync::Arc::new(StdFlag::new(false));
+        let report = past.clone();
+        let mut builder = Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            let machine = Machine::new();
+            machine.global.wake(&machine.seats[0]);
+            let second = machine.clone();
+            let second = thread::spawn(move || other(&second));
+            if machine.take_away_and_wait() {
+                report.store(true, StdOrdering::Relaxed);
+            }
+            second.join().expect("core ends");
+        });
+        assert!(past.load(StdOrdering::Relaxed), "the model is too short for a moment to be past");
+    }
 }
 
 /// E1: a core in the kernel is never more than one epoch behind, also when it wakes while others advance.
