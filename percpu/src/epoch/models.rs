@@ -96,13 +96,13 @@ impl Machine {
 
 impl Machine {
     /// Core 0 takes object 0 away and waits until that moment is past: then nobody looks at it. Returns whether it was.
-    fn take_away_and_wait(&self) -> bool {
+    fn take_away_and_wait(&self, exit: fn(&Self, &mut Limbo) -> Epoch) -> bool {
         let mut limbo = Limbo::new();
-        self.exit(0, &mut limbo);
+        exit(self, &mut limbo);
         self.current.store(1, Ordering::Relaxed);
         let moment = self.global.moment();
         let past = (0..EXITS).any(|_| {
-            self.exit(0, &mut limbo);
+            exit(self, &mut limbo);
             self.global.until_past(moment) == 0
         });
         if past {
@@ -209,12 +209,32 @@ fn loom_waking_reader_is_seen() {
     });
 }
 
-/// E5: what was found before a moment is not used any more when it is past, by a core that goes in and out, or idles and wakes.
+fn check_moment(preemptions: usize, exit: fn(&Machine, &mut Limbo) -> Epoch, other: fn(&Arc<Machine>)) {
+    let past = std::sync::Arc::new(StdFlag::new(false));
+    let report = past.clone();
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(move || {
+        let machine = Machine::new();
+        machine.global.wake(&machine.seats[0]);
+        let second = machine.clone();
+        let second = thread::spawn(move || other(&second));
+        if machine.take_away_and_wait(exit) {
+            report.store(true, StdOrdering::Relaxed);
+        }
+        second.join().expect("core ends");
+    });
+    assert!(past.load(StdOrdering::Relaxed), "the model is too short for a moment to be past");
+}
+
+/// E5: what a core has found before a moment is not used any more when it is past.
 ///
-/// Planted: a moment that is past one epoch too early; Relaxed in `moment`, and in `until_past`.
+/// Planted: a moment that is past one epoch too early.
 #[test]
-fn loom_moment_is_waited_for() {
-    let others: [fn(&Machine); 2] = [
+fn loom_moment_waits_for_an_active_core() {
+    check_moment(
+        3,
+        |machine, limbo| machine.exit(0, limbo),
         |machine| {
             machine.global.wake(&machine.seats[1]);
             for _ in 0..4 {
@@ -223,6 +243,15 @@ fn loom_moment_is_waited_for() {
             }
             machine.seats[1].rest();
         },
+    );
+}
+
+/// As before, with a core that idles and wakes.
+#[test]
+fn loom_moment_waits_for_a_waking_core() {
+    check_moment(
+        3,
+        |machine, limbo| machine.exit(0, limbo),
         |machine| {
             for _ in 0..2 {
                 machine.global.wake(&machine.seats[1]);
@@ -231,24 +260,40 @@ fn loom_moment_is_waited_for() {
                 thread::yield_now();
             }
         },
-    ];
-    for other in others {
-        let past = std::sync::Arc::new(StdFlag::new(false));
-        let report = past.clone();
-        let mut builder = Builder::new();
-        builder.preemption_bound = Some(3);
-        builder.check(move || {
-            let machine = Machine::new();
-            machine.global.wake(&machine.seats[0]);
-            let second = machine.clone();
-            let second = thread::spawn(move || other(&second));
-            if machine.take_away_and_wait() {
-                report.store(true, StdOrdering::Relaxed);
-            }
-            second.join().expect("core ends");
-        });
-        assert!(past.load(StdOrdering::Relaxed), "the model is too short for a moment to be past");
-    }
+    );
+}
+
+/// As before, where a third core advances.
+///
+/// Planted: Relaxed in `moment`, and in `until_past`.
+#[test]
+fn loom_third_core_makes_a_moment_past() {
+    check_moment(
+        2,
+        |machine, _| {
+            thread::yield_now();
+            machine.global.epoch.load(Ordering::Relaxed);
+            machine.seats[0].rest();
+            Epoch::FIRST
+        },
+        |machine| {
+            let advancer = {
+                let machine = machine.clone();
+                thread::spawn(move || {
+                    let mut limbo = Limbo::new();
+                    for _ in 0..EXITS {
+                        machine.exit(2, &mut limbo);
+                    }
+                })
+            };
+            machine.global.wake(&machine.seats[1]);
+            machine.exit_only(1);
+            machine.read();
+            machine.exit_only(1);
+            machine.seats[1].rest();
+            advancer.join().expect("core ends");
+        },
+    );
 }
 
 /// E1: a core in the kernel is never more than one epoch behind, also when it wakes while others advance.
