@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod arch;
 mod calls;
+mod caps;
 mod crowd;
 mod faults;
 mod hack;
@@ -78,6 +79,12 @@ type Meter<'a> = runner::Meter<'a, Tsc>;
 const TABLE: &[Bench<Lab>] = &[
     calls::NULL,
     calls::YIELD,
+    caps::DERIVE,
+    caps::DELETE,
+    caps::GRANT,
+    caps::TRANSFER,
+    caps::REVOKE,
+    caps::REVOKE_MANY,
     switch::SWITCH,
     switch::SCALE,
     life::THREAD_LIFE,
