@@ -176,7 +176,7 @@ impl<M: Memory> Space<M> {
     #[inline(always)]
     pub fn settle<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
         if let Some(frame) = pending.spare.take() {
-            pool.give(frame, Order::FRAME);
+            self.give(pool, frame, Order::FRAME);
         }
         if !pending.has_nothing() {
             self.give_back(pool, pending);
@@ -185,6 +185,7 @@ impl<M: Memory> Space<M> {
     }
 
     fn give_back<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
+        let mut frames = 0;
         let mut at = pending.stale.take();
         while let Some(frame) = at {
             let (next, order, way) = self.memory.info(frame).stale();
@@ -192,12 +193,18 @@ impl<M: Memory> Space<M> {
                 Way::Now => pool.give(frame, order),
                 Way::Later => pool.retire(frame),
             }
+            frames += order.frames();
             at = next;
         }
         for &mut frame in pending.counted.drain() {
             if self.memory.info(frame).unshare() {
                 pool.give(frame, Order::FRAME);
             }
+            // Others own it still, and have paid for it themselves.
+            frames += 1;
+        }
+        if frames > 0 {
+            self.refund(pool, frames);
         }
         for &mut (record, pages) in pending.records.drain() {
             self.records.subtract(pool, record, pages);
