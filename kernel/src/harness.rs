@@ -7,6 +7,7 @@ use percpu::mailbox::{self, Kick, Signal, Urgency};
 use percpu::{Ipi, IrqOff};
 
 use crate::arch::ipi::Interrupts;
+use crate::bank::Bank;
 use crate::machine_object::{Core, Debug};
 use crate::object::Ref;
 use crate::process::{Maker, Process};
@@ -31,7 +32,7 @@ pub(crate) fn notice(irq: &IrqOff) {
     }
 }
 
-/// What a program is given by the kernel: first the debug interface, then a region if there is one, then the cores by their numbers.
+/// What a program is given by the kernel: first the debug interface, then a region if there is one, then the cores by their numbers, last a bank if it is given one.
 pub(crate) struct Run<'a> {
     /// Its name in the bundle, without the folder.
     pub(crate) program: &'a str,
@@ -41,6 +42,8 @@ pub(crate) struct Run<'a> {
     pub(crate) region: Option<&'a Ref<Region>>,
     /// Flags of `ProcessSpec`.
     pub(crate) flags: u64,
+    /// The bank that it pays from, of which it has a capability, behind the others; without, the machine's pays.
+    pub(crate) bank: Option<&'a Ref<Bank>>,
 }
 
 impl Run<'_> {
@@ -57,6 +60,7 @@ impl Run<'_> {
             texts: (self.arguments.len(), environment_bytes()),
             parent: 0,
             flags: self.flags,
+            bank: self.bank.cloned().unwrap_or_else(Bank::root),
         };
         let mut text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
             match part {
@@ -92,6 +96,9 @@ impl Run<'_> {
         for core in machine::topology().cores().take(GIVEN_CORES) {
             let core = Core::of(core).ok_or(Error::NoMemory)?;
             add(table.insert(core, Rights::ALL)?)?;
+        }
+        if let Some(bank) = self.bank {
+            add(table.insert(bank.clone(), Rights::ALL)?)?;
         }
         Ok(count)
     }

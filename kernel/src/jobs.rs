@@ -115,6 +115,7 @@ fn finish(irq: &mut IrqOff, process: &Process) -> bool {
     process.capabilities().free(irq);
     irq.locks(|held| spread::release_all(held, process.id()));
     process.set_state(ProcessState::Ended);
+    process.trim();
     irq.locks(|held| tell(held, process));
     // SAFETY: the list's reference, given up with the place in it.
     drop(unsafe { Ref::adopt(at) });

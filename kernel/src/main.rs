@@ -22,6 +22,7 @@ extern crate alloc;
 mod acpi;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
+mod bank;
 mod bench;
 mod chance;
 mod cores;

@@ -176,6 +176,7 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Process => reclaim::<crate::process::Process>,
         ObjectKind::Thread => reclaim::<crate::thread::Thread>,
         ObjectKind::Region => reclaim::<crate::region::Region>,
+        ObjectKind::Bank => reclaim::<crate::bank::Bank>,
         ObjectKind::Core => reclaim::<crate::machine_object::Core>,
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
         other => unreachable!("N2: no object of kind {other:?} is made"),

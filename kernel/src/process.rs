@@ -4,6 +4,7 @@
 //! * **V2** A thread is in its process's list from when it is made until it has ended; none comes in once the process ends.
 //! * **V3** The space and the table are taken down by one job (`jobs`), which begins when the process ends without threads, or is given up
 //!   before it has started; nobody has a thread in the space then, and cores that still have its tables loaded are told.
+//! * **V4** A process keeps the bank that `objects` and its space draw from; another takes over from it before the start only.
 
 use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
@@ -13,17 +14,20 @@ use core::ptr::NonNull;
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Block, ThreadSpec};
+use mm::bank::{Payer, Purse};
+use mm::space::Frames;
 use mm::user::UserPtr;
 use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreSet, Guests, Held, IrqOff, Lock};
 use perf::trace::Event;
 
 use crate::arch::usercopy::Word;
+use crate::bank::{Bank, Objects};
 use crate::object::{Header, Object, Ref, try_acquire};
 use crate::programs::load::{self, LoadError, Randomness};
 use crate::programs::startup::{Startup, Text};
 use crate::programs::{Machine, Program};
-use crate::spaces::{self, Space};
+use crate::spaces::{self, Space, Tap};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
 use crate::{dispatch, homes, jobs, machine, slabs, trace};
@@ -46,6 +50,8 @@ const STACK_PAGES: usize = 64;
 /// | `ticks`, `faults` | any core | any core | Relaxed: figures |
 /// | `guests` | any core | the job | its own, with `state` |
 /// | `job` | the job's core | the same | – |
+/// | `bank` | under the lock of `threads`, before the start | the same; its threads | by the start |
+/// | `objects` | who makes or ends a thread or leaf | any core | its own |
 #[repr(C, align(64))]
 pub(crate) struct Process {
     header: Header,
@@ -67,6 +73,9 @@ pub(crate) struct Process {
     main_flags: u64,
     name: [u8; NAME_BYTES],
     pub(crate) job: Cell<jobs::Link>,
+    bank: UnsafeCell<Ref<Bank>>,
+    /// Pays for the process, its threads and the leaves of its table.
+    objects: Purse,
 }
 
 // SAFETY: every field follows the table above.
@@ -126,6 +135,8 @@ pub(crate) struct Maker<'a> {
     pub(crate) parent: u64,
     /// Flags of [`ProcessSpec`].
     pub(crate) flags: u64,
+    /// The bank that pays.
+    pub(crate) bank: Ref<Bank>,
 }
 
 /// Gives a new process its capabilities: fills the handles, or says why not.
@@ -185,14 +196,11 @@ impl Process {
     }
 
     fn empty(irq: &mut IrqOff, maker: &Maker<'_>) -> Result<Ref<Self>, Error> {
-        let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let Some(capabilities) = Capabilities::new(irq) else {
-            slabs::give(irq, memory);
-            return Err(Error::NoMemory);
-        };
-        let Some(space) = spaces::create(irq) else {
-            capabilities.free(irq);
-            slabs::give(irq, memory);
+        let payer = maker.bank.payer();
+        let objects = Purse::new(payer);
+        objects.take(1, &mut Objects).map_err(|_| Error::NoMemory)?;
+        let Some((memory, capabilities, space)) = Self::parts(irq, payer) else {
+            objects.close(&mut Objects);
             return Err(Error::NoMemory);
         };
         let mut name = [0; NAME_BYTES];
@@ -216,11 +224,80 @@ impl Process {
             main_flags: if maker.flags & ProcessSpec::NO_FPU != 0 { ThreadSpec::NO_FPU } else { 0 },
             name,
             job: Cell::new(None),
+            bank: UnsafeCell::new(maker.bank.clone()),
+            objects,
         };
         // SAFETY: memory for one process, the caller's alone.
         unsafe { memory.write(process) };
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
+    }
+
+    /// Memory for a process, its table and its space.
+    fn parts(irq: &IrqOff, payer: Payer) -> Option<(NonNull<Self>, Capabilities, Space)> {
+        let memory = slabs::take::<Self>(irq)?;
+        // SAFETY: inside the memory.
+        let purse = unsafe { memory.byte_add(offset_of!(Self, objects)) }.cast();
+        let Some(capabilities) = Capabilities::new(irq, purse) else {
+            slabs::give(irq, memory);
+            return None;
+        };
+        let Some(space) = spaces::create(irq, payer) else {
+            capabilities.free(irq);
+            slabs::give(irq, memory);
+            return None;
+        };
+        Some((memory, capabilities, space))
+    }
+
+    /// The bank that pays for what the process has and makes.
+    ///
+    /// # Safety
+    /// 1. The process has started, or the caller has the lock of its list; the reference ends before either does.
+    pub(crate) unsafe fn bank(&self) -> &Ref<Bank> {
+        // SAFETY: obligation 1: nobody changes it (V4).
+        unsafe { &*self.bank.get() }
+    }
+
+    /// The same, counted, whatever the process does.
+    pub(crate) fn counted_bank(&self, irq: &mut IrqOff) -> Ref<Bank> {
+        irq.locks(|held| {
+            self.threads.with(held, |_, _| {
+                // SAFETY: under the lock.
+                unsafe { self.bank() }.clone()
+            })
+        })
+    }
+
+    /// Has another bank pay from now on, also for what the process has already.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] if it has been started; [`Error::NoMemory`] if the bank has not that much.
+    pub(crate) fn assign(&self, irq: &mut IrqOff, bank: Ref<Bank>) -> Result<(), Error> {
+        let before = irq.locks(|held| {
+            self.threads.with(held, |_, held| {
+                if self.state() != ProcessState::New {
+                    return Err(Error::WrongState);
+                }
+                let frames = self.space().purse().move_to_another(&mut Frames(&mut Tap::new(held)));
+                let objects = self.objects.move_to_another(&mut Objects);
+                bank.charge(frames.amount(), objects.amount())?;
+                // SAFETY: under the lock.
+                unsafe { self.bank() }.refund(frames.amount(), objects.amount());
+                frames.settle(bank.payer());
+                objects.settle(bank.payer());
+                // SAFETY: under the lock, before the start (V4).
+                Ok(unsafe { self.bank.get().replace(bank.clone()) })
+            })
+        })?;
+        // Under no lock, as `bank`: the last reference retires it.
+        drop(before);
+        Ok(())
+    }
+
+    /// The bank gets back what the process has drawn ahead.
+    pub(crate) fn trim(&self) {
+        self.objects.trim(&mut Objects);
     }
 
     /// Its number.
@@ -357,7 +434,9 @@ impl Process {
         affinity: CoreSet,
     ) -> Result<Ref<Thread>, Error> {
         let home = irq.core();
-        let thread = Thread::new(irq, process.clone(), spec, home, affinity)?;
+        process.objects.take(1, &mut Objects).map_err(|_| Error::NoMemory)?;
+        let thread = Thread::new(irq, process.clone(), spec, home, affinity)
+            .inspect_err(|_| process.objects.put(1, &mut Objects))?;
         // SAFETY: the list keeps it only until it ends, or until `destroy` takes it out (V2).
         let entry = unsafe { ThreadRef::new(thread.as_ptr()) };
         let entered = irq.locks(|held| {
@@ -528,6 +607,14 @@ impl Process {
         }
     }
 
+    /// A thread's memory goes back.
+    pub(crate) fn thread_gone(&self) {
+        self.objects.put(1, &mut Objects);
+        if self.state() == ProcessState::Ended {
+            self.trim();
+        }
+    }
+
     /// A thread that never started goes with its last reference.
     pub(crate) fn forget_thread(process: Ref<Self>, held: &mut Held<'_, 0>, thread: ThreadRef) {
         Self::thread_ended(process, held, thread, 0);
@@ -542,6 +629,9 @@ unsafe impl Object for Process {
         // SAFETY: obligation 1: nobody uses it any more.
         let process = unsafe { object.as_ref() };
         if process.state() == ProcessState::Ended {
+            process.objects.close(&mut Objects);
+            // SAFETY: as above.
+            drop(unsafe { process.bank.get().read() });
             return slabs::give(held, object);
         }
         // Given up before it started. It comes back here when it has been taken down.

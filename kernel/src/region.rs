@@ -6,8 +6,11 @@ use core::ptr::NonNull;
 use abi::cap::ObjectKind;
 use abi::error::Error;
 use mm::PageSize;
+use mm::bank::Payer;
+use mm::space::Pool;
 use percpu::{Held, IrqOff};
 
+use crate::bank::{self, Charge};
 use crate::object::{Header, Object, Ref};
 use crate::slabs;
 use crate::spaces::{self, Physical, Tap};
@@ -17,6 +20,8 @@ use crate::spaces::{self, Physical, Tap};
 pub(crate) struct Region {
     header: Header,
     object: ManuallyDrop<spaces::Object>,
+    /// None for the kernel's own.
+    charge: Option<Charge>,
 }
 
 const _: () = assert!(offset_of!(Region, header) == 0, "N2: the header comes first");
@@ -25,21 +30,37 @@ const _: () = assert!(offset_of!(Region, header) == 0, "N2: the header comes fir
 const MAX_PAGES: u64 = 1 << 18;
 
 impl Region {
-    /// A region of zeroed pages, which are taken when first touched.
+    /// A region of zeroed pages, which are taken when first touched, and for which nobody pays.
     ///
     /// # Errors
     /// [`Error::BadArgument`] for no pages or too many; [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff, pages: u64) -> Result<Ref<Self>, Error> {
+        Self::make(irq, pages, None)
+    }
+
+    /// As [`Region::new`]; the current process's bank pays.
+    ///
+    /// # Errors
+    /// As [`Region::new`].
+    pub(crate) fn charged(irq: &IrqOff, pages: u64) -> Result<Ref<Self>, Error> {
+        Self::make(irq, pages, Some(Charge::current(irq)?))
+    }
+
+    fn make(irq: &IrqOff, pages: u64, charge: Option<Charge>) -> Result<Ref<Self>, Error> {
         if pages == 0 || pages > MAX_PAGES {
             return Err(Error::BadArgument);
         }
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let made = spaces::Object::new(Physical, &mut Tap::new(irq), pages as usize, PageSize::Small);
-        let Ok(object) = made else {
+        let payer = charge.as_ref().map_or(Payer::NOBODY, |charge| bank::keep(charge.bank().clone()));
+        let tap = &mut Tap::new(irq);
+        let Ok(object) = spaces::Object::paid_by(payer, Physical, tap, pages as usize, PageSize::Small)
+        else {
+            tap.forget(payer);
             slabs::give(irq, memory);
             return Err(Error::NoMemory);
         };
-        let region = Self { header: Header::new(ObjectKind::Region), object: ManuallyDrop::new(object) };
+        let header = Header::new(ObjectKind::Region);
+        let region = Self { header, object: ManuallyDrop::new(object), charge };
         // SAFETY: memory for one region, which is ours.
         unsafe { memory.write(region) };
         // SAFETY: the count that a header begins with.
@@ -58,8 +79,9 @@ unsafe impl Object for Region {
 
     unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
         // SAFETY: obligation 1: nobody uses it any more.
-        let region = unsafe { object.read() };
-        ManuallyDrop::into_inner(region.object).release(&mut Tap::new(held));
+        let Self { object: pages, charge, .. } = unsafe { object.read() };
+        ManuallyDrop::into_inner(pages).release(&mut Tap::new(held));
+        drop(charge);
         slabs::give(held, object);
     }
 }

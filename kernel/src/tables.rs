@@ -5,9 +5,11 @@ use core::ptr::NonNull;
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
 use cap::{Capability, Drained, Entry, Gone, Leaf, LeafAt, Memory, Table};
+use mm::bank::Purse;
 use percpu::epoch::{self, Retired};
 use percpu::{Held, IrqOff};
 
+use crate::bank::Objects;
 use crate::dispatch;
 use crate::object::{self, Found, Object, Ref};
 use crate::slabs;
@@ -15,13 +17,27 @@ use crate::slabs;
 /// Most capabilities of one process.
 const LIMIT: usize = 16_384;
 
-/// Leaves from the slabs of the core that needs one.
+/// Leaves from the slabs of the core that needs one, each of them an object for which the process pays.
 #[derive(Debug)]
-pub(crate) struct Leaves;
+pub(crate) struct Leaves {
+    purse: NonNull<Purse>,
+}
+
+impl Leaves {
+    fn purse(&self) -> &Purse {
+        // SAFETY: the process's, which it has as long as its table.
+        unsafe { self.purse.as_ref() }
+    }
+}
 
 impl Memory for Leaves {
     fn take(&self) -> Option<NonNull<Leaf>> {
-        IrqOff::with(|irq| slabs::take::<Leaf>(irq))
+        self.purse().take(1, &mut Objects).ok()?;
+        let leaf = IrqOff::with(|irq| slabs::take::<Leaf>(irq));
+        if leaf.is_none() {
+            self.purse().put(1, &mut Objects);
+        }
+        leaf
     }
 
     #[inline(always)]
@@ -32,6 +48,7 @@ impl Memory for Leaves {
 
     fn give_back(&self, leaf: LeafAt) {
         let Some(link) = NonNull::new(leaf.pointer().cast::<Retired>()) else { return };
+        self.purse().put(1, &mut Objects);
         IrqOff::with(|irq| {
             // SAFETY: its table has given it back. Those who look handles up in it are the process's own threads, which have ended; or it is
             // one that never came into the table.
@@ -63,11 +80,11 @@ pub(crate) struct Capabilities {
 }
 
 impl Capabilities {
-    /// An empty table.
-    pub(crate) fn new(irq: &IrqOff) -> Option<Self> {
+    /// An empty table. Its first leaf is taken when the purse is there, which stays as long as the table.
+    pub(crate) fn new(irq: &IrqOff, purse: NonNull<Purse>) -> Option<Self> {
         let table = slabs::take::<Table<Leaves>>(irq)?;
         // SAFETY: memory for one table, which is ours.
-        unsafe { table.write(Table::new(Leaves, LIMIT)) };
+        unsafe { table.write(Table::new(Leaves { purse }, LIMIT)) };
         Some(Self { table })
     }
 

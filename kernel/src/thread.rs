@@ -355,6 +355,7 @@ impl Thread {
             }
         }
         drop(thread.fpu.take());
+        thread.process.thread_gone();
         drop(thread);
         slabs::give(held, own.0);
     }

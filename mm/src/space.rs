@@ -32,7 +32,7 @@ pub use fault::{Access, Fault};
 pub use info::{FrameInfo, Use};
 pub use look::Region;
 pub use map::{Backing, Mapping, When};
-pub use memory::{Memory, Pool, Shortage};
+pub use memory::{Frames, Memory, Pool, Shortage};
 pub use object::{Attachment, Object};
 pub use pending::Pending;
 
@@ -42,7 +42,6 @@ use crate::id::{FrameId, Order};
 use crate::tlb::{SpaceId, SpaceTlb};
 use core::fmt;
 use info::Word;
-use memory::Frames;
 use percpu::IrqOff;
 use record::Records;
 

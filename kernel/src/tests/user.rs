@@ -14,7 +14,7 @@ const PATIENCE: u64 = 60;
 /// Runs a program to its end.
 pub(super) fn run(program: &str, arguments: &[u8]) -> core::result::Result<ExitStatus, super::Verdict> {
     IrqOff::with(|irq| {
-        let run = Run { program, arguments, region: None, flags: 0 };
+        let run = Run { program, arguments, region: None, flags: 0, bank: None };
         let process =
             run.make(irq).map_err(|error| failed(format_args!("{program} cannot be made: {error}")))?;
         // A soak test has as many times more to do.

@@ -127,7 +127,8 @@ pub trait Pool {
 }
 
 /// A pool as what quota comes from.
-pub(super) struct Frames<'p, P>(pub(super) &'p mut P);
+#[derive(Debug)]
+pub struct Frames<'p, P>(pub &'p mut P);
 
 impl<P: Pool> Source for Frames<'_, P> {
     #[inline]
