@@ -25,6 +25,8 @@ pub struct Pending {
     stale: Option<FrameId>,
     /// One more, of 4 KiB, which spares the common single one its word.
     spare: Option<FrameId>,
+    /// Frames that are the space's own no longer, for which its purse has not been told (A8).
+    disowned: usize,
     counted: Few<FrameId, COUNTED>,
     records: Few<(usize, u64), RECORDS>,
 }
@@ -76,7 +78,14 @@ impl Pending {
     /// Nothing to be done.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { batch: Batch::new(), stale: None, spare: None, counted: Few::new(), records: Few::new() }
+        Self {
+            batch: Batch::new(),
+            stale: None,
+            spare: None,
+            disowned: 0,
+            counted: Few::new(),
+            records: Few::new(),
+        }
     }
 
     /// What other cores must invalidate before [`Space::settle`].
@@ -102,7 +111,10 @@ impl Pending {
     #[inline(always)]
     pub(super) fn stale_page(&mut self, info: &FrameInfo, frame: FrameId) {
         match self.spare {
-            None => self.spare = Some(frame),
+            None => {
+                self.spare = Some(frame);
+                self.disowned += 1;
+            }
             Some(_) => self.stale(info, frame, Order::FRAME),
         }
     }
@@ -118,6 +130,7 @@ impl Pending {
     pub(super) fn stale(&mut self, info: &FrameInfo, frame: FrameId, order: Order) {
         info.set_stale(self.stale, order, Way::Now);
         self.stale = Some(frame);
+        self.disowned += order.frames();
     }
 
     /// A table of level 1 that has been taken out; `page` is one of those it mapped.
@@ -131,6 +144,7 @@ impl Pending {
     pub(super) fn directory(&mut self, info: &FrameInfo, frame: FrameId, page: PageId) {
         info.set_stale(self.stale, Order::FRAME, Way::Later);
         self.stale = Some(frame);
+        self.disowned += 1;
         self.invalidate(page, 1, PageSize::Small);
         self.batch.tables_freed();
     }
@@ -139,7 +153,10 @@ impl Pending {
     #[must_use]
     #[inline]
     pub(super) fn unshare(&mut self, frame: FrameId) -> bool {
-        self.counted.push(frame)
+        let noted = self.counted.push(frame);
+        // Others that own it have paid for it themselves.
+        self.disowned += usize::from(noted);
+        noted
     }
 
     /// Pages that a record no longer has.
@@ -176,16 +193,19 @@ impl<M: Memory> Space<M> {
     #[inline(always)]
     pub fn settle<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
         if let Some(frame) = pending.spare.take() {
-            self.give(pool, frame, Order::FRAME);
+            pool.give(frame, Order::FRAME);
         }
         if !pending.has_nothing() {
             self.give_back(pool, pending);
+        }
+        match core::mem::take(&mut pending.disowned) {
+            0 => {}
+            frames => self.refund(pool, frames),
         }
         pending.batch.clear();
     }
 
     fn give_back<P: Pool>(&self, pool: &mut P, pending: &mut Pending) {
-        let mut frames = 0;
         let mut at = pending.stale.take();
         while let Some(frame) = at {
             let (next, order, way) = self.memory.info(frame).stale();
@@ -193,18 +213,12 @@ impl<M: Memory> Space<M> {
                 Way::Now => pool.give(frame, order),
                 Way::Later => pool.retire(frame),
             }
-            frames += order.frames();
             at = next;
         }
         for &mut frame in pending.counted.drain() {
             if self.memory.info(frame).unshare() {
                 pool.give(frame, Order::FRAME);
             }
-            // Others own it still, and have paid for it themselves.
-            frames += 1;
-        }
-        if frames > 0 {
-            self.refund(pool, frames);
         }
         for &mut (record, pages) in pending.records.drain() {
             self.records.subtract(pool, record, pages);
