@@ -22,7 +22,7 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, homes, jobs, machine, metrics, spaces, spread, trace, upcall, wait};
+use crate::{cores, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -99,6 +99,37 @@ pub(crate) fn current(irq: &IrqOff) -> ThreadRef {
 pub(crate) fn running(irq: &IrqOff) -> Option<ThreadRef> {
     // SAFETY: a current thread has not ended.
     NonNull::new(HEAD.owned(irq).current().cast_mut()).map(|thread| unsafe { ThreadRef::new(thread) })
+}
+
+/// This core's number as `Talk` notes it: never 0.
+#[inline(always)]
+pub(crate) fn mark(irq: &IrqOff) -> u32 {
+    irq.core().index() as u32 + 1
+}
+
+/// A thread that runs, or could, stops: its scheduling context leaves the core, or its queue.
+pub(crate) fn stop_running(irq: &IrqOff, thread: ThreadRef, why: Stop) {
+    let (sched, context) = (SCHED.owned(irq), thread.context());
+    if sched.current() == Some(context) {
+        sched.stop(tsc::now(), why);
+    } else {
+        sched.remove(context);
+    }
+}
+
+/// Goes on with the thread that runs on the current scheduling context since a moment ago.
+pub(crate) fn hand_over(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    let now = tsc::now();
+    let bits = HEAD.owned(irq).take();
+    if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
+        stop_running(irq, thread, Stop::Preempted);
+        dispatch(irq, ThreadState::Runnable)
+    }
+    if bits & pending::TIMER != 0 {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    metrics::count(irq, Counter::Switches);
+    resume(irq, thread, now)
 }
 
 /// Shows how loaded this core is now.
@@ -319,8 +350,8 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         if jobs::step(&mut irq) {
             continue;
         }
-        if let Some(thread) = SCHED.owned(&irq).pick(now) {
-            enter_thread(&mut irq, thread, now);
+        if let Some(context) = SCHED.owned(&irq).pick(now) {
+            enter_thread(&mut irq, context.runner(), now);
         }
         show_load(&irq);
         if HERE.owned(&irq).retry.get() != NEVER {
@@ -387,15 +418,14 @@ fn time_out(held: &mut Held<'_, 0>, thread: ThreadRef) {
 #[inline(always)]
 pub(crate) fn yield_now(irq: &mut IrqOff) {
     let sched = SCHED.owned(irq);
-    let Some(current) = sched.current() else { return };
     let Some((next, now)) = sched.yield_at(tsc::now) else { return };
-    current.answer(0, 0);
+    current(irq).answer(0, 0);
     if timer::armed(irq) > sched.at_least_for(next, now) {
         timer::arm_before(irq, next_event(irq, now));
     }
     // It is not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`).
     metrics::count(irq, Counter::Switches);
-    resume(irq, next, now)
+    resume(irq, next.runner(), now)
 }
 
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
@@ -410,19 +440,29 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
         irq.locks(|held| time_out_current(held, thread));
     }
     if thread.woken.take() {
-        thread.state.set(State::Runnable);
-        HEAD.owned(irq).raise(pending::TIMER);
-        leave();
+        go_on_after_all(irq, thread);
     }
-    let sched = SCHED.owned(irq);
     if deadline != NEVER && deadline > now {
-        sched.arm(thread, deadline);
+        SCHED.owned(irq).arm(thread, deadline);
     }
-    sched.stop(now, Stop::Blocked);
+    stop_running(irq, thread, Stop::Blocked);
     // It has left the core: what is told now may wake it, if it watches itself.
     HEAD.owned(irq).clear_current();
     upcall::blocked(irq, thread);
     dispatch(irq, ThreadState::Blocked)
+}
+
+/// The current thread need not block: it goes on, when it has a turn if it has lost its own (`talk`).
+#[cold]
+fn go_on_after_all(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    thread.state.set(State::Runnable);
+    if SCHED.owned(irq).current() == Some(thread.context()) {
+        HEAD.owned(irq).raise(pending::TIMER);
+        leave();
+    }
+    HEAD.owned(irq).clear_current();
+    irq.locks(|held| homes::ready(held, thread, Ready::New));
+    dispatch(irq, ThreadState::Runnable)
 }
 
 /// Ends the current thread, which was killed after it had enlisted: whoever killed it has left that to it. One that somebody has woken
@@ -483,16 +523,17 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
         end_current(irq, thread);
     }
     if thread.suspended.get() {
-        SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        stop_running(irq, thread, Stop::Suspended);
         HEAD.owned(irq).clear_current();
         thread.state.set(State::Parked);
         upcall::blocked(irq, thread);
         dispatch(irq, ThreadState::Suspended);
     }
     if !spread::may_run_here(irq, thread) {
-        SCHED.owned(irq).stop(tsc::now(), Stop::Suspended);
+        stop_running(irq, thread, Stop::Suspended);
         HEAD.owned(irq).clear_current();
         irq.locks(|held| {
+            talk::part(held, thread);
             let to = spread::target(held, thread);
             homes::depart(held, thread, to);
         });
@@ -502,7 +543,8 @@ fn stop_current(irq: &mut IrqOff, thread: ThreadRef) {
 
 /// Ends the current thread with the code that it has.
 pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
-    SCHED.owned(irq).stop(tsc::now(), Stop::Ended);
+    // A borrowed context goes on with the caller.
+    stop_running(irq, thread, if thread.borrows() { Stop::Blocked } else { Stop::Ended });
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
     dispatch(irq, ThreadState::Ended)

@@ -8,7 +8,7 @@ use abi::task::SchedSpec;
 use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
 use percpu::{CoreId, Held, Ipi, IrqOff};
 use perf::trace::Event;
-use sched::{Class, Decision, Ready};
+use sched::{Class, Decision, Ready, Stop};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, extra, pending};
@@ -17,7 +17,7 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{metrics, spread, trace, upcall, wait};
+use crate::{metrics, spread, talk, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
@@ -138,14 +138,19 @@ pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
     }
     thread.state.set(State::Runnable);
     if !spread::may_run_here(held, thread) {
+        talk::part(held, thread);
         let to = spread::target(held, thread);
         return depart(held, thread, to);
     }
-    let now = tsc::now();
-    thread.ready_since.set(now);
+    thread.ready_since.set(tsc::now());
     thread.set_extra(extra::WOKEN, true);
-    let decision = SCHED.owned(held).ready(thread, now, why);
-    act_on(held, decision);
+    queue(held, thread, why);
+}
+
+/// Queues the context on which a thread runs that can.
+pub(crate) fn queue(irq: &IrqOff, thread: ThreadRef, why: Ready) {
+    let decision = SCHED.owned(irq).ready(thread.context(), tsc::now(), why);
+    act_on(irq, decision);
 }
 
 /// Has a decision of the scheduler's looked at before this core goes on.
@@ -199,13 +204,14 @@ pub(crate) fn leave_core(held: &mut Held<'_, 0>, thread: ThreadRef) {
     }
     match thread.state.get() {
         State::Runnable => {
-            SCHED.owned(held).remove(thread);
+            dispatch::stop_running(held, thread, Stop::Suspended);
+            talk::part(held, thread);
             let to = spread::target(held, thread);
             depart(held, thread, to);
         }
         State::New => move_new(held, thread),
         // As soon as it could run.
-        State::Blocked | State::Asleep | State::Parked | State::Ended => {}
+        State::Blocked | State::Asleep | State::Parked | State::Ended => thread.talk.set_direct(0),
     }
 }
 
@@ -261,10 +267,11 @@ pub(crate) fn suspend(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), E
         return Err(Error::WrongState);
     }
     thread.suspended.set(true);
+    thread.talk.set_direct(0);
     if dispatch::running(held) == Some(thread) {
         HEAD.owned(held).raise(pending::STOP);
     } else if thread.state.get() == State::Runnable {
-        SCHED.owned(held).remove(thread);
+        dispatch::stop_running(held, thread, Stop::Suspended);
         thread.state.set(State::Parked);
     }
     Ok(())
@@ -297,7 +304,7 @@ pub(crate) fn kill(held: &mut Held<'_, 0>, thread: ThreadRef, code: u64) {
     match thread.state.get() {
         State::New => finish_new(held, thread),
         State::Runnable => {
-            SCHED.owned(held).remove(thread);
+            dispatch::stop_running(held, thread, Stop::Suspended);
             finish(held, thread);
         }
         State::Parked => finish(held, thread),
@@ -324,6 +331,7 @@ fn finish_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
 
 /// The end of a thread that is on no queue and not current: whoever waits for it is told, and it gives up itself.
 pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    talk::abandon(held, thread);
     SCHED.owned(held).leave(thread);
     dispatch::save_state(held, thread);
     drop(thread.fpu.take());

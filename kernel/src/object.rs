@@ -8,13 +8,14 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use abi::cap::ObjectKind;
+use abi::cap::{ObjectKind, Rights};
 use cap::Gone;
 use percpu::epoch::{self, Retired};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
 
 use crate::dispatch;
+use crate::endpoint::{Endpoint, Reply};
 
 /// The beginning of every object.
 ///
@@ -171,6 +172,11 @@ unsafe fn reclaim<T: Object>(link: NonNull<Retired>, held: &mut Held<'_, 0>) {
 /// # Safety
 /// 1. The object's word came from [`Ref::into_word`] of an object of this kind, and its count is the caller's to give up.
 pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
+    if gone.kind == ObjectKind::Endpoint {
+        let at = address(gone.object).cast::<Endpoint>();
+        // SAFETY: obligation 1: the reference keeps it until below.
+        unsafe { at.as_ref() }.lost(gone.rights);
+    }
     let header = address(gone.object);
     let reclaim = match gone.kind {
         ObjectKind::Process => reclaim::<crate::process::Process>,
@@ -179,10 +185,38 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Bank => reclaim::<crate::bank::Bank>,
         ObjectKind::Core => reclaim::<crate::machine_object::Core>,
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
+        ObjectKind::Endpoint => reclaim::<Endpoint>,
+        ObjectKind::Reply => reclaim::<Reply>,
         other => unreachable!("N2: no object of kind {other:?} is made"),
     };
     // SAFETY: obligation 1.
     unsafe { release(irq, header, reclaim) };
+}
+
+/// A capability with these rights has been made for an object.
+///
+/// # Safety
+/// 1. `word` is the object in a capability of this kind, which a reference keeps.
+pub(crate) unsafe fn gained(word: u64, kind: ObjectKind, rights: Rights) {
+    if kind == ObjectKind::Endpoint {
+        let at = address(word).cast::<Endpoint>();
+        // SAFETY: obligation 1.
+        unsafe { at.as_ref() }.gained(rights);
+    }
+}
+
+/// Counts one more reference, for a capability with these rights; `false` if the object is about to end.
+///
+/// # Safety
+/// 1. `word` is the object in a capability of this kind, which was live at some moment since the core entered the kernel.
+pub(crate) unsafe fn try_gain(word: u64, kind: ObjectKind, rights: Rights) -> bool {
+    // SAFETY: obligation 1: the memory is an object's until the core leaves the kernel (N1); the header is first (N2).
+    let living = try_acquire(unsafe { address(word).as_ref() });
+    if living {
+        // SAFETY: obligation 1; the reference was just taken.
+        unsafe { gained(word, kind, rights) };
+    }
+    living
 }
 
 /// The header of the object in a capability.

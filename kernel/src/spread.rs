@@ -144,7 +144,8 @@ pub(crate) fn release_all(held: &mut Held<'_, 0>, process: u64) {
 /// Sends away the normal threads that may not run on this core any more; others leave it when they next block.
 fn clear_out(held: &mut Held<'_, 0>) {
     let here = held.core();
-    while let Some(thread) = SCHED.owned(held).steal(|thread| !may_run_on(thread, here)) {
+    while let Some(thread) = SCHED.owned(held).steal(|thread| thread.is_plain() && !may_run_on(thread, here))
+    {
         let to = target(held, thread);
         homes::depart(held, thread, to);
     }
@@ -197,7 +198,7 @@ fn spare(irq: &IrqOff, to: CoreId) -> Option<ThreadRef> {
     if sched.load() < 2 {
         return None;
     }
-    sched.steal(|thread| may_run_on(thread, to))
+    sched.steal(|thread| thread.is_plain() && may_run_on(thread, to))
 }
 
 /// This core may have more than another: evens them out by one thread.

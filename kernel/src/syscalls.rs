@@ -93,11 +93,6 @@ macro_rules! entries {
 
 abi::for_each_syscall!(entries);
 
-/// A number that no call has.
-pub(crate) extern "C" fn unknown() -> Answer {
-    Answer::from(Err(Error::NoSuchCall))
-}
-
 /// Nothing.
 #[inline(always)]
 fn null(_: &mut IrqOff) -> Result {

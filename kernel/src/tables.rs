@@ -121,12 +121,48 @@ impl Capabilities {
         self.table().entry(handle)
     }
 
+    /// As [`find`](Self::find), and the capability's badge.
+    ///
+    /// # Errors
+    /// Those of `find`.
+    #[inline(always)]
+    pub(crate) fn find_badged<T: Object>(
+        &self,
+        handle: Handle,
+        rights: Rights,
+    ) -> Result<(Found<T>, u64), Error> {
+        let (found, badge) = self.table().lookup_badged(handle, T::KIND, rights)?;
+        // SAFETY: as in `find`.
+        Ok((unsafe { Found::from_word(found.object) }, badge))
+    }
+
+    /// Hands a capability that has `GRANT` on to another table, with its rights and its badge; with `moves`, it is deleted here.
+    ///
+    /// # Errors
+    /// Those of [`derive`](Self::derive).
+    pub(crate) fn pass(
+        &self,
+        irq: &IrqOff,
+        handle: Handle,
+        into: &Self,
+        moves: bool,
+    ) -> Result<Handle, Error> {
+        let entry = self.entry(handle)?;
+        let there = self.derive(irq, handle, (entry.rights, entry.badge), into)?;
+        if moves {
+            self.delete(irq, handle)?;
+        }
+        Ok(there)
+    }
+
     /// Puts a capability for an object in, which takes over the reference.
     ///
     /// # Errors
     /// [`Error::NoSlot`], [`Error::NoMemory`]; the reference is given up.
     pub(crate) fn insert<T: Object>(&self, object: Ref<T>, rights: Rights) -> Result<Handle, Error> {
         let word = object.into_word();
+        // SAFETY: the reference that was just given up as a word keeps it.
+        unsafe { object::gained(word, T::KIND, rights) };
         let inserted = self.table().insert(Capability { kind: T::KIND, rights, object: word, badge: 0 });
         if inserted.is_err() {
             // SAFETY: the word of a moment ago, whose count the table has not taken.
@@ -149,7 +185,8 @@ impl Capabilities {
         into: &Self,
     ) -> Result<Handle, Error> {
         // SAFETY: an object's memory is its own until the core leaves the kernel (N1), and its header is first (N2).
-        let acquire = |entry: &Entry| object::try_acquire(unsafe { object::address(entry.object).as_ref() });
+        let acquire =
+            |entry: &Entry| unsafe { object::try_gain(entry.object, entry.kind, entry.rights.and(rights)) };
         let derived = self.table().derive(from, into.table(), rights, badge, acquire);
         derived.map_err(|refusal| {
             refusal.settle(|gone| {

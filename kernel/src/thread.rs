@@ -11,11 +11,13 @@ use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
 use core::mem::offset_of;
+use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
 use abi::task::{ThreadSpec, ThreadState};
+use ipc::{Link, Party, Word};
 use mm::user::USER_END;
 use percpu::mailbox::Node;
 use percpu::place::Place;
@@ -28,6 +30,8 @@ use crate::arch::user::{Frame, extra};
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
 use crate::spaces::Space;
+use crate::tables::Capabilities;
+use crate::talk::Talk;
 use crate::{homes, slabs, wait};
 
 /// A thread.
@@ -40,7 +44,8 @@ use crate::{homes, slabs, wait};
 /// | `ended`, `code` | the home, once | any core | Release / Acquire | 0, cold |
 /// | `frame` | the CPU while current; who decides how a wait ends; else the home | the same | by the inbox | 1–3 |
 /// | `space`, `process`, `id` | nobody after the start | any core | – | hot |
-/// | `waiter` | who holds the lock of the list it names | the same | by the lock | cold |
+/// | `talk`, `link` | see [`Talk`], [`Link`] | | | hot |
+/// | `waiter` | who holds the lock of the list that `link` names | the same | by the lock | cold |
 /// | the rest | the home | the home | – | hot |
 #[repr(C, align(64))]
 pub(crate) struct Thread {
@@ -52,6 +57,10 @@ pub(crate) struct Thread {
     /// What the scheduler keeps of it.
     pub(crate) task: Task<ThreadRef>,
     space: *const Space,
+    /// Its process's capabilities.
+    capabilities: *const Capabilities,
+    /// What it has to do with messages.
+    pub(crate) talk: Talk,
     pub(crate) fpu: Cell<Option<fpu::Area>>,
     tls: Cell<u64>,
     /// What it does, apart from what `task` knows.
@@ -70,6 +79,7 @@ pub(crate) struct Thread {
     /// What a call that sleeps returns.
     value: Cell<u64>,
     affinity: Cell<CoreSet>,
+    pub(crate) link: Link,
     pub(crate) waiter: wait::Waiter,
     code: AtomicU64,
     id: u64,
@@ -174,6 +184,8 @@ impl Thread {
             frame: UnsafeCell::new(Frame::start(spec.entry, spec.stack, spec.argument)),
             task: Task::new(),
             space: ptr::from_ref(process.space()),
+            capabilities: ptr::from_ref(process.capabilities()),
+            talk: Talk::new(),
             fpu: Cell::new(fpu),
             tls: Cell::new(spec.tls),
             state: Cell::new(State::New),
@@ -185,6 +197,7 @@ impl Thread {
             extras: Cell::new(extras),
             value: Cell::new(0),
             affinity: Cell::new(affinity),
+            link: Link::new(),
             waiter: wait::Waiter::new(),
             code: AtomicU64::new(0),
             id: next_id(),
@@ -196,6 +209,8 @@ impl Thread {
         };
         // SAFETY: memory for one thread, the caller's alone.
         unsafe { memory.write(thread) };
+        // SAFETY: written just now, and alive while it names itself.
+        unsafe { memory.as_ref() }.talk.begin(ThreadRef(memory));
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
     }
@@ -216,6 +231,13 @@ impl Thread {
     pub(crate) fn space(&self) -> &Space {
         // SAFETY: the process, which holds the space, lives as long as its threads refer to it.
         unsafe { &*self.space }
+    }
+
+    /// The capabilities of its process.
+    #[inline(always)]
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        // SAFETY: as for the space.
+        unsafe { &*self.capabilities }
     }
 
     /// The base of its FS segment, in the user half.
@@ -312,6 +334,26 @@ impl Thread {
         unsafe { frame.wrapping_byte_add(offset_of!(Frame, rdx)).cast::<u64>().write(value) };
     }
 
+    /// A register of its frame, by its offset there. By whoever owns the frame (R1, Y3).
+    #[inline(always)]
+    pub(crate) fn register(&self, offset: usize) -> u64 {
+        // SAFETY: in bounds of the frame, which is the caller's to read (R1, Y3).
+        unsafe { self.register_at(offset).read() }
+    }
+
+    /// Sets a register of its frame, as [`register`](Self::register).
+    #[inline(always)]
+    pub(crate) fn set_register(&self, offset: usize, value: u64) {
+        // SAFETY: in bounds of the frame, which is the caller's to write (R1, Y3).
+        unsafe { self.register_at(offset).write(value) }
+    }
+
+    #[inline(always)]
+    fn register_at(&self, offset: usize) -> *mut u64 {
+        debug_assert!(offset < size_of::<Frame>(), "R1: a register lies in the frame");
+        self.frame.get().wrapping_byte_add(offset).cast()
+    }
+
     /// Its registers, while it is not current; for its home.
     pub(crate) fn frame(&self) -> Frame {
         // SAFETY: the home's to read (R1).
@@ -395,6 +437,9 @@ impl ThreadRef {
     pub(crate) const fn as_ptr(self) -> NonNull<Thread> {
         self.0
     }
+
+    /// No thread: what stands where one will be named before anybody looks.
+    pub(crate) const NOBODY: Self = Self(NonNull::dangling());
 }
 
 impl core::ops::Deref for ThreadRef {
@@ -410,6 +455,27 @@ impl core::ops::Deref for ThreadRef {
 impl fmt::Debug for ThreadRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+impl Party for ThreadRef {
+    #[inline(always)]
+    fn word(self) -> NonZeroU64 {
+        // SAFETY: an address is not 0.
+        unsafe { NonZeroU64::new_unchecked(self.0.expose_provenance().get() as u64) }
+    }
+
+    #[inline(always)]
+    fn of_word(word: Word) -> Self {
+        let at = ptr::with_exposed_provenance_mut(word.get().get() as usize);
+        // SAFETY: the word of a thread (`Word`), whose address is not null, and which lives while it waits and until the epoch after (IQ2).
+        Self(unsafe { NonNull::new_unchecked(at) })
+    }
+
+    #[inline(always)]
+    fn link(&self) -> &Link {
+        // SAFETY: it lives as long as this is used (`ThreadRef`).
+        unsafe { &(*self.0.as_ptr()).link }
     }
 }
 

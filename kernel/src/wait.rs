@@ -9,10 +9,11 @@
 
 use core::cell::Cell;
 
-use percpu::sync::atomic::{AtomicU32, Ordering};
+use ipc::At;
 use percpu::{Held, IrqOff, Lock};
 
 use crate::homes;
+use crate::talk::{self, Withdrawn};
 use crate::thread::{State, ThreadRef};
 
 /// What is waited for, exactly: no two things share a key.
@@ -51,21 +52,61 @@ const fn mix(word: u64) -> u64 {
     word ^ word >> 31
 }
 
-/// In [`Waiter::list`]: in no list.
-const NOWHERE: u32 = u32::MAX;
-/// In [`Waiter::list`]: between two lists. Who wants to take it out tries again.
-const MOVING: u32 = u32::MAX - 1;
+/// Where threads wait, as [`At`] tells it: what is waited for in the low bits, where it is above them.
+pub(crate) mod place {
+    use core::ptr::NonNull;
 
-/// A thread's place in a list.
+    use ipc::At;
+
+    /// Low bits that say what it is. 0 and 1 are `ipc`'s own.
+    pub(crate) const MARKS: u64 = 7;
+    /// A list of this module, by its number.
+    pub(crate) const LIST: u64 = 2;
+    /// The queue of an endpoint.
+    pub(crate) const ENDPOINT: u64 = 3;
+    /// The reply slot of a thread.
+    pub(crate) const CALLEE: u64 = 4;
+    /// The slot of a reply object.
+    pub(crate) const REPLY: u64 = 5;
+    /// The queue of a notification.
+    pub(crate) const NOTIFICATION: u64 = 6;
+
+    const SHIFT: u32 = MARKS.count_ones();
+
+    /// A list.
+    pub(super) const fn list(number: u32) -> At {
+        At((number as u64) << SHIFT | LIST)
+    }
+
+    /// The number of a list.
+    pub(super) const fn number(at: At) -> usize {
+        (at.0 >> SHIFT) as usize
+    }
+
+    /// An object, aligned to 8 at least.
+    #[inline(always)]
+    pub(crate) fn object<T>(at: NonNull<T>, mark: u64) -> At {
+        At(at.expose_provenance().get() as u64 | mark)
+    }
+
+    /// The object of a place.
+    ///
+    /// # Safety
+    /// 1. `at` was made by [`object`] of a `T`, and was read since the core entered the kernel (IQ2).
+    pub(crate) unsafe fn get<'a, T>(at: At) -> &'a T {
+        let at = core::ptr::with_exposed_provenance::<T>((at.0 & !MARKS) as usize);
+        // SAFETY: obligation 1: it is there until the core leaves the kernel.
+        unsafe { &*at }
+    }
+}
+
+/// A thread's place in a list; which one, its `link` says.
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
-/// | `list` | who holds the list's lock, or moves the thread | its home too, to know which lock to take | Relaxed: looked at again under the lock |
-/// | `key`, `next`, `previous` | who holds the list's lock | the same | by the lock |
+/// | all | who holds the list's lock | the same | by the lock |
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    /// One word, for two that do not belong together could name a list that the thread is not in.
-    list: AtomicU32,
     key: Cell<Key>,
     next: Cell<Option<ThreadRef>>,
     previous: Cell<Option<ThreadRef>>,
@@ -74,23 +115,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// In no list.
     pub(crate) const fn new() -> Self {
-        Self {
-            list: AtomicU32::new(NOWHERE),
-            key: Cell::new(Key::NONE),
-            next: Cell::new(None),
-            previous: Cell::new(None),
-        }
-    }
-
-    /// The list that it is in, [`NOWHERE`] or [`MOVING`].
-    fn list(&self) -> u32 {
-        // ORDER: Relaxed: what counts is read again under the lock, whose last holder's writes are seen.
-        self.list.load(Ordering::Relaxed)
-    }
-
-    fn set_list(&self, list: u32) {
-        // ORDER: Relaxed: written under the lock of the list that it comes from or goes to.
-        self.list.store(list, Ordering::Relaxed);
+        Self { key: Cell::new(Key::NONE), next: Cell::new(None), previous: Cell::new(None) }
     }
 }
 
@@ -118,7 +143,6 @@ fn bucket(key: Key) -> &'static Bucket {
 impl List {
     fn push(&mut self, thread: ThreadRef, key: Key) {
         let waiter = &thread.waiter;
-        waiter.set_list(key.list());
         waiter.key.set(key);
         waiter.next.set(None);
         waiter.previous.set(self.last);
@@ -127,10 +151,11 @@ impl List {
             None => self.first = Some(thread),
         }
         self.last = Some(thread);
+        thread.link.set_at(place::list(key.list()));
     }
 
-    /// Takes a thread out, which from then on is [`NOWHERE`] or [`MOVING`].
-    fn remove(&mut self, thread: ThreadRef, now: u32) {
+    /// Takes a thread out, which from then on is nowhere, or moving.
+    fn remove(&mut self, thread: ThreadRef, now: At) {
         let waiter = &thread.waiter;
         let (previous, next) = (waiter.previous.take(), waiter.next.take());
         match previous {
@@ -141,11 +166,11 @@ impl List {
             Some(next) => next.waiter.previous.set(previous),
             None => self.last = previous,
         }
-        waiter.set_list(now);
+        thread.link.set_at(now);
     }
 
-    /// Takes out the oldest waiter of a key, which from then on is [`NOWHERE`] or [`MOVING`].
-    fn pop(&mut self, key: Key, now: u32) -> Option<ThreadRef> {
+    /// Takes out the oldest waiter of a key, which from then on is nowhere, or moving.
+    fn pop(&mut self, key: Key, now: At) -> Option<ThreadRef> {
         let mut at = self.first;
         while let Some(thread) = at {
             if thread.waiter.key.get() == key {
@@ -165,38 +190,46 @@ pub(crate) fn enlist(irq: &mut IrqOff, thread: ThreadRef, key: Key) {
     percpu::race_point!("wait.enlisted");
 }
 
-/// Takes a thread out of its list; `false` if it is in none: somebody else has, and has sent it home.
+/// Takes a thread out of where it waits; `false` if it waits nowhere: somebody else has taken it, and has sent it home. At its home.
 pub(crate) fn delist(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
     loop {
-        let at = thread.waiter.list();
-        if at == NOWHERE {
-            return false;
-        }
+        let at = thread.link.at();
         percpu::race_point!("wait.delist");
-        let Some(bucket) = BUCKETS.get(at as usize) else {
-            // Moving, for as long as another core needs from one list to the next.
-            core::hint::spin_loop();
-            continue;
-        };
-        let removed = bucket.0.with(held, |list, _| {
-            let here = thread.waiter.list() == at;
-            if here {
-                list.remove(thread, NOWHERE);
+        match at {
+            At::NOWHERE => return false,
+            // For as long as another core needs from one place to the next.
+            At::MOVING => core::hint::spin_loop(),
+            at if at.0 & place::MARKS == place::LIST => {
+                if delist_from(held, thread, at) {
+                    return true;
+                }
             }
-            here
-        });
-        if removed {
-            return true;
+            at => match talk::withdraw(held, thread, at) {
+                Withdrawn::Yes => return true,
+                Withdrawn::No => return false,
+                Withdrawn::LookAgain => core::hint::spin_loop(),
+            },
         }
-        // Moved to another list, or woken, meanwhile.
     }
+}
+
+/// Takes a thread out of a list; `false` if it is not there any more.
+fn delist_from(held: &mut Held<'_, 0>, thread: ThreadRef, at: At) -> bool {
+    let bucket = &BUCKETS[place::number(at) % COUNT];
+    bucket.0.with(held, |list, _| {
+        let here = thread.link.at() == at;
+        if here {
+            list.remove(thread, At::NOWHERE);
+        }
+        here
+    })
 }
 
 /// Wakes at most `most` threads that wait for a key, oldest first; what they asked for returns `status` and `value`. Returns how many.
 pub(crate) fn wake(held: &mut Held<'_, 0>, key: Key, most: u64, status: u64, value: u64) -> u64 {
     let mut count = 0;
     while count < most {
-        let Some(thread) = bucket(key).0.with(held, |list, _| list.pop(key, NOWHERE)) else { break };
+        let Some(thread) = bucket(key).0.with(held, |list, _| list.pop(key, At::NOWHERE)) else { break };
         percpu::race_point!("wait.woken");
         thread.answer(status, value);
         homes::send_home(held, thread);
@@ -207,7 +240,7 @@ pub(crate) fn wake(held: &mut Held<'_, 0>, key: Key, most: u64, status: u64, val
 
 /// Wakes one thread that waits for a key, with success: by a message even if it lives here, so that this goes no deeper.
 pub(crate) fn wake_by_message(held: &mut Held<'_, 0>, key: Key) {
-    let thread = bucket(key).0.with(held, |list, _| list.pop(key, NOWHERE));
+    let thread = bucket(key).0.with(held, |list, _| list.pop(key, At::NOWHERE));
     if let Some(thread) = thread {
         thread.answer(0, 0);
         homes::send_message(thread);
@@ -220,7 +253,7 @@ pub(crate) fn requeue(held: &mut Held<'_, 0>, from: Key, to: Key, most: u64) -> 
     while count < most {
         // Out of one list before it is in the other: the locks are of one level. It never seems to be in none: who wants to take it out
         // would believe that it had been woken.
-        let moved = bucket(from).0.with(held, |list, _| list.pop(from, MOVING));
+        let moved = bucket(from).0.with(held, |list, _| list.pop(from, At::MOVING));
         let Some(thread) = moved else { break };
         percpu::race_point!("wait.moving");
         bucket(to).0.with(held, |list, _| list.push(thread, to));

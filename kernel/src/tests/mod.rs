@@ -164,6 +164,7 @@ const TESTS: &[Test] = &[
     test("user.hello", user::hello),
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
+    test("user.talk", user::talk),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("sched.fair", sched::fair),

@@ -211,6 +211,11 @@ pub(super) fn sync(_: &mut Bed) -> Result {
     passes("sync", format_args!("rounds=300 "))
 }
 
+/// Messages between threads and processes.
+pub(super) fn talk(_: &mut Bed) -> Result {
+    passes("talk", format_args!(" "))
+}
+
 /// Threads and processes made and ended without pause on every core, with changes of affinity, suspends, resumes and kills in between.
 pub(super) fn churn(bed: &mut Bed) -> Result {
     let cores = machine::topology().core_count();

@@ -71,6 +71,10 @@ handles! {
     Core;
     /// The debug interface.
     Debug;
+    /// Where messages are sent to and received from.
+    Endpoint;
+    /// A caller that waits for a reply, once.
+    Reply;
 }
 
 /// A capability that is deleted with this value. The object lives on while anybody else has one, or while it runs.

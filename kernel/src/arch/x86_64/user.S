@@ -35,15 +35,15 @@ syscall_saving:
     mov rcx, gs:[rip + {head} + {user_sp}]
     mov [rsp + {rbx}], rbx
     mov [rsp + {rbp}], rbp
+    mov [rsp + {rsp}], rcx
+    cmp rax, {count}
+    jae message_entry
     mov [rsp + {r12}], r12
     mov [rsp + {r13}], r13
     mov [rsp + {r14}], r14
     mov [rsp + {r15}], r15
-    mov [rsp + {rsp}], rcx
     mov dword ptr [rsp + {vector}], {syscall}
     mov rsp, gs:[rip + {head} + {kernel_sp}]
-    cmp rax, {count}
-    jae syscall_unknown
     mov rcx, r10
     dec dword ptr gs:[rip + {metrics} + {countdown}]
     jz syscall_watched
@@ -63,9 +63,6 @@ syscall_done:
     xor esi, esi
     xor edi, edi
     leave_kernel sysretq, 0
-syscall_unknown:
-    call {unknown}
-    jmp syscall_done
     # A call that is timed or traced. On the stack: number and start; a handler that gives the core up gives them up too.
 syscall_watched:
     push rax
@@ -112,6 +109,80 @@ syscall_far:
     call {far}
     ud2
 
+# message_entry: a call that passes a message (`abi::ipc`), or a number of no call.
+#   in: rsp = thread, with rip rflags rsp rbx rbp saved; the other registers as the program left them, but for rcx r11.
+#   A call, or a reply and wait, whose tag asks for nothing special and whose other side waits on this core goes on with that thread at
+#   once: rdx r8 r9 r10 r12 r13 r14 r15 and rsi stay what they are from program to program, rdi becomes the badge. The one that waits
+#   then has the rest of its registers in its frame, and its tag, which says what it accepts.
+.balign 64
+message_entry:
+    mov dword ptr [rsp + {vector}], {message}
+    mov [rsp + {rsi}], rsi
+    dec dword ptr gs:[rip + {metrics} + {countdown}]
+    jz message_watched
+    cmp rax, {message_call_number}
+    je message_call_fast
+    cmp rax, {message_reply_receive}
+    jne message_slow
+    lea rcx, [rip + {fast_reply_receive}]
+    jmp message_fast
+message_call_fast:
+    lea rcx, [rip + {fast_call}]
+message_fast:
+    test esi, {special}
+    jnz message_slow
+    mov [rsp + {rdi}], rdi
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    push rax
+    push rsi
+    push rdx
+    push r8
+    push r9
+    push r10
+    call rcx
+    pop r10
+    pop r9
+    pop r8
+    mov rdi, rdx
+    pop rdx
+    pop rsi
+    test rax, rax
+    jz message_declined
+    mov rbx, [rax + {rbx}]
+    mov rbp, [rax + {rbp}]
+    mov rcx, [rax + {rip}]
+    mov r11, [rax + {rflags}]
+    mov rsp, [rax + {rsp}]
+    xor eax, eax
+    leave_kernel sysretq, 0
+message_declined:
+    pop rax
+    mov rsp, gs:[rip + {head} + {current}]
+    mov rdi, [rsp + {rdi}]
+message_slow:
+    lea rcx, [rip + {message_call}]
+message_save:
+    mov [rsp + {rdi}], rdi
+    mov [rsp + {rdx}], rdx
+    mov [rsp + {r8}], r8
+    mov [rsp + {r9}], r9
+    mov [rsp + {r10}], r10
+    mov [rsp + {r12}], r12
+    mov [rsp + {r13}], r13
+    mov [rsp + {r14}], r14
+    mov [rsp + {r15}], r15
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    mov rdi, rax
+    call rcx
+    mov rdi, gs:[rip + {head} + {current}]
+    cmp dword ptr gs:[rip + {head} + {pending}], 0
+    je user_resume
+    call {leave}
+    ud2
+message_watched:
+    lea rcx, [rip + {watched_message_call}]
+    jmp message_save
+
 # user_resume: go on with a thread.
 #   in: rdi = thread, which is current: its space, segment bases and extended state are loaded.  GS: the kernel's.  IF: clear.
 #   out: never returns.
@@ -119,7 +190,7 @@ syscall_far:
 .global user_resume
 user_resume:
     cmp dword ptr [rdi + {vector}], {syscall}
-    jne resume_whole
+    jne resume_message
     mov rbx, [rdi + {rbx}]
     mov rbp, [rdi + {rbp}]
     mov r12, [rdi + {r12}]
@@ -138,6 +209,26 @@ user_resume:
     xor r10d, r10d
     xor esi, esi
     xor edi, edi
+    leave_kernel sysretq, 0
+resume_message:
+    cmp dword ptr [rdi + {vector}], {message}
+    jne resume_whole
+    mov rbx, [rdi + {rbx}]
+    mov rbp, [rdi + {rbp}]
+    mov r8, [rdi + {r8}]
+    mov r9, [rdi + {r9}]
+    mov r10, [rdi + {r10}]
+    mov r12, [rdi + {r12}]
+    mov r13, [rdi + {r13}]
+    mov r14, [rdi + {r14}]
+    mov r15, [rdi + {r15}]
+    mov rax, [rdi + {rax}]
+    mov rdx, [rdi + {rdx}]
+    mov rsi, [rdi + {rsi}]
+    mov rcx, [rdi + {rip}]
+    mov r11, [rdi + {rflags}]
+    mov rsp, [rdi + {rsp}]
+    mov rdi, [rdi + {rdi}]
     leave_kernel sysretq, 0
 resume_whole:
     lea rsp, [rdi + {frame}]

@@ -8,6 +8,7 @@ use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr;
 
+use abi::ipc::{MessageCall, Tag};
 use abi::syscall;
 use percpu::{IrqOff, core_local};
 use x86_64::VirtAddr;
@@ -16,7 +17,7 @@ use x86_64::registers::rflags::RFlags;
 
 use super::{border, tables, usercopy};
 use crate::thread::Thread;
-use crate::{dispatch, metrics, syscalls, traps};
+use crate::{dispatch, messages, metrics, syscalls, traps};
 
 /// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
 ///
@@ -51,6 +52,35 @@ pub(crate) struct Frame {
 
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
+/// In [`Frame::vector`]: by a call that passes messages, whose registers are all there (`abi::ipc`).
+pub(crate) const MESSAGE: u32 = 0x101;
+
+/// Where a message's registers lie in a [`Frame`].
+pub(crate) mod register {
+    use core::mem::offset_of;
+
+    use super::Frame;
+
+    /// Status.
+    pub(crate) const STATUS: usize = offset_of!(Frame, rax);
+    /// Handle, or badge.
+    pub(crate) const BADGE: usize = offset_of!(Frame, rdi);
+    /// Tag.
+    pub(crate) const TAG: usize = offset_of!(Frame, rsi);
+    /// When to give up.
+    pub(crate) const DEADLINE: usize = offset_of!(Frame, rbx);
+    /// The words.
+    pub(crate) const WORDS: [usize; abi::ipc::WORDS] = [
+        offset_of!(Frame, rdx),
+        offset_of!(Frame, r8),
+        offset_of!(Frame, r9),
+        offset_of!(Frame, r10),
+        offset_of!(Frame, r12),
+        offset_of!(Frame, r13),
+        offset_of!(Frame, r14),
+        offset_of!(Frame, r15),
+    ];
+}
 
 const _: () = assert!(size_of::<Frame>() == (15 + 2 + 5) * 8 && size_of::<Frame>().is_multiple_of(16));
 
@@ -234,6 +264,11 @@ global_asm!(
     rsp = const Thread::FRAME + offset_of!(Frame, rsp),
     rax = const Thread::FRAME + offset_of!(Frame, rax),
     rdx = const Thread::FRAME + offset_of!(Frame, rdx),
+    rdi = const Thread::FRAME + offset_of!(Frame, rdi),
+    rsi = const Thread::FRAME + offset_of!(Frame, rsi),
+    r8 = const Thread::FRAME + offset_of!(Frame, r8),
+    r9 = const Thread::FRAME + offset_of!(Frame, r9),
+    r10 = const Thread::FRAME + offset_of!(Frame, r10),
     rbx = const Thread::FRAME + offset_of!(Frame, rbx),
     rbp = const Thread::FRAME + offset_of!(Frame, rbp),
     r12 = const Thread::FRAME + offset_of!(Frame, r12),
@@ -248,7 +283,14 @@ global_asm!(
     countdown = const metrics::Here::COUNTDOWN,
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
-    unknown = sym syscalls::unknown,
+    message = const MESSAGE,
+    message_call_number = const MessageCall::Call as u64,
+    message_reply_receive = const MessageCall::ReplyReceive as u64,
+    special = const Tag::SPECIAL as u32,
+    fast_call = sym messages::fast_call,
+    fast_reply_receive = sym messages::fast_reply_receive,
+    message_call = sym messages::message_call,
+    watched_message_call = sym messages::watched_message_call,
     leave = sym dispatch::leave,
     far = sym traps::far_return,
     trap = sym traps::trap,

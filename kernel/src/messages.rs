@@ -1,0 +1,394 @@
+//! The calls that pass messages: their whole meaning. `fast` does the commonest of it in fewer steps.
+//!
+//! A message travels from frame to frame: the sender's registers are in its frame when it waits, and whoever matches sender and receiver
+//! copies them into the receiver's (Y3). Threads on one core switch directly, the caller lending its scheduling context (`talk`); one on
+//! another core is sent home, its frame being written before.
+
+mod fast;
+mod transfer;
+
+use abi::cap::{Handle, Rights};
+use abi::error::Error;
+use abi::ipc::{FIRST, MessageCall, Tag};
+use abi::task::{NEVER, ThreadState};
+use ipc::{At, Guard, Kind};
+use percpu::IrqOff;
+use sched::{Ready, Stop};
+
+use crate::arch::user::{HEAD, pending, register};
+use crate::dispatch::{self, SCHED};
+use crate::endpoint::{Endpoint, Reply};
+use crate::object::Found;
+use crate::talk::{self, Role};
+use crate::thread::{State, ThreadRef};
+use crate::wait::place;
+use crate::{homes, metrics, spread, upcall};
+
+pub(crate) use fast::{fast_call, fast_reply_receive};
+
+type Result<T = ()> = core::result::Result<T, Error>;
+
+/// What a thread asks for.
+#[derive(Clone, Copy)]
+struct Asked {
+    handle: Handle,
+    tag: Tag,
+    deadline: u64,
+}
+
+impl Asked {
+    /// # Errors
+    /// [`Error::BadArgument`] for a tag with bits that mean nothing.
+    fn of(thread: ThreadRef) -> Result<Self> {
+        let tag = Tag(thread.register(register::TAG));
+        let deadline = if tag.has(Tag::TIMED) { thread.register(register::DEADLINE) } else { NEVER };
+        let handle = Handle(thread.register(register::BADGE));
+        if tag.is_valid() { Ok(Self { handle, tag, deadline }) } else { Err(Error::BadArgument) }
+    }
+}
+
+/// A call that passes a message, with the thread's registers in its frame; called by `user.S`. Afterwards the current thread goes on as its
+/// frame says, unless something is pending.
+pub(crate) extern "C" fn message_call(number: u64) {
+    // SAFETY: `user.S` calls this with interrupts off and an empty stack: no other witness is in use.
+    let mut irq = unsafe { IrqOff::assume() };
+    let thread = dispatch::current(&irq);
+    if let Err(error) = serve(&mut irq, thread, number) {
+        thread.set_register(register::STATUS, error as u64);
+    }
+}
+
+/// As [`message_call`], for one that is timed or traced.
+pub(crate) extern "C" fn watched_message_call(number: u64) {
+    let thread = {
+        // SAFETY: as in `message_call`, whose witness is not made yet.
+        let irq = unsafe { IrqOff::assume() };
+        dispatch::current(&irq)
+    };
+    let start = metrics::watch_call(number, thread.register(register::BADGE));
+    message_call(number);
+    metrics::watched_call(number, start, thread.register(register::STATUS));
+}
+
+fn serve(irq: &mut IrqOff, thread: ThreadRef, number: u64) -> Result {
+    const SEND: u64 = MessageCall::Send as u64;
+    const RECEIVE: u64 = MessageCall::Receive as u64;
+    const REPLY: u64 = MessageCall::Reply as u64;
+    const CALL: u64 = MessageCall::Call as u64;
+    const REPLY_RECEIVE: u64 = MessageCall::ReplyReceive as u64;
+    const { assert!(SEND == FIRST, "the calls follow the others") };
+    let asked = Asked::of(thread);
+    match number {
+        SEND => send(irq, thread, asked?, Role::Sending),
+        CALL => send(irq, thread, asked?, Role::Calling),
+        RECEIVE => receive(irq, thread, asked?),
+        REPLY => reply(irq, thread, asked?),
+        REPLY_RECEIVE => reply_receive(irq, thread, asked?),
+        _ => Err(Error::NoSuchCall),
+    }
+}
+
+/// Ends a thread's wait without a message. By whoever has taken it out.
+pub(crate) fn refuse(thread: ThreadRef, error: Error) {
+    thread.set_register(register::STATUS, error as u64);
+}
+
+/// Says where a thread is about to wait, and what for.
+fn announce(thread: ThreadRef, role: Role, at: At) {
+    thread.talk.role.set(role);
+    thread.state.set(State::Blocked);
+    thread.link.set_at(at);
+}
+
+fn place_of(endpoint: Found<Endpoint>) -> At {
+    place::object(endpoint.as_ptr(), place::ENDPOINT)
+}
+
+fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result {
+    let (endpoint, badge) = thread.capabilities().find_badged::<Endpoint>(asked.handle, Rights::SEND)?;
+    let mut queue = endpoint.queue().lock();
+    match queue.kind() {
+        Kind::Closed => Err(Error::PeerGone),
+        Kind::Receivers => {
+            let receiver = queue.pop().expect("IQ3: a queue with receivers has one");
+            drop(queue);
+            percpu::race_point!("messages.taken");
+            receiver.link.set_at(At::NOWHERE);
+            thread.set_register(register::BADGE, badge);
+            deliver(irq, thread, receiver, asked, role);
+            Ok(())
+        }
+        Kind::Nobody | Kind::Senders if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
+        Kind::Nobody | Kind::Senders => {
+            thread.set_register(register::BADGE, badge);
+            thread.talk.set_direct(0);
+            announce(thread, role, place_of(endpoint));
+            queue.push_sender(thread);
+            drop(queue);
+            percpu::race_point!("messages.queued");
+            dispatch::block(irq, asked.deadline)
+        }
+    }
+}
+
+/// Copies a message, its capabilities and its badge from the sender's frame to the receiver's, both the caller's to use.
+fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
+    let tag = Tag(sender.register(register::TAG));
+    register::WORDS.iter().for_each(|&word| receiver.set_register(word, sender.register(word)));
+    receiver.set_register(register::BADGE, sender.register(register::BADGE));
+    let accepted = Tag(receiver.register(register::TAG)).accepts();
+    let delivered =
+        if tag.caps() == 0 { tag.delivered(0) } else { transfer::all(irq, sender, receiver, tag, accepted) };
+    receiver.set_register(register::TAG, delivered.0);
+    receiver.set_register(register::STATUS, 0);
+}
+
+/// The current thread's message goes to a receiver that waited, and was taken.
+fn deliver(irq: &mut IrqOff, sender: ThreadRef, receiver: ThreadRef, asked: Asked, role: Role) {
+    copy(irq, sender, receiver);
+    if role == Role::Sending {
+        sender.set_register(register::STATUS, 0);
+        return irq.locks(|held| homes::send_home(held, receiver));
+    }
+    receiver.talk.reply.set(sender);
+    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE));
+    sender.talk.set_direct(direct_mark(irq, sender, asked.deadline));
+    if is_at_hand(irq, receiver) && talk::can_lend(sender) {
+        switch_to_callee(irq, sender, receiver, asked.deadline)
+    }
+    irq.locks(|held| homes::send_home(held, receiver));
+    dispatch::block(irq, asked.deadline)
+}
+
+/// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
+fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
+    let plain =
+        deadline == NEVER && thread.extras.get() == 0 && !thread.doomed.get() && !thread.suspended.get();
+    if plain { dispatch::mark(irq) } else { 0 }
+}
+
+/// Whether a thread that waited, and was taken, can go on on this core at once.
+fn is_at_hand(irq: &IrqOff, thread: ThreadRef) -> bool {
+    let seen = thread.place.look();
+    seen.core == irq.core()
+        && !seen.in_flight
+        && !thread.doomed.get()
+        && !thread.suspended.get()
+        && spread::may_run_here(irq, thread)
+}
+
+/// A caller's time goes to the receiver of its message, on this core.
+fn switch_to_callee(irq: &mut IrqOff, caller: ThreadRef, callee: ThreadRef, deadline: u64) -> ! {
+    talk::lend(caller, callee);
+    HEAD.owned(irq).clear_current();
+    if deadline != NEVER {
+        SCHED.owned(irq).arm(caller, deadline);
+        HEAD.owned(irq).raise(pending::TIMER);
+    }
+    upcall::blocked(irq, caller);
+    go_on(irq, callee)
+}
+
+/// The runner of the current context goes on, which waited until now.
+fn go_on(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    SCHED.owned(irq).disarm(thread);
+    thread.state.set(State::Runnable);
+    irq.locks(|held| upcall::unblocked(held, thread));
+    dispatch::hand_over(irq, thread)
+}
+
+/// Takes the message of whoever waits longest to send, if somebody does.
+fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, ThreadRef>) {
+    let sender = queue.pop().expect("IQ3: a queue with senders has one");
+    drop(queue);
+    percpu::race_point!("messages.popped");
+    copy(irq, sender, thread);
+    if sender.talk.role.get() == Role::Calling {
+        thread.talk.reply.set(sender);
+        sender.link.set_at(place::object(thread.as_ptr(), place::CALLEE));
+        return;
+    }
+    sender.link.set_at(At::NOWHERE);
+    sender.set_register(register::STATUS, 0);
+    irq.locks(|held| homes::send_home(held, sender));
+}
+
+/// What a receive has come to.
+enum Received {
+    /// A message, in the thread's frame.
+    Message,
+    /// The thread waits.
+    Waits,
+}
+
+fn try_receive(
+    irq: &mut IrqOff,
+    thread: ThreadRef,
+    endpoint: Found<Endpoint>,
+    asked: Asked,
+) -> Result<Received> {
+    let mut queue = endpoint.queue().lock();
+    match queue.kind() {
+        Kind::Closed => Err(Error::PeerGone),
+        Kind::Senders => {
+            take_message(irq, thread, queue);
+            Ok(Received::Message)
+        }
+        Kind::Nobody | Kind::Receivers if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
+        Kind::Nobody | Kind::Receivers => {
+            thread.talk.set_direct(direct_mark(irq, thread, asked.deadline));
+            announce(thread, Role::Receiving, place_of(endpoint));
+            queue.push_receiver(thread);
+            drop(queue);
+            percpu::race_point!("messages.parked");
+            Ok(Received::Waits)
+        }
+    }
+}
+
+fn receive(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
+    let endpoint = thread.capabilities().find::<Endpoint>(asked.handle, Rights::RECEIVE)?;
+    if thread.talk.reply.look().is_some() {
+        let borrowed = thread.borrows();
+        irq.locks(|held| talk::abandon(held, thread));
+        if borrowed {
+            return settle(irq, thread, endpoint, asked, None);
+        }
+    }
+    match try_receive(irq, thread, endpoint, asked)? {
+        Received::Message => Ok(()),
+        Received::Waits => dispatch::block(irq, asked.deadline),
+    }
+}
+
+/// The current thread, which has just given its context back, receives: it needs a turn of its own if it does not have to wait. `next` is who
+/// has the current context now, and is to go on.
+fn settle(
+    irq: &mut IrqOff,
+    thread: ThreadRef,
+    endpoint: Found<Endpoint>,
+    asked: Asked,
+    next: Option<ThreadRef>,
+) -> Result {
+    let received = try_receive(irq, thread, endpoint, asked);
+    if let Ok(Received::Waits) = received {
+        if let Some(next) = next.filter(|&next| is_at_hand(irq, next)) {
+            HEAD.owned(irq).clear_current();
+            if asked.deadline != NEVER {
+                SCHED.owned(irq).arm(thread, asked.deadline);
+                HEAD.owned(irq).raise(pending::TIMER);
+            }
+            upcall::blocked(irq, thread);
+            go_on(irq, next)
+        }
+        if let Some(next) = next {
+            release(irq, next);
+        }
+        dispatch::block(irq, asked.deadline)
+    }
+    if let Err(error) = received {
+        thread.set_register(register::STATUS, error as u64);
+    }
+    if let Some(next) = next {
+        release(irq, next);
+    }
+    take_turn(irq, thread)
+}
+
+/// Whoever has the current context goes on when the scheduler picks it.
+fn release(irq: &mut IrqOff, next: ThreadRef) {
+    dispatch::stop_running(irq, next, Stop::Blocked);
+    irq.locks(|held| homes::send_home(held, next));
+}
+
+/// The current thread, which has no turn because its context is another's, waits for one.
+fn take_turn(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    HEAD.owned(irq).clear_current();
+    irq.locks(|held| homes::ready(held, thread, Ready::New));
+    dispatch::dispatch(irq, ThreadState::Runnable)
+}
+
+/// Answers the caller of the current thread's, which is out of its slot. `true` if it had lent its context, which it has again: it is
+/// still to be made to go on.
+fn answer(irq: &mut IrqOff, thread: ThreadRef, caller: ThreadRef) -> bool {
+    thread.set_register(register::BADGE, 0);
+    copy(irq, thread, caller);
+    caller.link.set_at(At::NOWHERE);
+    let lent = thread.borrows();
+    if lent {
+        talk::give_back(thread, caller);
+    } else {
+        irq.locks(|held| homes::send_home(held, caller));
+    }
+    lent
+}
+
+fn reply(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
+    if asked.handle != Handle::NONE {
+        return answer_saved(irq, thread, asked.handle);
+    }
+    let caller = thread.talk.reply.take().ok_or(Error::WrongState)?;
+    let lent = answer(irq, thread, caller);
+    thread.set_register(register::STATUS, 0);
+    if lent {
+        release(irq, caller);
+        take_turn(irq, thread)
+    }
+    Ok(())
+}
+
+/// Answers the caller of a reply capability, which is used up.
+fn answer_saved(irq: &mut IrqOff, thread: ThreadRef, handle: Handle) -> Result {
+    let reply = thread.capabilities().find::<Reply>(handle, Rights::SEND)?;
+    let caller = reply.slot().take();
+    // Whoever else has one finds nobody to answer.
+    thread.capabilities().delete(irq, handle)?;
+    let caller = caller.ok_or(Error::PeerGone)?;
+    thread.set_register(register::BADGE, 0);
+    copy(irq, thread, caller);
+    caller.link.set_at(At::NOWHERE);
+    irq.locks(|held| homes::send_home(held, caller));
+    thread.set_register(register::STATUS, 0);
+    Ok(())
+}
+
+fn reply_receive(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
+    let endpoint = thread.capabilities().find::<Endpoint>(asked.handle, Rights::RECEIVE)?;
+    if let Some(caller) = thread.talk.reply.take()
+        && answer(irq, thread, caller)
+    {
+        return settle(irq, thread, endpoint, asked, Some(caller));
+    }
+    match try_receive(irq, thread, endpoint, asked)? {
+        Received::Message => Ok(()),
+        Received::Waits => dispatch::block(irq, asked.deadline),
+    }
+}
+
+/// Makes the caller that the current thread has to answer a reply capability's.
+///
+/// # Errors
+/// [`Error::WrongState`] if there is none; [`Error::NoMemory`], [`Error::NoSlot`].
+pub(crate) fn save_reply(irq: &mut IrqOff, thread: ThreadRef) -> Result<Handle> {
+    if thread.talk.reply.look().is_none() {
+        return Err(Error::WrongState);
+    }
+    let reply = Reply::new(irq)?;
+    let handle = thread.capabilities().insert(reply.clone(), Rights::SEND.with(Rights::GRANT))?;
+    let borrowed = thread.borrows();
+    if borrowed {
+        irq.locks(|held| talk::part(held, thread));
+    }
+    if let Some(caller) = thread.talk.reply.begin_move() {
+        reply.slot().set(caller);
+        caller.link.set_at(place::object(reply.as_ptr(), place::REPLY));
+        thread.talk.reply.clear();
+    }
+    // `take_turn` does not come back to do it.
+    drop(reply);
+    if borrowed {
+        thread.answer(0, handle.0);
+        take_turn(irq, thread)
+    }
+    Ok(handle)
+}

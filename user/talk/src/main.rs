@@ -1,0 +1,54 @@
+//! Tests messages: `only=` a test, `rounds=`, `seed=`. The exit code is 0, or the number of the test that failed, from 1; the log says which, and
+//! why.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod basics;
+
+use alloc::string::String;
+
+use rt::say;
+use rt::start::Start;
+
+rt::entry!(main);
+
+/// How a test ends: what was not as it should be.
+pub(crate) type Outcome = Result<(), String>;
+
+/// Fails the test with a formatted reason unless a condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)*) => {
+        if !$condition {
+            return Err(alloc::format!($($why)*));
+        }
+    };
+}
+
+/// An error of the kernel's in a place where none should be.
+pub(crate) fn unexpected(error: abi::error::Error) -> String {
+    alloc::format!("unexpected {}", error.name())
+}
+
+const TESTS: &[(&str, fn(&Start) -> Outcome)] = basics::TESTS;
+
+fn main(start: &Start) -> u64 {
+    if let Some(work) = start.word("work") {
+        return basics::work(start, work);
+    }
+    let only = start.word("only");
+    for (number, (name, test)) in (1..).zip(TESTS) {
+        if only.is_some_and(|only| only != *name) {
+            continue;
+        }
+        say!("talk: {name}");
+        if let Err(why) = test(start) {
+            say!("talk: {name}: {why}");
+            return number;
+        }
+    }
+    0
+}
