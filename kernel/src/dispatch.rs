@@ -22,7 +22,7 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
+use crate::{cores, homes, jobs, limits, machine, metrics, spaces, spread, talk, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -195,6 +195,7 @@ fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
     }
     trace::switched(irq, || thread.id());
     load_state(irq, thread);
+    limits::load(irq, thread);
     user::load_fs_base(irq, thread.tls());
 }
 

@@ -61,6 +61,7 @@ impl Run<'_> {
             parent: 0,
             flags: self.flags,
             bank: self.bank.cloned().unwrap_or_else(Bank::root),
+            limits: None,
         };
         let mut text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
             match part {

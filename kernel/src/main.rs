@@ -39,6 +39,7 @@ mod image;
 mod jobs;
 mod layout;
 mod levels;
+mod limits;
 mod loader;
 mod log;
 mod machine;

@@ -9,7 +9,7 @@
 use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{ManuallyDrop, offset_of};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
@@ -17,12 +17,14 @@ use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Bl
 use mm::bank::{Payer, Purse};
 use mm::space::Frames;
 use mm::user::UserPtr;
-use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreSet, Guests, Held, IrqOff, Lock};
 use perf::trace::Event;
 
+use crate::arch::user::extra;
 use crate::arch::usercopy::Word;
 use crate::bank::{Bank, Objects};
+use crate::limits::{Counted, Limits};
 use crate::object::{Header, Object, Ref, try_acquire};
 use crate::programs::load::{self, LoadError, Randomness};
 use crate::programs::startup::{Startup, Text};
@@ -30,7 +32,7 @@ use crate::programs::{Machine, Program};
 use crate::spaces::{self, Space, Tap};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
-use crate::{dispatch, homes, jobs, machine, slabs, trace};
+use crate::{dispatch, homes, jobs, limits, machine, slabs, trace};
 
 /// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
 const ROOM: u64 = 1 << 24;
@@ -52,6 +54,7 @@ const STACK_PAGES: usize = 64;
 /// | `job` | the job's core | the same | – |
 /// | `bank` | under the lock of `threads`, before the start | the same; its threads | by the start |
 /// | `objects` | who makes or ends a thread or leaf | any core | its own |
+/// | `limits` | once, under the lock of `threads` | any core | Release / Acquire |
 #[repr(C, align(64))]
 pub(crate) struct Process {
     header: Header,
@@ -76,6 +79,8 @@ pub(crate) struct Process {
     bank: UnsafeCell<Ref<Bank>>,
     /// Pays for the process, its threads and the leaves of its table.
     objects: Purse,
+    /// Its limits, or null. Set once, under the lock of `threads`; they stay as long as the process.
+    limits: AtomicPtr<Limits>,
 }
 
 // SAFETY: every field follows the table above.
@@ -137,6 +142,8 @@ pub(crate) struct Maker<'a> {
     pub(crate) flags: u64,
     /// The bank that pays.
     pub(crate) bank: Ref<Bank>,
+    /// The limits of the process that makes it, for which the new one's are no wider.
+    pub(crate) limits: Option<&'a Limits>,
 }
 
 /// Gives a new process its capabilities: fills the handles, or says why not.
@@ -196,6 +203,10 @@ impl Process {
     }
 
     fn empty(irq: &mut IrqOff, maker: &Maker<'_>) -> Result<Ref<Self>, Error> {
+        let limits = match maker.limits {
+            Some(parent) => Some(Counted::new(irq, Some(parent)).ok_or(Error::NoMemory)?),
+            None => None,
+        };
         let payer = maker.bank.payer();
         let objects = Purse::new(payer);
         objects.take(1, &mut Objects).map_err(|_| Error::NoMemory)?;
@@ -226,6 +237,7 @@ impl Process {
             job: Cell::new(None),
             bank: UnsafeCell::new(maker.bank.clone()),
             objects,
+            limits: AtomicPtr::new(limits.map_or(ptr::null_mut(), Counted::into_raw)),
         };
         // SAFETY: memory for one process, the caller's alone.
         unsafe { memory.write(process) };
@@ -293,6 +305,55 @@ impl Process {
         // Under no lock, as `bank`: the last reference retires it.
         drop(before);
         Ok(())
+    }
+
+    /// Its limits, if it has any.
+    #[inline]
+    pub(crate) fn limits(&self) -> Option<&Limits> {
+        // ORDER: Acquire pairs with Release in `limit`: they are filled in.
+        let at = self.limits.load(Ordering::Acquire);
+        // SAFETY: null, or limits that stay as long as the process.
+        unsafe { at.as_ref() }
+    }
+
+    /// Tightens its limits. When this returns, every call that its threads make is checked.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]; nothing has changed.
+    pub(crate) fn limit(&self, irq: &mut IrqOff, asked: &abi::quota::Limits) -> Result<(), Error> {
+        let mut new = match self.limits() {
+            Some(_) => None,
+            None => Some(Counted::new(irq, None).ok_or(Error::NoMemory)?),
+        };
+        irq.locks(|held| {
+            self.threads.with(held, |_, _| {
+                if let Some(limits) = self.limits() {
+                    return limits.tighten(asked);
+                }
+                let Some(limits) = new.take() else { return };
+                limits.tighten(asked);
+                // ORDER: Release pairs with Acquire in `limits`.
+                self.limits.store(limits.into_raw(), Ordering::Release);
+            });
+        });
+        percpu::race_point!("process.limited");
+        while let Some(thread) = irq.locks(|held| self.next_unlimited(held)) {
+            homes::at_home(irq, &thread, |held, thread| {
+                thread.set_extra(extra::LIMITED, true);
+                // Whoever would switch to it directly has to load it whole.
+                thread.talk.set_direct(0);
+                if dispatch::running(held) == Some(thread) {
+                    limits::load(held, thread);
+                }
+                0
+            });
+        }
+        Ok(())
+    }
+
+    /// A thread that does not know yet that the process has limits.
+    fn next_unlimited(&self, held: &mut Held<'_, 0>) -> Option<Ref<Thread>> {
+        self.next_of(held, |thread| !thread.limited.replace(true))
     }
 
     /// The bank gets back what the process has drawn ahead.
@@ -442,6 +503,10 @@ impl Process {
         let entered = irq.locks(|held| {
             process.threads.with(held, |threads, _| {
                 let enters = process.is_running();
+                if enters && process.limits().is_some() {
+                    thread.limited.set(true);
+                    thread.set_extra(extra::LIMITED, true);
+                }
                 if enters {
                     threads.push(entry);
                 }
@@ -570,13 +635,22 @@ impl Process {
         }
     }
 
-    /// A thread that nobody has asked to end yet. The list is turned: those that were asked are behind.
+    /// A thread that nobody has asked to end yet.
     fn next_to_kill(&self, held: &mut Held<'_, 0>) -> Option<Ref<Thread>> {
+        self.next_of(held, |thread| !thread.condemned.replace(true))
+    }
+
+    /// The first of the threads sought, which it is no longer when `is_sought` has been asked. The list is turned to it: mostly the next one
+    /// is first then, though somebody else may be turning it, too.
+    fn next_of(&self, held: &mut Held<'_, 0>, is_sought: impl Fn(&ThreadRef) -> bool) -> Option<Ref<Thread>> {
         self.threads.with(held, |threads, _| {
-            loop {
-                let thread = threads.first.filter(|thread| !thread.condemned.replace(true))?;
+            for _ in 0..threads.count {
+                let thread = threads.first?;
                 threads.remove(thread);
                 threads.push(thread);
+                if !is_sought(&thread) {
+                    continue;
+                }
                 // SAFETY: it is in the list, so its memory is a thread's (V2); `destroy` waits for the lock.
                 let living = try_acquire(unsafe { thread.as_ptr().cast::<Header>().as_ref() });
                 if living {
@@ -584,6 +658,7 @@ impl Process {
                     return Some(unsafe { Ref::adopt(thread.as_ptr()) });
                 }
             }
+            None
         })
     }
 
@@ -632,6 +707,8 @@ unsafe impl Object for Process {
             process.objects.close(&mut Objects);
             // SAFETY: as above.
             drop(unsafe { process.bank.get().read() });
+            // SAFETY: as above; set by `limit` or from the start, and never taken out before.
+            drop(unsafe { Counted::from_raw(process.limits.load(Ordering::Relaxed)) });
             return slabs::give(held, object);
         }
         // Given up before it started. It comes back here when it has been taken down.

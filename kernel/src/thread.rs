@@ -88,6 +88,8 @@ pub(crate) struct Thread {
     pub(crate) siblings: Cell<(Option<ThreadRef>, Option<ThreadRef>)>,
     /// Somebody who ends the process has seen it, under the same lock.
     pub(crate) condemned: Cell<bool>,
+    /// Somebody who limits the process has seen it, under the same lock.
+    pub(crate) limited: Cell<bool>,
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
@@ -204,6 +206,7 @@ impl Thread {
             process,
             siblings: Cell::new((None, None)),
             condemned: Cell::new(false),
+            limited: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
         };

@@ -1,8 +1,7 @@
 //! Calls on banks and limits.
 
 use abi::cap::Rights;
-use abi::error::Error;
-use abi::quota::BankSpec;
+use abi::quota::{BankSpec, Limits};
 use percpu::IrqOff;
 
 use super::{Result, find, get, table, user};
@@ -27,6 +26,8 @@ pub(super) fn bank_assign(irq: &mut IrqOff, bank: u64, process: u64) -> Result {
     process.assign(irq, bank).map(|()| 0)
 }
 
-pub(super) fn process_limit(_: &mut IrqOff, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
+pub(super) fn process_limit(irq: &mut IrqOff, process: u64, limits: u64) -> Result {
+    let process = get::<Process>(irq, process, Rights::CONTROL)?;
+    let limits: Limits = user::read(irq, limits)?;
+    process.limit(irq, &limits).map(|()| 0)
 }

@@ -85,6 +85,7 @@ fn make(irq: &mut IrqOff, parent: &Process, spec: &ProcessSpec, program: &Progra
         parent: parent.id(),
         flags: spec.flags,
         bank: parent.counted_bank(irq),
+        limits: parent.limits(),
     };
     let mut text = |irq: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
         let start = match part {

@@ -90,7 +90,16 @@ impl Purse {
     /// [`Exhausted`]; nothing has changed.
     #[inline(always)]
     pub fn take(&self, amount: usize, source: &mut impl Source) -> Result<(), Exhausted> {
-        if self.take_credit(amount as u64) { Ok(()) } else { self.take_drawing(amount, source) }
+        self.take_ahead(amount, BATCH, source)
+    }
+
+    /// As [`Purse::take`], for a payer that will never need more than so much from now on: no more is drawn.
+    ///
+    /// # Errors
+    /// As [`Purse::take`].
+    #[inline(always)]
+    pub fn take_ahead(&self, amount: usize, most: usize, source: &mut impl Source) -> Result<(), Exhausted> {
+        if self.take_credit(amount as u64) { Ok(()) } else { self.take_drawing(amount, most, source) }
     }
 
     #[inline(always)]
@@ -109,7 +118,7 @@ impl Purse {
     }
 
     #[cold]
-    fn take_drawing(&self, amount: usize, source: &mut impl Source) -> Result<(), Exhausted> {
+    fn take_drawing(&self, amount: usize, most: usize, source: &mut impl Source) -> Result<(), Exhausted> {
         let hold = self.hold();
         let have = self.seize();
         if have >= amount {
@@ -117,7 +126,7 @@ impl Purse {
             return Ok(());
         }
         let least = amount - have;
-        match source.draw(self.payer(), least, least.max(BATCH)) {
+        match source.draw(self.payer(), least, least.max(most.min(BATCH))) {
             Some(got) => {
                 hold.drawn(|drawn| drawn + got as u64);
                 self.add(have + got - amount);

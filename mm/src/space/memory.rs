@@ -1,7 +1,7 @@
 //! What an address space asks of the machine: how frames are reached, and who gives and takes them.
 
 use super::info::FrameInfo;
-use crate::bank::{Exhausted, Payer, Purse, Source};
+use crate::bank::{BATCH, Exhausted, Payer, Purse, Source};
 use crate::frames::Policy;
 use crate::id::{FRAME_BYTES, FrameId, Order};
 use core::fmt;
@@ -155,7 +155,19 @@ pub(super) fn take<P: Pool>(
     order: Order,
     policy: Policy,
 ) -> Result<FrameId, Shortage> {
-    purse.take(order.frames(), &mut Frames(pool))?;
+    take_ahead(purse, pool, order, policy, BATCH)
+}
+
+/// As [`take`], for something that will never need more than so many frames from now on.
+#[inline(always)]
+pub(super) fn take_ahead<P: Pool>(
+    purse: &Purse,
+    pool: &mut P,
+    order: Order,
+    policy: Policy,
+    most: usize,
+) -> Result<FrameId, Shortage> {
+    purse.take_ahead(order.frames(), most, &mut Frames(pool))?;
     let taken = pool.take(order, policy);
     if taken.is_err() {
         purse.put(order.frames(), &mut Frames(pool));

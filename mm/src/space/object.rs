@@ -101,7 +101,7 @@ impl<M: Memory> Object<M> {
             depth += 1;
         }
         let purse = Purse::new(payer);
-        let frame = match memory::take(&purse, pool, Order::FRAME, Policy::Local) {
+        let frame = match memory::take_ahead(&purse, pool, Order::FRAME, Policy::Local, 1) {
             Ok(frame) => frame,
             Err(shortage) => {
                 purse.close(&mut Frames(pool));
@@ -218,7 +218,7 @@ impl<M: Memory> Object<M> {
 
     #[cold]
     fn deepen<P: Pool>(&self, pool: &mut P, place: &AtomicU64) -> Result<u64, Shortage> {
-        let frame = memory::take(&self.header().purse, pool, Order::FRAME, Policy::Local)?;
+        let frame = memory::take_ahead(&self.header().purse, pool, Order::FRAME, Policy::Local, 1)?;
         self.memory.zero(frame, Order::FRAME);
         self.memory.info(frame).set_object(usize::MAX >> 8);
         Ok(self.publish(pool, place, frame, Order::FRAME))
@@ -228,7 +228,8 @@ impl<M: Memory> Object<M> {
     fn fill<P: Pool>(&self, pool: &mut P, place: &AtomicU64, block: usize) -> Result<u64, Shortage> {
         let header = self.header();
         let order = order(header.granule);
-        let frame = memory::take(&header.purse, pool, order, Policy::Local)?;
+        let frame =
+            memory::take_ahead(&header.purse, pool, order, Policy::Local, header.pages - self.populated())?;
         self.memory.zero(frame, order);
         let first = block * header.granule.pages();
         self.memory.info(frame).set_object(first);

@@ -13,7 +13,7 @@ use abi::task::Startup;
 use perf::clock::{Frequency, Timebase};
 use perf::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::handle::{Core, Debug, Process, Region, Thread, Typed};
+use crate::handle::{Bank, Core, Debug, Process, Region, Thread, Typed};
 use crate::sys;
 
 /// What the program was given: set once, before `main` (R3).
@@ -131,6 +131,12 @@ impl Start {
     /// The regions that were given.
     pub fn regions(self) -> impl Iterator<Item = Region> {
         self.given(ObjectKind::Region).map(Region)
+    }
+
+    /// The bank that was given.
+    #[must_use]
+    pub fn bank(self) -> Option<Bank> {
+        self.given(ObjectKind::Bank).next().map(Bank)
     }
 
     /// The arguments, those that are not UTF-8 left out.
