@@ -248,7 +248,11 @@ impl Charge {
         let thread = dispatch::current(irq);
         // SAFETY: a thread of the process runs.
         let bank = unsafe { thread.process().bank() }.clone();
-        bank.charge(0, 1)?;
+        if bank.charge(0, 1).is_err() {
+            // The process may have the last ones in its purse.
+            thread.process().trim();
+            bank.charge(0, 1)?;
+        }
         Ok(Self(bank))
     }
 }

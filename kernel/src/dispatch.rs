@@ -357,6 +357,10 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         show_load(&irq);
         if HERE.owned(&irq).retry.get() != NEVER {
             collect(&mut irq);
+            // What was given back may have been the last thread of a process that ends.
+            if jobs::has_work(&irq) {
+                continue;
+            }
         }
         if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
             // SAFETY: no thread is current, and the stack above is done with.

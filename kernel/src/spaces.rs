@@ -11,7 +11,7 @@ use core::ptr::{self, NonNull};
 
 use mm::bank::Payer;
 use mm::frames::{Policy, Request};
-use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
+use mm::space::{Access, Cx, Fault, Format, FrameInfo, Frames, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
@@ -149,7 +149,14 @@ impl Pool for Tap<'_> {
 
     fn draw(&mut self, payer: Payer, least: usize, most: usize) -> Option<usize> {
         // SAFETY: the process that has a space keeps its bank (V4), an object its own.
-        unsafe { bank::draw_frames(payer, least, most) }
+        let mut draw = || unsafe { bank::draw_frames(payer, least, most) };
+        draw().or_else(|| {
+            // The current process may have the last ones in its purse.
+            let thread =
+                dispatch::running(self.irq).filter(|thread| thread.space().purse().payer() == payer)?;
+            thread.space().purse().try_trim(&mut Frames(&mut Tap::new(self.irq)));
+            draw()
+        })
     }
 
     fn pay_back(&mut self, payer: Payer, amount: usize) {

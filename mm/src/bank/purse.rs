@@ -159,9 +159,19 @@ impl Purse {
         self.pay_back(0, source);
     }
 
+    /// As [`Purse::trim`], unless somebody holds the purse, the caller perhaps.
+    pub fn try_trim(&self, source: &mut impl Source) {
+        if let Some(hold) = self.try_hold() {
+            self.pay_back_holding(&hold, 0, source);
+        }
+    }
+
     #[cold]
     fn pay_back(&self, keep: usize, source: &mut impl Source) {
-        let hold = self.hold();
+        self.pay_back_holding(&self.hold(), keep, source);
+    }
+
+    fn pay_back_holding(&self, hold: &Hold<'_>, keep: usize, source: &mut impl Source) {
         let have = self.seize();
         let keep = have.min(keep);
         if have > keep {
@@ -212,13 +222,17 @@ impl Purse {
 
     fn hold(&self) -> Hold<'_> {
         loop {
-            // ORDER: Acquire pairs with Release in `Hold::drop`: the payer and the credit are as the last holder left them.
-            let before = self.drawn.fetch_or(LOCKED, Ordering::Acquire);
-            if before & LOCKED == 0 {
-                return Hold(self);
+            match self.try_hold() {
+                Some(hold) => return hold,
+                None => hint::spin_loop(),
             }
-            hint::spin_loop();
         }
+    }
+
+    fn try_hold(&self) -> Option<Hold<'_>> {
+        // ORDER: Acquire pairs with Release in `Hold::drop`: the payer and the credit are as the last holder left them.
+        let before = self.drawn.fetch_or(LOCKED, Ordering::Acquire);
+        (before & LOCKED == 0).then(|| Hold(self))
     }
 
     /// Takes all credit, under the lock.

@@ -128,7 +128,7 @@ pub(crate) fn exhaustion(lab: &Lab) -> Outcome {
     const KINDS: &[(&str, u64, u64, u64, u64)] = &[
         ("thread", 600, 60, 40, 57),
         ("region", 600, 60, 40, 57),
-        ("region", 150, 4000, 10, 110),
+        ("region", 150, 4000, 100, 140),
         ("endpoint", 600, 60, 40, 57),
         ("bank", 600, 60, 40, 57),
         ("process", 600, 60, 6, 57),

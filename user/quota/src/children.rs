@@ -64,7 +64,10 @@ impl Child<'_> {
 
     /// Makes it, and waits for its end.
     pub(crate) fn run(&self, start: rt::start::Start) -> Outcome<ExitStatus> {
-        self.spawn(start)?.wait(Deadline::after(PATIENCE)).map_err(unexpected)
+        let child = self.spawn(start)?;
+        child
+            .wait(Deadline::after(PATIENCE))
+            .map_err(|error| format!("{} and not the end of {}: {:?}", error.name(), self.work, child.info()))
     }
 
     /// Makes it, and waits until it ends with code 0.
