@@ -49,6 +49,17 @@ pub struct Queue<P> {
     parties: PhantomData<fn(P) -> P>,
 }
 
+/// What assembly knows of a queue.
+#[cfg(not(loom))]
+impl<P> Queue<P> {
+    /// Where the word lies.
+    pub const WORD: usize = core::mem::offset_of!(Self, word);
+    /// The word while nobody waits.
+    pub const NOBODY: u64 = NOBODY;
+    /// What is added to the receiver that waits alone.
+    pub const ONE: u64 = ONE;
+}
+
 impl<P: Party> Queue<P> {
     const_fn! {
         /// An empty queue.
@@ -127,6 +138,23 @@ impl<P: Party> Default for Queue<P> {
     }
 }
 
+/// Those of [`Guard::pop_all`] that are left.
+#[derive(Debug)]
+pub(crate) struct Rest<P>(u64, PhantomData<fn(P) -> P>);
+
+impl<P: Party> Rest<P> {
+    /// The next of them, which is in no list any more.
+    pub(crate) fn next(self) -> Option<(P, Self)> {
+        let first: P = party(self.0)?;
+        let link = first.link();
+        // ORDER: Relaxed, all: these links are the caller's alone, who has taken the parties under the lock.
+        link.previous.store(0, Ordering::Relaxed);
+        // ORDER: Relaxed: as above.
+        let next = link.next.swap(0, Ordering::Relaxed);
+        Some((first, Self(next, PhantomData)))
+    }
+}
+
 /// A locked queue; dropping it unlocks it.
 #[derive(Debug)]
 pub struct Guard<'a, P: Party> {
@@ -177,6 +205,26 @@ impl<'a, P: Party> Guard<'a, P> {
         let first: P = party(self.queue.first.load(Ordering::Relaxed))?;
         self.remove(first);
         Some(first)
+    }
+
+    /// Takes everybody, oldest first; each `at` says [`At::MOVING`] from now on. The queue is not needed any more to come from one to the next.
+    pub(crate) fn pop_all(&mut self) -> Option<(P, Rest<P>)> {
+        // ORDER: Relaxed, all: by the lock.
+        let first = self.queue.first.load(Ordering::Relaxed);
+        let mut at = party::<P>(first);
+        while let Some(waiter) = at {
+            // ORDER: Relaxed: as above.
+            at = party(waiter.link().next.load(Ordering::Relaxed));
+            waiter.link().set_at(At::MOVING);
+        }
+        // ORDER: Relaxed: as above.
+        self.queue.first.store(0, Ordering::Relaxed);
+        // ORDER: Relaxed: as above.
+        self.queue.last.store(0, Ordering::Relaxed);
+        if self.kind != Kind::Closed {
+            self.kind = Kind::Nobody;
+        }
+        Rest(first, PhantomData).next()
     }
 
     /// Takes out a party whose `at` names this queue, if it waits here; it then says [`At::MOVING`]. `false` if it does not: a receiver that

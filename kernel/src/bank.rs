@@ -20,7 +20,7 @@ use mm::bank::{self, BankError, BankStats, Payer, Source};
 use percpu::{Held, IrqOff};
 use spin::Once;
 
-use crate::object::{Header, Object, Ref};
+use crate::object::{self, Header, Object, Ref};
 use crate::{dispatch, memory, slabs};
 
 /// Objects for which the root bank has room, for each frame of the machine: the smallest ones take 128 bytes.
@@ -48,7 +48,7 @@ impl Bank {
         let root = ROOT.call_once(|| {
             let frames = memory::frames().stats().frames;
             Self {
-                header: Header::new(ObjectKind::Bank),
+                header: Header::new(),
                 parent: None,
                 charge: None,
                 frames: bank::Bank::root(frames),
@@ -75,13 +75,8 @@ impl Bank {
             slabs::give(irq, memory);
             return Err(Error::NoMemory);
         };
-        let bank = Self {
-            header: Header::new(ObjectKind::Bank),
-            parent: Some(parent),
-            charge: Some(charge),
-            frames,
-            objects,
-        };
+        let bank =
+            Self { header: Header::new(), parent: Some(parent), charge: Some(charge), frames, objects };
         // SAFETY: memory for one bank, which is ours.
         unsafe { memory.write(bank) };
         // SAFETY: the count that a header begins with.
@@ -199,6 +194,16 @@ pub(crate) unsafe fn spare_frames(payer: Payer) -> usize {
 /// A payer that keeps its bank; [`forget`] ends that.
 pub(crate) fn keep(bank: Ref<Bank>) -> Payer {
     Payer::new(bank.into_word())
+}
+
+/// As [`keep`], of the bank behind another payer; `None` if that bank is about to go.
+///
+/// # Safety
+/// 1. As for [`behind`].
+pub(crate) unsafe fn keep_another(payer: Payer) -> Option<Payer> {
+    // SAFETY: obligation 1.
+    let bank = unsafe { behind(payer) };
+    bank.is_none_or(|bank| object::try_acquire(&bank.header)).then_some(payer)
 }
 
 /// Ends what [`keep`] began.

@@ -67,6 +67,9 @@ const _: () = {
 };
 
 impl Endpoint {
+    /// Where the assembly finds the queue's word.
+    pub(crate) const WORD: usize = offset_of!(Self, queue) + Queue::<ThreadRef>::WORD;
+
     /// An endpoint at which nobody waits; with one reference for the caller.
     ///
     /// # Errors
@@ -75,7 +78,7 @@ impl Endpoint {
         let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let endpoint = Self {
-            header: Header::new(ObjectKind::Endpoint),
+            header: Header::new(),
             receivers: AtomicU32::new(0),
             ending: Cell::new(false),
             charge,
@@ -155,12 +158,7 @@ impl Reply {
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
         let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let reply = Self {
-            header: Header::new(ObjectKind::Reply),
-            slot: ReplySlot::new(),
-            ending: Cell::new(false),
-            charge,
-        };
+        let reply = Self { header: Header::new(), slot: ReplySlot::new(), ending: Cell::new(false), charge };
         // SAFETY: memory for one reply, the caller's alone.
         unsafe { memory.write(reply) };
         // SAFETY: the count that a header begins with.

@@ -17,7 +17,7 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{metrics, spread, talk, trace, upcall, wait};
+use crate::{metrics, notification, spread, talk, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
@@ -211,7 +211,7 @@ pub(crate) fn leave_core(held: &mut Held<'_, 0>, thread: ThreadRef) {
         }
         State::New => move_new(held, thread),
         // As soon as it could run.
-        State::Blocked | State::Asleep | State::Parked | State::Ended => thread.talk.set_direct(0),
+        State::Blocked | State::Asleep | State::Parked | State::Ended => thread.state.wait_plainly(),
     }
 }
 
@@ -267,7 +267,7 @@ pub(crate) fn suspend(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), E
         return Err(Error::WrongState);
     }
     thread.suspended.set(true);
-    thread.talk.set_direct(0);
+    thread.state.wait_plainly();
     if dispatch::running(held) == Some(thread) {
         HEAD.owned(held).raise(pending::STOP);
     } else if thread.state.get() == State::Runnable {
@@ -332,6 +332,8 @@ fn finish_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
 /// The end of a thread that is on no queue and not current: whoever waits for it is told, and it gives up itself.
 pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
     talk::abandon(held, thread);
+    // That there is none is as good.
+    let _ = notification::unbind(thread);
     SCHED.owned(held).leave(thread);
     dispatch::save_state(held, thread);
     drop(thread.fpu.take());

@@ -15,16 +15,16 @@ use ipc::{At, Guard, Kind};
 use percpu::IrqOff;
 use sched::{Ready, Stop};
 
-use crate::arch::user::{HEAD, pending, register};
+use crate::arch::user::{HEAD, extra, pending, register};
 use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
 use crate::talk::{self, Role};
 use crate::thread::{State, ThreadRef};
 use crate::wait::place;
-use crate::{homes, limits, metrics, spread, upcall};
+use crate::{homes, limits, metrics, notification, spread, upcall};
 
-pub(crate) use fast::{fast_call, fast_reply_receive};
+pub(crate) use fast::enter_space;
 
 type Result<T = ()> = core::result::Result<T, Error>;
 
@@ -104,10 +104,17 @@ pub(crate) fn refuse(thread: ThreadRef, error: Error) {
     thread.set_register(register::STATUS, error as u64);
 }
 
-/// Says where a thread is about to wait, and what for.
-fn announce(thread: ThreadRef, role: Role, at: At) {
+/// Tells a thread that receives the bits of its bound notification instead of a message. By its home, or whoever has taken it out.
+pub(crate) fn signal(thread: ThreadRef, bits: u64) {
+    thread.set_register(register::TAG, Tag::SIGNAL);
+    thread.set_register(register::BADGE, bits);
+    thread.set_register(register::STATUS, 0);
+}
+
+/// Says where a thread is about to wait, what for, and whether it can be switched to there (`direct_mark`).
+fn announce(thread: ThreadRef, role: Role, at: At, mark: u32) {
     thread.talk.role.set(role);
-    thread.state.set(State::Blocked);
+    thread.state.wait(mark);
     thread.link.set_at(at);
 }
 
@@ -117,23 +124,26 @@ fn place_of(endpoint: Found<Endpoint>) -> At {
 
 fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result {
     let (endpoint, badge) = thread.capabilities().find_badged::<Endpoint>(asked.handle, Rights::SEND)?;
+    // Mostly one receiver waits, or none.
+    if let Some(receiver) = endpoint.queue().alone()
+        && endpoint.queue().take(receiver)
+    {
+        deliver(irq, thread, receiver, (asked, badge), role);
+        return Ok(());
+    }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
         Kind::Receivers => {
             let receiver = queue.pop().expect("IQ3: a queue with receivers has one");
             drop(queue);
-            percpu::race_point!("messages.taken");
-            receiver.link.set_at(At::NOWHERE);
-            thread.set_register(register::BADGE, badge);
-            deliver(irq, thread, receiver, asked, role);
+            deliver(irq, thread, receiver, (asked, badge), role);
             Ok(())
         }
         Kind::Nobody | Kind::Senders if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Senders => {
             thread.set_register(register::BADGE, badge);
-            thread.talk.set_direct(0);
-            announce(thread, role, place_of(endpoint));
+            announce(thread, role, place_of(endpoint), 0);
             queue.push_sender(thread);
             drop(queue);
             percpu::race_point!("messages.queued");
@@ -143,6 +153,7 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
 }
 
 /// Copies a message, its capabilities and its badge from the sender's frame to the receiver's, both the caller's to use.
+#[inline(always)]
 fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
     let tag = Tag(sender.register(register::TAG));
     register::WORDS.iter().for_each(|&word| receiver.set_register(word, sender.register(word)));
@@ -155,15 +166,25 @@ fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
 }
 
 /// The current thread's message goes to a receiver that waited, and was taken.
-fn deliver(irq: &mut IrqOff, sender: ThreadRef, receiver: ThreadRef, asked: Asked, role: Role) {
+#[inline(always)]
+fn deliver(
+    irq: &mut IrqOff,
+    sender: ThreadRef,
+    receiver: ThreadRef,
+    (asked, badge): (Asked, u64),
+    role: Role,
+) {
+    percpu::race_point!("messages.taken");
+    receiver.link.set_at(At::NOWHERE);
+    sender.set_register(register::BADGE, badge);
     copy(irq, sender, receiver);
     if role == Role::Sending {
         sender.set_register(register::STATUS, 0);
         return irq.locks(|held| homes::send_home(held, receiver));
     }
     receiver.talk.reply.set(sender);
-    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE));
-    sender.talk.set_direct(direct_mark(irq, sender, asked.deadline));
+    let mark = direct_mark(irq, sender, asked.deadline);
+    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE), mark);
     if is_at_hand(irq, receiver) && talk::can_lend(sender) {
         switch_to_callee(irq, sender, receiver, asked.deadline)
     }
@@ -179,7 +200,13 @@ fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
 }
 
 /// Whether a thread that waited, and was taken, can go on on this core at once.
+#[inline(always)]
 fn is_at_hand(irq: &IrqOff, thread: ThreadRef) -> bool {
+    thread.state.is_direct(dispatch::mark(irq)) || is_at_hand_after_all(irq, thread)
+}
+
+#[inline(never)]
+fn is_at_hand_after_all(irq: &IrqOff, thread: ThreadRef) -> bool {
     let seen = thread.place.look();
     seen.core == irq.core()
         && !seen.in_flight
@@ -201,10 +228,15 @@ fn switch_to_callee(irq: &mut IrqOff, caller: ThreadRef, callee: ThreadRef, dead
 }
 
 /// The runner of the current context goes on, which waited until now.
+#[inline(always)]
 fn go_on(irq: &mut IrqOff, thread: ThreadRef) -> ! {
-    SCHED.owned(irq).disarm(thread);
+    // A thread that can be switched to directly has no timeout, and no watcher.
+    let direct = thread.state.is_direct(dispatch::mark(irq));
     thread.state.set(State::Runnable);
-    irq.locks(|held| upcall::unblocked(held, thread));
+    if !direct {
+        SCHED.owned(irq).disarm(thread);
+        irq.locks(|held| upcall::unblocked(held, thread));
+    }
     dispatch::hand_over(irq, thread)
 }
 
@@ -238,6 +270,20 @@ fn try_receive(
     endpoint: Found<Endpoint>,
     asked: Asked,
 ) -> Result<Received> {
+    let bound = thread.extras.get() & extra::BOUND != 0;
+    if bound && told(thread, notification::poll_bound(thread)) {
+        return Ok(Received::Message);
+    }
+    // Mostly nobody waits.
+    if !bound && endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
+        let mark = direct_mark(irq, thread, asked.deadline);
+        announce(thread, Role::Receiving, place_of(endpoint), mark);
+        if endpoint.queue().park(thread) {
+            percpu::race_point!("messages.parked");
+            return Ok(Received::Waits);
+        }
+        thread.state.set(State::Runnable);
+    }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
@@ -247,14 +293,26 @@ fn try_receive(
         }
         Kind::Nobody | Kind::Receivers if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Receivers => {
-            thread.talk.set_direct(direct_mark(irq, thread, asked.deadline));
-            announce(thread, Role::Receiving, place_of(endpoint));
+            let mark = direct_mark(irq, thread, asked.deadline);
+            announce(thread, Role::Receiving, place_of(endpoint), mark);
             queue.push_receiver(thread);
             drop(queue);
             percpu::race_point!("messages.parked");
+            if bound && told(thread, notification::second_thoughts(irq, thread)) {
+                thread.state.set(State::Runnable);
+                return Ok(Received::Message);
+            }
             Ok(Received::Waits)
         }
     }
+}
+
+/// Tells the current thread, which wants to receive, bits of its bound notification; `false` if there are none.
+fn told(thread: ThreadRef, bits: u64) -> bool {
+    if bits != 0 {
+        signal(thread, bits);
+    }
+    bits != 0
 }
 
 fn receive(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {

@@ -79,6 +79,10 @@ pub(crate) struct Here {
 }
 
 impl Here {
+    /// Where `message.S` counts.
+    pub(crate) const FAST_MESSAGES: usize =
+        offset_of!(Self, counters) + Counter::FastMessages as usize * size_of::<Figure>();
+
     /// Where `user.S` counts down.
     pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
     /// Where it does for calls that are checked.

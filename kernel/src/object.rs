@@ -9,33 +9,45 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use abi::cap::{ObjectKind, Rights};
-use cap::Gone;
+use cap::{Doomed, Family, Gone, Ticket};
 use percpu::epoch::{self, Retired};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
 
 use crate::dispatch;
 use crate::endpoint::{Endpoint, Reply};
+use crate::notification::Notification;
 
 /// The beginning of every object.
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
 /// | `retired` | who takes the count to 0 | the same core | – |
+/// | `doomed` | who has `lock` | the same | its own |
 /// | `refs` | any core | any core | Relaxed up, AcqRel down |
-/// | `kind` | nobody | any core | – |
+/// | `lock` | any core | any core | its own |
+///
+/// Whoever derives or deletes a capability for the object writes this line anyway, for the count: so the lock of its capabilities is here.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Header {
     retired: Retired,
+    doomed: Doomed,
     refs: AtomicU32,
-    kind: ObjectKind,
+    lock: Ticket,
 }
+
+const _: () = assert!(size_of::<Header>() == 40, "with a thread's node and place it takes one line");
 
 impl Header {
     /// An object with one reference, which [`Ref::adopt`] makes.
-    pub(crate) const fn new(kind: ObjectKind) -> Self {
-        Self { retired: Retired::new(), refs: AtomicU32::new(1), kind }
+    pub(crate) const fn new() -> Self {
+        Self { retired: Retired::new(), doomed: Doomed::new(), refs: AtomicU32::new(1), lock: Ticket::new() }
+    }
+
+    /// What the capabilities for the object share.
+    pub(crate) const fn family(&self) -> Family<'_> {
+        Family { lock: &self.lock, doomed: &self.doomed }
     }
 
     /// Gives an object that has been given up one reference again, for a last piece of work.
@@ -177,6 +189,11 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         // SAFETY: obligation 1: the reference keeps it until below.
         unsafe { at.as_ref() }.lost(gone.rights);
     }
+    if gone.kind == ObjectKind::Notification {
+        let at = address(gone.object).cast::<Notification>();
+        // SAFETY: as above.
+        unsafe { at.as_ref() }.lost();
+    }
     let header = address(gone.object);
     let reclaim = match gone.kind {
         ObjectKind::Process => reclaim::<crate::process::Process>,
@@ -187,6 +204,7 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
         ObjectKind::Endpoint => reclaim::<Endpoint>,
         ObjectKind::Reply => reclaim::<Reply>,
+        ObjectKind::Notification => reclaim::<Notification>,
         other => unreachable!("N2: no object of kind {other:?} is made"),
     };
     // SAFETY: obligation 1.
@@ -202,6 +220,11 @@ pub(crate) unsafe fn gained(word: u64, kind: ObjectKind, rights: Rights) {
         let at = address(word).cast::<Endpoint>();
         // SAFETY: obligation 1.
         unsafe { at.as_ref() }.gained(rights);
+    }
+    if kind == ObjectKind::Notification {
+        let at = address(word).cast::<Notification>();
+        // SAFETY: obligation 1.
+        unsafe { at.as_ref() }.gained();
     }
 }
 

@@ -218,7 +218,7 @@ impl Process {
         let length = maker.name.len().min(NAME_BYTES);
         name[..length].copy_from_slice(&maker.name[..length]);
         let process = Self {
-            header: Header::new(ObjectKind::Process),
+            header: Header::new(),
             space: UnsafeCell::new(ManuallyDrop::new(space)),
             capabilities,
             threads: Lock::new(Threads { first: None, last: None, count: 0 }),
@@ -341,7 +341,7 @@ impl Process {
             homes::at_home(irq, &thread, |held, thread| {
                 thread.set_extra(extra::LIMITED, true);
                 // Whoever would switch to it directly has to load it whole.
-                thread.talk.set_direct(0);
+                thread.state.wait_plainly();
                 if dispatch::running(held) == Some(thread) {
                     limits::load(held, thread);
                 }

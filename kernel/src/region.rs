@@ -59,8 +59,7 @@ impl Region {
             slabs::give(irq, memory);
             return Err(Error::NoMemory);
         };
-        let header = Header::new(ObjectKind::Region);
-        let region = Self { header, object: ManuallyDrop::new(object), charge };
+        let region = Self { header: Header::new(), object: ManuallyDrop::new(object), charge };
         // SAFETY: memory for one region, which is ours.
         unsafe { memory.write(region) };
         // SAFETY: the count that a header begins with.

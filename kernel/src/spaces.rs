@@ -37,7 +37,7 @@ core_local! {
     /// The space that this core's user half shows, unless [`ENTERED`] is another.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
     /// The space of the process whose thread runs here, or did last; null once the core has gone idle.
-    static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
+    pub(crate) static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
 }
 
 /// All memory, through the direct map.
@@ -149,7 +149,7 @@ impl Pool for Tap<'_> {
 
     fn draw(&mut self, payer: Payer, least: usize, most: usize) -> Option<usize> {
         // SAFETY: the process that has a space keeps its bank (V4), an object its own.
-        let mut draw = || unsafe { bank::draw_frames(payer, least, most) };
+        let draw = || unsafe { bank::draw_frames(payer, least, most) };
         draw().or_else(|| {
             // The current process may have the last ones in its purse.
             let thread =
@@ -167,6 +167,11 @@ impl Pool for Tap<'_> {
     fn spare(&self, payer: Payer) -> usize {
         // SAFETY: as above; a bank that has just been exchanged is there until this core leaves the kernel (N1).
         unsafe { bank::spare_frames(payer) }
+    }
+
+    fn keep(&mut self, payer: Payer) -> Option<Payer> {
+        // SAFETY: a space's, or what was one a moment ago (N1).
+        unsafe { bank::keep_another(payer) }
     }
 
     fn forget(&mut self, payer: Payer) {

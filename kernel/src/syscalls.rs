@@ -9,16 +9,20 @@ mod ipc;
 mod leases;
 mod memory;
 mod notifications;
+mod passing;
 mod processes;
 mod sync;
 mod threads;
 mod user;
 
+use core::mem::offset_of;
+
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use abi::syscall::COUNT;
+use abi::syscall::{COUNT, Syscall};
 use percpu::IrqOff;
 
+use crate::arch::user::{Frame, HEAD, SYSCALL_BYTES, pending};
 use crate::dispatch;
 use crate::object::{Found, Object, Ref};
 use crate::tables::Capabilities;
@@ -30,7 +34,7 @@ use devices::{
     device_claim, interrupt_ack, interrupt_affinity, interrupt_bind, interrupt_claim, interrupt_mask,
     port_read, port_write, ports_claim,
 };
-use faults::{pages_pass, process_handler};
+use faults::process_handler;
 use ipc::{endpoint_create, reply_save};
 use leases::{lease_allocate, lease_create, lease_info, lease_release};
 use memory::{map, protect, region_create, region_map, unmap};
@@ -38,6 +42,7 @@ use notifications::{
     notification_bind, notification_broadcast, notification_create, notification_poll, notification_signal,
     notification_wait, timer_create, timer_set,
 };
+use passing::pages_pass;
 use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
 use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
 use threads::{
@@ -50,6 +55,29 @@ use threads::{
 pub(crate) struct Answer {
     status: u64,
     value: u64,
+}
+
+impl Answer {
+    /// Has the caller make a call again, with these arguments, once whatever wants the core has had it: how a long call goes on.
+    fn again(irq: &IrqOff, call: Syscall, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) -> Self {
+        let thread = dispatch::current(irq);
+        let rip = thread.register(offset_of!(Frame, rip)) - SYSCALL_BYTES;
+        for (offset, value) in [
+            (offset_of!(Frame, rdi), rdi),
+            (offset_of!(Frame, rsi), rsi),
+            (offset_of!(Frame, r10), r10),
+            (offset_of!(Frame, r8), r8),
+            (offset_of!(Frame, r9), r9),
+            (offset_of!(Frame, rip), rip),
+            // As after an interrupt: with every register.
+            (offset_of!(Frame, vector), 0),
+        ] {
+            thread.set_register(offset, value);
+        }
+        // Only the long way out looks how the thread came in.
+        HEAD.owned(irq).raise(pending::TIMER);
+        Self { status: call as u64, value: rdx }
+    }
 }
 
 /// What a call of the kernel's returns.

@@ -13,16 +13,21 @@ mod dismantle;
 mod entry;
 mod fault;
 mod info;
+mod land;
+mod lend;
+mod load;
 mod look;
 mod map;
 mod memory;
 mod object;
+mod pass;
 mod pending;
 mod protect;
 mod record;
 mod share;
 mod single;
 mod table;
+mod take;
 mod unmap;
 mod walk;
 
@@ -30,10 +35,12 @@ pub use check::{Broken, Usage};
 pub use entry::Format;
 pub use fault::{Access, Fault};
 pub use info::{FrameInfo, Use};
+pub use load::Load;
 pub use look::Region;
 pub use map::{Backing, Mapping, When};
 pub use memory::{Frames, Memory, Pool, Shortage};
 pub use object::{Attachment, Object};
+pub use pass::{Course, Pass, Passing, Phase, Steps};
 pub use pending::Pending;
 
 use crate::bank::{Payer, Purse};
@@ -177,6 +184,7 @@ pub enum Upper {
 /// | `purse` | who takes or gives frames | any core | its own |
 /// | the rest | nobody after start | any core | – |
 #[derive(Debug)]
+#[repr(C)]
 pub struct Space<M> {
     tlb: SpaceTlb,
     memory: M,
@@ -190,6 +198,9 @@ pub struct Space<M> {
 }
 
 impl<M: Memory> Space<M> {
+    /// Where assembly finds what cores keep of the space.
+    pub const TLB: usize = core::mem::offset_of!(Self, tlb);
+
     /// An empty space that nobody pays for.
     ///
     /// # Errors
@@ -245,13 +256,13 @@ impl<M: Memory> Space<M> {
 
     /// Takes a block that the space pays for.
     #[inline(always)]
-    fn take<P: Pool>(&self, pool: &mut P, order: Order, policy: Policy) -> Result<FrameId, Shortage> {
+    fn take_frame<P: Pool>(&self, pool: &mut P, order: Order, policy: Policy) -> Result<FrameId, Shortage> {
         memory::take(&self.purse, pool, order, policy)
     }
 
     /// Gives back a block that the space has paid for.
     #[inline(always)]
-    fn give<P: Pool>(&self, pool: &mut P, frame: FrameId, order: Order) {
+    fn give_frame<P: Pool>(&self, pool: &mut P, frame: FrameId, order: Order) {
         memory::give(&self.purse, pool, frame, order);
     }
 
@@ -296,7 +307,7 @@ impl<M: Memory> Space<M> {
             return Err(self);
         }
         self.records.destroy(&self.purse, pool);
-        self.give(pool, self.root, self.roots);
+        self.give_frame(pool, self.root, self.roots);
         debug_assert_eq!(self.purse.in_use(), 0, "A8: what a space has taken, it has given back");
         self.purse.close(&mut Frames(pool));
         Ok(())

@@ -10,9 +10,11 @@ use crate::task::{Entity, Links, Stem};
 use core::cell::Cell;
 use core::marker::PhantomData;
 
-/// Which links of a thread a heap uses.
-pub(crate) trait Part<E: Entity> {
+/// Which links of a member a heap uses; always the same for equal references.
+pub trait Part<E> {
+    /// Its neighbours below.
     fn links(e: &E) -> &Links<E>;
+    /// Its key, and its neighbour above.
     fn stem(e: &E) -> &Stem<E>;
 }
 
@@ -40,29 +42,33 @@ impl<E: Entity> Part<E> for Timeout {
     }
 }
 
-pub(crate) struct Heap<E, P> {
+/// A heap of what is due, the earliest first. Plain memory of its owner.
+pub struct Heap<E, P> {
     root: Cell<Option<E>>,
     part: PhantomData<P>,
 }
 
-impl<E: Entity, P: Part<E>> Heap<E, P> {
-    pub(crate) const fn new() -> Self {
+impl<E: Copy + Eq, P: Part<E>> Heap<E, P> {
+    /// Nothing in it.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { root: Cell::new(None), part: PhantomData }
     }
 
+    /// The one with the least key.
     #[inline]
-    pub(crate) fn first(&self) -> Option<E> {
+    pub fn first(&self) -> Option<E> {
         self.root.get()
     }
 
     /// The least key; [`NEVER`] for an empty heap.
     #[inline]
-    pub(crate) fn least(&self) -> u64 {
+    pub fn least(&self) -> u64 {
         self.root.get().map_or(NEVER, |e| P::stem(&e).key.get())
     }
 
     /// Adds `e`, which is in no heap by these links.
-    pub(crate) fn insert(&self, e: E, key: u64) {
+    pub fn insert(&self, e: E, key: u64) {
         let (links, stem) = (P::links(&e), P::stem(&e));
         links.next.set(None);
         links.prev.set(None);
@@ -73,14 +79,14 @@ impl<E: Entity, P: Part<E>> Heap<E, P> {
     }
 
     /// Takes the one with the least key out.
-    pub(crate) fn pop(&self) -> Option<E> {
+    pub fn pop(&self) -> Option<E> {
         let e = self.root.get()?;
         self.remove(e);
         Some(e)
     }
 
     /// Takes `e`, which is a member, out.
-    pub(crate) fn remove(&self, e: E) {
+    pub fn remove(&self, e: E) {
         let parent = P::stem(&e).parent.get();
         let (left, right) = (P::links(&e).next.take(), P::links(&e).prev.take());
         for child in [left, right].into_iter().flatten() {
@@ -112,12 +118,18 @@ impl<E: Entity, P: Part<E>> Heap<E, P> {
     }
 }
 
-fn rank<E: Entity, P: Part<E>>(e: Option<E>) -> u32 {
+impl<E: Copy + Eq, P: Part<E>> Default for Heap<E, P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn rank<E: Copy + Eq, P: Part<E>>(e: Option<E>) -> u32 {
     e.map_or(0, |e| P::stem(&e).rank.get())
 }
 
 /// Puts the child of higher rank left and sets the node's rank; whether that changed.
-fn mend<E: Entity, P: Part<E>>(node: E) -> bool {
+fn mend<E: Copy + Eq, P: Part<E>>(node: E) -> bool {
     let links = P::links(&node);
     let (left, right) = (rank::<E, P>(links.next.get()), rank::<E, P>(links.prev.get()));
     if left < right {
@@ -128,7 +140,7 @@ fn mend<E: Entity, P: Part<E>>(node: E) -> bool {
 }
 
 /// One tree of two, whose roots have no parents.
-fn merge<E: Entity, P: Part<E>>(a: Option<E>, b: Option<E>) -> Option<E> {
+fn merge<E: Copy + Eq, P: Part<E>>(a: Option<E>, b: Option<E>) -> Option<E> {
     let (Some(a), Some(b)) = (a, b) else { return a.or(b) };
     let key = |e: E| P::stem(&e).key.get();
     let (root, mut other) = if key(b) < key(a) { (b, a) } else { (a, b) };

@@ -1,4 +1,4 @@
-//! Calls on the delivery of faults, and on passing pages.
+//! Calls on the delivery of faults.
 
 use abi::error::Error;
 use percpu::IrqOff;
@@ -6,9 +6,5 @@ use percpu::IrqOff;
 use super::Result;
 
 pub(super) fn process_handler(_: &mut IrqOff, _: u64, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
-}
-
-pub(super) fn pages_pass(_: &mut IrqOff, _: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> Result {
     Err(Error::Unsupported)
 }

@@ -220,6 +220,24 @@ impl Purse {
         Moving { hold }
     }
 
+    /// Has another purse of the same payer's have so much that was taken from this one; `false`, and nothing, if the payers are two.
+    pub fn hand(&self, to: &Self, amount: usize) -> bool {
+        if core::ptr::eq(self, to) {
+            return true;
+        }
+        // In the order of their addresses, so that two that hand to each other do not wait for each other.
+        let self_first = core::ptr::from_ref(self).addr() < core::ptr::from_ref(to).addr();
+        let (first, second) = if self_first { (self, to) } else { (to, self) };
+        let (first, second) = (first.hold(), second.hold());
+        let (from, to) = if self_first { (&first, &second) } else { (&second, &first) };
+        let same = from.0.payer() == to.0.payer();
+        if same {
+            from.drawn(|drawn| drawn - amount as u64);
+            to.drawn(|drawn| drawn + amount as u64);
+        }
+        same
+    }
+
     fn hold(&self) -> Hold<'_> {
         loop {
             match self.try_hold() {

@@ -166,7 +166,7 @@ impl<M: Memory> Space<M> {
             Some(_) if !allows(entry, access) => Some(Fault::Forbidden),
             Some(Kind::Pager) => {
                 let record = self.records.get(entry.record())?;
-                let page = page.number() - record.terms().base.number();
+                let page = page.number().wrapping_sub(record.terms().base.number());
                 Some(Fault::Pager { cookie: record.cookie(), page })
             }
             Some(Kind::Anonymous | Kind::Shared | Kind::Copy) => None,
@@ -286,7 +286,7 @@ impl<M: Memory> Space<M> {
                 leaves.word = leaves.word.populate();
                 in_block(block, leaves.from)
             }
-            None => self.take(cx.pool, Order::FRAME, self.policy(old))?,
+            None => self.take_frame(cx.pool, Order::FRAME, self.policy(old))?,
         };
         self.memory.zero(frame, Order::FRAME);
         self.own(leaves, frame, old);
@@ -363,7 +363,7 @@ impl<M: Memory> Space<M> {
 
     /// Puts a copy of what `old` shows in its place.
     fn copy<P: Pool>(&self, cx: &mut Cx<'_, P>, leaves: &Leaves<M>, old: Entry) -> Result<Fault, SpaceError> {
-        let frame = self.take(cx.pool, Order::FRAME, self.policy(old))?;
+        let frame = self.take_frame(cx.pool, Order::FRAME, self.policy(old))?;
         self.memory.copy(old.frame(), frame);
         self.own(leaves, frame, old);
         Ok(Fault::Resolved)

@@ -122,6 +122,11 @@ pub trait Pool {
         usize::MAX
     }
 
+    /// Another object that the payer pays for keeps its bank; `None` if the bank is about to go.
+    fn keep(&mut self, payer: Payer) -> Option<Payer> {
+        Some(payer)
+    }
+
     /// An object that the payer paid for is gone, and will not ask for it again.
     fn forget(&mut self, _payer: Payer) {}
 }

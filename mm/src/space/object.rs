@@ -41,6 +41,8 @@ pub(super) struct Header {
     locked: AtomicBool,
     granule: PageSize,
     depth: u8,
+    /// Made to take over what a space shares (`lend`): nobody has a handle.
+    lending: bool,
     first: AtomicPtr<Record>,
     pages: usize,
     populated: AtomicUsize,
@@ -90,6 +92,41 @@ impl<M: Memory> Object<M> {
         pages: usize,
         granule: PageSize,
     ) -> Result<Self, Shortage> {
+        Self::make(payer, memory, pool, (pages, granule), false)
+    }
+
+    /// An object of 4 KiB blocks that takes over what a space shares. The payer is kept for it.
+    pub(super) fn lending<P: Pool>(
+        payer: Payer,
+        memory: M,
+        pool: &mut P,
+        pages: usize,
+    ) -> Result<Self, Shortage> {
+        let payer = pool.keep(payer).ok_or(Shortage::Quota)?;
+        let made = Self::make(payer, memory, pool, (pages, PageSize::Small), true);
+        if made.is_err() {
+            pool.forget(payer);
+        }
+        made
+    }
+
+    /// Whether it was made by [`Object::lending`].
+    pub(super) fn is_lending(&self) -> bool {
+        self.header().lending
+    }
+
+    /// Pays for what the object takes over.
+    pub(super) fn purse(&self) -> &Purse {
+        &self.header().purse
+    }
+
+    fn make<P: Pool>(
+        payer: Payer,
+        memory: M,
+        pool: &mut P,
+        (pages, granule): (usize, PageSize),
+        lending: bool,
+    ) -> Result<Self, Shortage> {
         if pages > crate::virt::USER_PAGES {
             return Err(Shortage::Memory);
         }
@@ -113,6 +150,7 @@ impl<M: Memory> Object<M> {
             locked: AtomicBool::new(false),
             granule,
             depth,
+            lending,
             first: AtomicPtr::new(ptr::null_mut()),
             pages,
             populated: AtomicUsize::new(0),
@@ -252,6 +290,33 @@ impl<M: Memory> Object<M> {
                 theirs
             }
         }
+    }
+
+    /// Takes over consecutive frames as pages that nobody has asked for yet, each a block of its own; returns how many, as far as one directory
+    /// frame goes.
+    ///
+    /// # Errors
+    /// [`Shortage`]: no frame for the directory; nothing is taken over.
+    pub(super) fn adopt<P: Pool>(
+        &self,
+        pool: &mut P,
+        first: usize,
+        frames: impl Iterator<Item = FrameId>,
+    ) -> Result<usize, Shortage> {
+        debug_assert!(self.granule() == PageSize::Small, "an object of other blocks takes no frames over");
+        let words = self.words(pool, first)?;
+        let mut count = 0;
+        for (place, frame) in words.iter().zip(frames) {
+            // ORDER: Relaxed: a look.
+            debug_assert!(place.load(Ordering::Relaxed) == 0, "nobody has asked for the page");
+            self.memory.info(frame).set_object(first + count);
+            // ORDER: Release pairs with Acquire in `page`: the frame is filled.
+            place.store(frame.number() as u64, Ordering::Release);
+            count += 1;
+        }
+        // ORDER: Relaxed: a statistic.
+        self.header().populated.fetch_add(count, Ordering::Relaxed);
+        Ok(count)
     }
 
     /// Makes sure that there are frames for all pages of a range, cut at the end.

@@ -13,9 +13,11 @@ mod calls;
 mod crowd;
 mod faults;
 mod hack;
+mod ipc;
 mod life;
 mod locks;
 mod partner;
+mod pass;
 mod place;
 mod share;
 mod switch;
@@ -87,8 +89,10 @@ const TABLE: &[Bench<Lab>] = &[
     locks::CONDITION,
     wake::LATENCY,
     wake::SEND,
+    ipc::ROUND_TRIP,
     timer::JITTER,
     faults::FAULT,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,
