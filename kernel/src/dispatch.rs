@@ -22,7 +22,9 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, expiry, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
+use crate::{
+    cores, expiry, homes, jobs, limits, machine, metrics, spaces, spread, talk, trace, upcall, wait,
+};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -224,6 +226,7 @@ fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
     }
     trace::switched(irq, || thread.id());
     load_state(irq, thread);
+    limits::load(irq, thread);
     user::load_fs_base(irq, thread.tls());
     HEAD.owned(irq).set_extra(extra::THREAD, thread.extras.get() != 0);
 }
@@ -386,6 +389,10 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         show_load(&irq);
         if HERE.owned(&irq).retry.get() != NEVER {
             collect(&mut irq);
+            // What was given back may have been the last thread of a process that ends.
+            if jobs::has_work(&irq) {
+                continue;
+            }
         }
         if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
             // SAFETY: no thread is current, and the stack above is done with.

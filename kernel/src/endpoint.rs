@@ -15,6 +15,7 @@ use ipc::{At, Kind, Queue, ReplySlot};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
 
+use crate::bank::Charge;
 use crate::object::{Header, Object, Ref};
 use crate::thread::ThreadRef;
 use crate::{homes, messages, slabs};
@@ -34,6 +35,7 @@ pub(crate) struct Endpoint {
     receivers: AtomicU32,
     /// Its waiters have been told; only its memory is left.
     ending: Cell<bool>,
+    charge: Charge,
     queue: Line<Queue<ThreadRef>>,
 }
 
@@ -50,6 +52,7 @@ pub(crate) struct Reply {
     header: Header,
     slot: ReplySlot<ThreadRef>,
     ending: Cell<bool>,
+    charge: Charge,
 }
 
 // SAFETY: the slot is atomic, and `ending` belongs to who ends the object.
@@ -72,11 +75,13 @@ impl Endpoint {
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let endpoint = Self {
             header: Header::new(),
             receivers: AtomicU32::new(0),
             ending: Cell::new(false),
+            charge,
             queue: Line(Queue::new()),
         };
         // SAFETY: memory for one endpoint, the caller's alone.
@@ -134,6 +139,8 @@ unsafe impl Object for Endpoint {
         let own = unsafe { object.as_ref() };
         if own.ending.replace(true) {
             debug_assert!(own.is_deserted(), "EP2: who waited has been told");
+            // SAFETY: as above, once.
+            drop(unsafe { object.read() }.charge);
             return slabs::give(held, object);
         }
         own.close(held);
@@ -149,8 +156,9 @@ impl Reply {
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let reply = Self { header: Header::new(), slot: ReplySlot::new(), ending: Cell::new(false) };
+        let reply = Self { header: Header::new(), slot: ReplySlot::new(), ending: Cell::new(false), charge };
         // SAFETY: memory for one reply, the caller's alone.
         unsafe { memory.write(reply) };
         // SAFETY: the count that a header begins with.
@@ -171,6 +179,8 @@ unsafe impl Object for Reply {
         // SAFETY: obligation 1: it is there until this gives it back.
         let own = unsafe { object.as_ref() };
         if own.ending.replace(true) {
+            // SAFETY: as above, once.
+            drop(unsafe { object.read() }.charge);
             return slabs::give(held, object);
         }
         if let Some(caller) = own.slot.take() {

@@ -22,6 +22,7 @@ extern crate alloc;
 mod acpi;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
+mod bank;
 mod bench;
 mod chance;
 mod cores;
@@ -41,6 +42,7 @@ mod interrupt;
 mod jobs;
 mod layout;
 mod levels;
+mod limits;
 mod loader;
 mod log;
 mod machine;

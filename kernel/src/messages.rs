@@ -22,7 +22,7 @@ use crate::object::Found;
 use crate::talk::{self, Role};
 use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
-use crate::{handler, homes, metrics, notification, spread, upcall};
+use crate::{handler, homes, limits, metrics, notification, spread, upcall};
 
 pub(crate) use fast::enter_space;
 
@@ -58,12 +58,23 @@ pub(crate) extern "C" fn message_call(number: u64) {
     }
 }
 
-/// As [`message_call`], for one that is timed or traced.
+/// As [`message_call`], for one that is timed or traced, or of a process with limits.
 pub(crate) extern "C" fn watched_message_call(number: u64) {
     let thread = {
         // SAFETY: as in `message_call`, whose witness is not made yet.
         let irq = unsafe { IrqOff::assume() };
-        dispatch::current(&irq)
+        let thread = dispatch::current(&irq);
+        if HEAD.owned(&irq).is_limited() {
+            metrics::keep_countdown(&irq);
+            if let Err(error) = limits::check(&irq, thread, number) {
+                return thread.set_register(register::STATUS, error as u64);
+            }
+            if !metrics::limited_call(&irq) {
+                drop(irq);
+                return message_call(number);
+            }
+        }
+        thread
     };
     let start = metrics::watch_call(number, thread.register(register::BADGE));
     message_call(number);

@@ -204,6 +204,7 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Process => reclaim::<crate::process::Process>,
         ObjectKind::Thread => reclaim::<crate::thread::Thread>,
         ObjectKind::Region => reclaim::<crate::region::Region>,
+        ObjectKind::Bank => reclaim::<crate::bank::Bank>,
         ObjectKind::Core => reclaim::<crate::machine_object::Core>,
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
         ObjectKind::Endpoint => reclaim::<Endpoint>,

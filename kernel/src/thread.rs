@@ -90,6 +90,8 @@ pub(crate) struct Thread {
     pub(crate) siblings: Cell<(Option<ThreadRef>, Option<ThreadRef>)>,
     /// Somebody who ends the process has seen it, under the same lock.
     pub(crate) condemned: Cell<bool>,
+    /// Somebody who limits the process has seen it, under the same lock.
+    pub(crate) limited: Cell<bool>,
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
@@ -288,6 +290,7 @@ impl Thread {
             process,
             siblings: Cell::new((None, None)),
             condemned: Cell::new(false),
+            limited: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
             revocation: Cell::new(None),
@@ -490,6 +493,7 @@ impl Thread {
             }
         }
         drop(thread.fpu.take());
+        thread.process.thread_gone();
         drop(thread);
         slabs::give(held, own.0);
     }

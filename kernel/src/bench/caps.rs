@@ -83,7 +83,7 @@ impl<const N: usize> Tables<N> {
     fn new(irq: &IrqOff) -> Result<Self, Trouble> {
         let mut missing = false;
         let tables = core::array::from_fn(|_| {
-            let table = Capabilities::new(irq);
+            let table = Capabilities::new(irq, None);
             missing |= table.is_none();
             table
         });

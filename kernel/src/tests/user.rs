@@ -5,7 +5,9 @@ use percpu::IrqOff;
 
 use super::{Bed, Result, ensure, failed};
 use crate::arch::tsc;
+use crate::bank::Bank;
 use crate::harness::{self, Run};
+use crate::object::Ref;
 use crate::{log, machine, start, trace};
 
 /// How long a program may take, in seconds of the clock: long enough for any emulator on any busy host.
@@ -13,8 +15,17 @@ const PATIENCE: u64 = 60;
 
 /// Runs a program to its end.
 pub(super) fn run(program: &str, arguments: &[u8]) -> core::result::Result<ExitStatus, super::Verdict> {
+    run_paying(program, arguments, None)
+}
+
+/// As [`run`], with a bank from which it pays.
+pub(super) fn run_paying(
+    program: &str,
+    arguments: &[u8],
+    bank: Option<&Ref<Bank>>,
+) -> core::result::Result<ExitStatus, super::Verdict> {
     IrqOff::with(|irq| {
-        let run = Run { program, arguments, region: None, flags: 0 };
+        let run = Run { program, arguments, region: None, flags: 0, bank };
         let process =
             run.make(irq).map_err(|error| failed(format_args!("{program} cannot be made: {error}")))?;
         // A soak test has as many times more to do.

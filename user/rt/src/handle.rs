@@ -8,6 +8,7 @@ use core::ops::Deref;
 use abi::cap::{CapInfo, Handle, Rights};
 use abi::debug::Metrics;
 use abi::error::Error;
+use abi::quota::{BankInfo, BankSpec, Limits};
 use abi::task::{CoreInfo, CoreMask, ExitStatus, ProcessInfo, SchedSpec, ThreadInfo, Upcall};
 
 use crate::sync::atomic::AtomicU32;
@@ -99,6 +100,8 @@ handles! {
     Core;
     /// The debug interface.
     Debug;
+    /// A quota.
+    Bank;
     /// Where messages are sent to and received from.
     Endpoint;
     /// A caller that waits for a reply, once.
@@ -316,6 +319,49 @@ impl Process {
             // SAFETY: `info` gives the address of a `ProcessInfo` of its own.
             unsafe { sys::process_info(self.0, at) }
         })
+    }
+}
+
+impl Process {
+    /// Tightens what it may call, and how often.
+    ///
+    /// # Errors
+    /// See `process_limit`.
+    pub fn limit(self, limits: &Limits) -> Result<()> {
+        // SAFETY: the address is of a `Limits`, which is read.
+        unsafe { sys::process_limit(self.0, address(limits)) }.map(drop)
+    }
+}
+
+impl Bank {
+    /// Makes a bank of a part of this one.
+    ///
+    /// # Errors
+    /// See `bank_create`.
+    pub fn carve(self, spec: &BankSpec) -> Result<Owned<Self>> {
+        // SAFETY: the address is of a `BankSpec`, which is read.
+        let handle = unsafe { sys::bank_create(self.0, address(spec)) }?;
+        Ok(Owned(Self(Handle(handle))))
+    }
+
+    /// Tells about it.
+    ///
+    /// # Errors
+    /// See `bank_info`.
+    pub fn info(self) -> Result<BankInfo> {
+        info(|at| {
+            // SAFETY: `info` gives the address of a `BankInfo` of its own.
+            unsafe { sys::bank_info(self.0, at) }
+        })
+    }
+
+    /// Has a process that has not started pay from it.
+    ///
+    /// # Errors
+    /// See `bank_assign`.
+    pub fn assign(self, process: Process) -> Result<()> {
+        // SAFETY: no address is passed.
+        unsafe { sys::bank_assign(self.0, process.0) }.map(drop)
     }
 }
 
