@@ -309,7 +309,7 @@ impl Matrix {
             };
             let expected = if call == MessageCall::Reply { Error::WrongType } else { Error::MissingRight };
             self.message(call, other.handle(), Tag(Tag::NO_WAIT), expected, "every other right");
-            for tag in [Tag(1 << 13), Tag(1 << 14), Tag(1 << 15), Tag(1 << 31), Tag(5 << 4), Tag(7 << 10)] {
+            for tag in [Tag(1 << 13), Tag(1 << 14), Tag(1 << 15), Tag(1 << 31), Tag(5 << 4)] {
                 let good = self.world.endpoint.handle();
                 self.message(call, good, tag, Error::BadArgument, &format!("{tag:x?}"));
             }

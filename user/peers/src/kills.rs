@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use abi::cap::{Handle, Rights};
+use abi::debug::Dump;
 use abi::error::Error;
 use abi::task::{CoreMask, ExitStatus, Grant, ProcessSpec, SchedSpec, ThreadSpec};
 use perf::clock::{Nanos, Ticks};
@@ -308,6 +309,16 @@ pub(crate) fn run(start: &Start) -> core::result::Result<u64, Failure> {
     Ok(0)
 }
 
+/// Writes to the log what every core runs and has queued, and what this process's threads do.
+fn tell_of_threads() {
+    let Some(debug) = Start::get().debug() else { return };
+    let mut buffer = Vec::from([0; 8192]);
+    for what in [Dump::Scheduler, Dump::Process] {
+        let told = debug.dump(what as u64, Start::get().process().handle(), &mut buffer);
+        told.unwrap_or("nothing is told").lines().for_each(|line| say!("{line}"));
+    }
+}
+
 impl Worker {
     fn new(prng: Prng, process_rate: u64) -> Result<Self> {
         let table: &'static Table = Box::leak(Box::default());
@@ -338,6 +349,7 @@ impl Worker {
             if let Err(why) = self.round() {
                 // Whoever does not end would be waited for by whoever drops its handle.
                 say!("peers: round {round}: {why}");
+                tell_of_threads();
                 rt::start::exit(1);
             }
         }
