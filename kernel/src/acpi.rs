@@ -61,6 +61,32 @@ raw_table!(Slit, Signature::SLIT);
 raw_table!(Hmat, HMAT);
 raw_table!(Dsdt, Signature::DSDT);
 
+/// What the firmware says of interrupt lines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wire {
+    /// A controller, whose first pin is this global system interrupt.
+    Controller {
+        /// Where its registers are.
+        address: PhysAddr,
+        /// The first of its interrupts.
+        first: u32,
+    },
+    /// An ISA interrupt that is another global system interrupt than that of its number, or looks different.
+    Override {
+        /// The ISA interrupt.
+        isa: u8,
+        /// The global system interrupt.
+        interrupt: u32,
+        /// MPS INTI flags.
+        flags: u16,
+    },
+    /// A global system interrupt that is not to be delivered as one.
+    NotMaskable {
+        /// Which.
+        interrupt: u32,
+    },
+}
+
 /// The HPET and the PM timer; found once, because mapping a device takes address space and perhaps a table.
 static REFERENCES: Once<[Option<Reference>; 2]> = Once::new();
 
@@ -108,6 +134,29 @@ impl Tables {
             _ => 0,
         });
         Some(flags.filter(|flags| flags & ENABLED != 0).count())
+    }
+
+    /// Visits what the MADT says of interrupt lines (ACPI 6.5, §5.2.12), in its order.
+    pub(crate) fn wires(&self, visit: &mut dyn FnMut(Wire)) {
+        let Ok(madt) = self.0.find_table::<Madt>() else { return };
+        for entry in madt.get().entries() {
+            match entry {
+                MadtEntry::IoApic(unit) => visit(Wire::Controller {
+                    address: PhysAddr::new({ unit.io_apic_address }.into()),
+                    first: unit.global_system_interrupt_base,
+                }),
+                // Bus 0 is ISA, the only one that there is.
+                MadtEntry::InterruptSourceOverride(wire) if wire.bus == 0 => visit(Wire::Override {
+                    isa: wire.irq,
+                    interrupt: wire.global_system_interrupt,
+                    flags: wire.flags,
+                }),
+                MadtEntry::NmiSource(wire) => {
+                    visit(Wire::NotMaskable { interrupt: wire.global_system_interrupt });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// A clock of known frequency: the HPET, else the PM timer.

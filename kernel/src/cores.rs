@@ -14,7 +14,7 @@ use crate::arch::ipi::Interrupts;
 use crate::arch::paging::Kind;
 use crate::arch::tables::{IST_VECTORS, Tables};
 use crate::arch::{apic, entry, fpu, idle, paging, speculation, timer, tlb, tsc, user};
-use crate::{dispatch, early, layout, machine, memory, slabs, spaces, stacks};
+use crate::{dispatch, early, interrupt, layout, machine, memory, slabs, spaces, stacks};
 
 /// Cores that have finished their set-up.
 static ONLINE: AtomicCoreSet = AtomicCoreSet::new();
@@ -181,12 +181,13 @@ pub(crate) fn wait_for_all() -> Result<(), CoreId> {
 ///
 /// # Safety
 /// 1. Neither the caller nor whoever called it refers to core-local data, or relies on its staying as it is, across this call.
-pub(crate) unsafe fn expose(_: &mut Held<'_, 0>, mut turn: impl FnMut() -> bool) {
+pub(crate) unsafe fn expose(held: &mut Held<'_, 0>, mut turn: impl FnMut() -> bool) {
     // The witness is borrowed for as long, so that nobody uses it while the handler has its own.
     while turn() {
         interrupts::enable();
         core::hint::spin_loop();
         interrupts::disable();
+        interrupt::take_noted(held);
     }
 }
 
@@ -209,6 +210,7 @@ pub(crate) fn rest(irq: &mut IrqOff) {
     // SAFETY: the witness is not used meanwhile, and whoever answers an interrupt leaves the inbox of a resting core to it.
     unsafe { idle::rest(inbox, how) };
     epoch::leave_idle(irq);
+    irq.locks(interrupt::take_noted);
 }
 
 /// What a core does from its start on: threads, messages, sleep.

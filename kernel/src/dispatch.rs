@@ -443,9 +443,47 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
 
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
 /// the wait says. A time that has passed ends a wait that nobody has ended yet.
+#[inline(always)]
 pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     let thread = current(irq);
     let now = tsc::now();
+    if thread.doomed.get() | thread.woken.get() | (deadline != NEVER) {
+        prepare_to_block(irq, thread, deadline, now);
+    }
+    let sched = SCHED.owned(irq);
+    if sched.current() == Some(thread.context()) {
+        sched.stop(now, Stop::Blocked);
+    } else {
+        sched.remove(thread.context());
+    }
+    // It has left the core: what is told now may wake it, if it watches itself.
+    HEAD.owned(irq).clear_current();
+    upcall::blocked(irq, thread);
+    next(irq, now, ThreadState::Blocked)
+}
+
+/// Nobody runs on this core any more: as [`dispatch`], which has to be taken only if there is more to do than to pick the next thread.
+#[inline(always)]
+fn next(irq: &mut IrqOff, now: u64, left: ThreadState) -> ! {
+    let head = HEAD.owned(irq);
+    let busy = head.is_pending()
+        || head.extras() & extra::TRACE != 0
+        || HERE.owned(irq).retired.get() >= RETIRED_AT_ONCE
+        || !mailbox::INBOX.local(irq).is_quiet()
+        || jobs::has_work(irq);
+    if !busy && let Some(context) = SCHED.owned(irq).pick(now) {
+        // It is not announced that this core leaves the kernel, as with a yield.
+        show_load(irq);
+        arm_timer(irq, now);
+        metrics::count(irq, Counter::Switches);
+        resume(irq, context.runner(), now)
+    }
+    dispatch(irq, left)
+}
+
+/// What seldom has to be looked at before a thread blocks. Does not come back if it does not block.
+#[inline(never)]
+fn prepare_to_block(irq: &mut IrqOff, thread: ThreadRef, deadline: u64, now: u64) {
     if thread.doomed.get() {
         end_wait(irq, thread);
     }
@@ -458,11 +496,6 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     if deadline != NEVER && deadline > now {
         SCHED.owned(irq).arm(thread, deadline);
     }
-    stop_running(irq, thread, Stop::Blocked);
-    // It has left the core: what is told now may wake it, if it watches itself.
-    HEAD.owned(irq).clear_current();
-    upcall::blocked(irq, thread);
-    dispatch(irq, ThreadState::Blocked)
 }
 
 /// The current thread need not block: it goes on, when it has a turn if it has lost its own (`talk`).
@@ -560,7 +593,7 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     stop_running(irq, thread, if thread.borrows() { Stop::Blocked } else { Stop::Ended });
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
-    dispatch(irq, ThreadState::Ended)
+    next(irq, tsc::now(), ThreadState::Ended)
 }
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.

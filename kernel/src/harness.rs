@@ -6,9 +6,10 @@ use abi::task::{ExitStatus, NEVER, ProcessState};
 use percpu::mailbox::{self, Kick, Signal, Urgency};
 use percpu::{Ipi, IrqOff};
 
-use crate::arch::ipi::Interrupts;
-use crate::machine_object::{Core, Debug};
+use crate::arch::ipi;
+use crate::machine_object::{Core, Debug, Devices, Interrupts};
 use crate::object::Ref;
+use crate::ports::Ports;
 use crate::process::{Maker, Process};
 use crate::programs;
 use crate::programs::startup::Part;
@@ -27,11 +28,12 @@ pub(crate) fn notice(irq: &IrqOff) {
     }
     let inbox = mailbox::INBOX.of(to).expect("the boot core has its data");
     if NOTICE.raise(inbox, Urgency::Lazy) == Kick::Interrupt {
-        Interrupts.send(to);
+        ipi::Interrupts.send(to);
     }
 }
 
-/// What a program is given by the kernel: first the debug interface, then a region if there is one, then the cores by their numbers.
+/// What a program is given by the kernel: first the debug interface, then a region if there is one, then the cores by their numbers, and
+/// then, if it is one of [`DRIVERS`], all interrupt lines, all ports, all device registers.
 pub(crate) struct Run<'a> {
     /// Its name in the bundle, without the folder.
     pub(crate) program: &'a str,
@@ -93,6 +95,11 @@ impl Run<'_> {
             let core = Core::of(core).ok_or(Error::NoMemory)?;
             add(table.insert(core, Rights::ALL)?)?;
         }
+        if DRIVERS.contains(&self.program) {
+            add(table.insert(Interrupts::get(), Rights::ALL)?)?;
+            add(table.insert(Ports::all(), Rights::ALL)?)?;
+            add(table.insert(Devices::get(), Rights::ALL)?)?;
+        }
         Ok(count)
     }
 }
@@ -109,7 +116,10 @@ fn environment_bytes() -> usize {
 }
 
 /// Most cores that a program is given: what fits beside the rest into `ProcessSpec::MAX_GRANTS`.
-const GIVEN_CORES: usize = 60;
+const GIVEN_CORES: usize = 59;
+
+/// Programs that drive devices.
+const DRIVERS: [&str; 2] = ["bench", "devices"];
 
 /// Starts a process and gives the cores to threads until it has ended and everything is given back, or the time is over, when it is killed;
 /// `None` then. Called on the boot core, from its own stack.

@@ -11,6 +11,7 @@
 //! | 90 | in `syscalls` | what is on its way to a thread's home or back |
 //! | 90 | in `trace` | records on their way from the core that has them to the one that asked |
 //! | 100, 150 | in `tests` | what tests contend for; the first complaint of a test |
+//! | 120 | in `arch::ioapic`, of level [`CONTROLLER`] | the registers of an I/O interrupt controller |
 //! | 150 | [`HEAP`] | the heap; under it only the core's own frame cache and the log are used |
 //! | 190 | `report::ENCODER` | the encoder of records |
 //! | 200 | serial | the serial line: a leaf, so that everything can log |
@@ -29,6 +30,9 @@ pub(crate) static TABLES: Lock<10, Option<DeviceMap>> = Lock::new(None);
 
 /// What is left of the memory map until the frame allocator takes over.
 pub(crate) static EARLY: Lock<20, Option<Early>> = Lock::new(None);
+
+/// Level of the locks of I/O interrupt controllers.
+pub(crate) const CONTROLLER: u8 = 120;
 
 /// The kernel's heap.
 pub(crate) static HEAP: Lock<150, Heap<Arenas>> = Lock::new(Heap::new(Arenas));

@@ -1,4 +1,4 @@
-//! Objects that are there as long as the machine runs: a core, the debug interface.
+//! Objects that are there as long as the machine runs: a core, the debug interface, all interrupt lines, all device registers.
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -20,8 +20,22 @@ pub(crate) struct Debug {
     header: Header,
 }
 
-const _: () =
+/// All interrupt lines: what single ones are claimed from.
+#[repr(C)]
+pub(crate) struct Interrupts {
+    header: Header,
+}
+
+/// All device registers: what regions of them are claimed from.
+#[repr(C)]
+pub(crate) struct Devices {
+    header: Header,
+}
+
+const _: () = {
     assert!(offset_of!(Core, header) == 0 && offset_of!(Debug, header) == 0, "N2: the header comes first");
+    assert!(offset_of!(Interrupts, header) == 0 && offset_of!(Devices, header) == 0, "N2: as above");
+};
 
 core_local! {
     /// The object for this core.
@@ -29,15 +43,22 @@ core_local! {
 }
 
 static DEBUG: Debug = Debug { header: Header::new() };
+static INTERRUPTS: Interrupts = Interrupts { header: Header::new() };
+static DEVICES: Devices = Devices { header: Header::new() };
+
+/// One more reference to an object that stays for ever.
+fn another<T: Object>(object: &'static T) -> Ref<T> {
+    // SAFETY: the count with which the header begins is never given up, so this is one more than there are.
+    let own = unsafe { Ref::adopt(NonNull::from_ref(object)) };
+    let another = own.clone();
+    core::mem::forget(own);
+    another
+}
 
 impl Core {
     /// A reference to the object for a core; `None` for a core that there is not.
     pub(crate) fn of(core: CoreId) -> Option<Ref<Self>> {
-        // SAFETY: the count with which the header begins is never given up, so this is one more than there are.
-        let own = unsafe { Ref::adopt(NonNull::from_ref(CORE.of(core)?)) };
-        let another = own.clone();
-        core::mem::forget(own);
-        Some(another)
+        CORE.of(core).map(another)
     }
 
     /// Which core it is for.
@@ -49,11 +70,21 @@ impl Core {
 impl Debug {
     /// A reference to the debug interface.
     pub(crate) fn get() -> Ref<Self> {
-        // SAFETY: as in `Core::of`.
-        let own = unsafe { Ref::adopt(NonNull::from_ref(&DEBUG)) };
-        let another = own.clone();
-        core::mem::forget(own);
-        another
+        another(&DEBUG)
+    }
+}
+
+impl Interrupts {
+    /// A reference to all interrupt lines.
+    pub(crate) fn get() -> Ref<Self> {
+        another(&INTERRUPTS)
+    }
+}
+
+impl Devices {
+    /// A reference to all device registers.
+    pub(crate) fn get() -> Ref<Self> {
+        another(&DEVICES)
     }
 }
 
@@ -72,5 +103,23 @@ unsafe impl Object for Debug {
 
     unsafe fn destroy(_: NonNull<Self>, _: &mut Held<'_, 0>) {
         unreachable!("N1: the count with which the debug interface begins is never given up");
+    }
+}
+
+// SAFETY: the header is the first field, as asserted above.
+unsafe impl Object for Interrupts {
+    const KIND: ObjectKind = ObjectKind::Interrupts;
+
+    unsafe fn destroy(_: NonNull<Self>, _: &mut Held<'_, 0>) {
+        unreachable!("N1: the count with which all interrupt lines begin is never given up");
+    }
+}
+
+// SAFETY: the header is the first field, as asserted above.
+unsafe impl Object for Devices {
+    const KIND: ObjectKind = ObjectKind::Devices;
+
+    unsafe fn destroy(_: NonNull<Self>, _: &mut Held<'_, 0>) {
+        unreachable!("N1: the count with which all device registers begin is never given up");
     }
 }

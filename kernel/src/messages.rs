@@ -20,7 +20,7 @@ use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
 use crate::talk::{self, Role};
-use crate::thread::{State, ThreadRef};
+use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
 use crate::{handler, homes, metrics, notification, spread, upcall};
 
@@ -190,8 +190,7 @@ fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark,
     dispatch::block(irq, deadline)
 }
 
-/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more. Nobody switches to it directly,
-/// for it goes on with all its registers.
+/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more.
 pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Found<Endpoint>) {
     let alone = endpoint.queue().alone().filter(|&receiver| endpoint.queue().take(receiver));
     let receiver = match alone {
@@ -214,7 +213,11 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
     percpu::race_point!("messages.taken");
     receiver.link.set_at(At::NOWHERE);
     handler::tell(thread, receiver);
-    await_answer(irq, thread, receiver, (0, NEVER))
+    let mark = match direct_mark(irq, thread, NEVER) {
+        0 => 0,
+        mark => mark | Doing::FAULTED,
+    };
+    await_answer(irq, thread, receiver, (mark, NEVER))
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
@@ -448,8 +451,8 @@ fn reply(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
 fn answer_saved(irq: &mut IrqOff, thread: ThreadRef, handle: Handle) -> Result {
     let reply = thread.capabilities().find::<Reply>(handle, Rights::SEND)?;
     let caller = reply.slot().take();
-    // Whoever else has one finds nobody to answer.
-    thread.capabilities().delete(irq, handle)?;
+    // Whoever else has one finds nobody to answer. If it has been deleted meanwhile, the caller, once taken, is to be answered all the same.
+    let _deleted = thread.capabilities().delete(irq, handle);
     let caller = caller.ok_or(Error::PeerGone)?;
     write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
@@ -486,9 +489,12 @@ pub(crate) fn save_reply(irq: &mut IrqOff, thread: ThreadRef) -> Result<Handle> 
         irq.locks(|held| talk::part(held, thread));
     }
     if let Some(caller) = thread.talk.reply.begin_move() {
-        reply.slot().set(caller);
+        // The capability can be used already, by whoever guesses the handle.
+        reply.slot().await_arrival(caller);
+        percpu::race_point!("messages.saving");
         caller.link.set_at(place::object(reply.as_ptr(), place::REPLY));
         thread.talk.reply.clear();
+        reply.slot().arrive(caller);
     }
     // `take_turn` does not come back to do it.
     drop(reply);

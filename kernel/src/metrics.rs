@@ -2,7 +2,7 @@
 //!
 //! | field of [`Here`] | writer | readers | ordering | line |
 //! |---|---|---|---|---|
-//! | all | the core, with interrupts off | any | Relaxed | counters two lines, histograms their own |
+//! | all | the core, with interrupts off | any | Relaxed | counters three lines, histograms their own |
 //!
 //! A figure is one word that its core alone adds to, so adding is a plain instruction, and whoever reads sees every figure as it was at
 //! some moment. Reading the clock twice costs more than a short system call may, so of these only one in [`SAMPLE_MEAN`] is timed: `user.S`
@@ -68,6 +68,8 @@ pub(crate) struct Here {
     counters: [Figure; COUNTERS],
     /// System calls until one is timed.
     countdown: AtomicU32,
+    /// Wakes until one is timed.
+    wakes_left: AtomicU32,
     /// What `countdown` started from.
     distance: AtomicU32,
     syscalls: Buckets,
@@ -89,6 +91,7 @@ impl Here {
         Self {
             counters,
             countdown: AtomicU32::new(1),
+            wakes_left: AtomicU32::new(WAKES_PER_SAMPLE),
             distance: AtomicU32::new(SAMPLE_MEAN),
             syscalls: Buckets::new(),
             switches: Buckets::new(),
@@ -163,6 +166,20 @@ pub(crate) fn pretend_call(irq: &IrqOff) {
     if left == 0 {
         watched_call(0, watch_call(0, 0), 0);
     }
+}
+
+/// Of so many wakes one is timed: reading the clock and going over the slow switch cost more than the wake.
+const WAKES_PER_SAMPLE: u32 = 16;
+
+/// Whether the wake at hand is to be timed.
+#[inline(always)]
+pub(crate) fn times_wake(irq: &IrqOff) -> bool {
+    let here = HERE.local(irq);
+    // ORDER: Relaxed: this core is the only writer.
+    let left = here.wakes_left.load(Ordering::Relaxed) - 1;
+    // ORDER: Relaxed; as above.
+    here.wakes_left.store(if left == 0 { WAKES_PER_SAMPLE } else { left }, Ordering::Relaxed);
+    left == 0
 }
 
 /// Records how long a switch took.

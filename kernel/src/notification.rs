@@ -14,15 +14,16 @@ use core::ptr::NonNull;
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
-use ipc::{At, Guard, Parked, Party};
+use ipc::{At, Guard, Kind, Parked, Party};
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreId, Held, Ipi, IrqOff};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, extra, register};
+use crate::endpoint::Endpoint;
 use crate::object::{Header, Object, Ref};
-use crate::talk::{self, Role, Withdrawn};
+use crate::talk::{self, Withdrawn};
 use crate::thread::{State, Thread, ThreadRef};
 use crate::wait::{self, place};
 use crate::{dispatch, homes, messages, slabs};
@@ -301,6 +302,13 @@ fn tell_bound(held: &mut Held<'_, 0>, notification: &Notification) {
     }
 }
 
+/// Whether those who wait at an endpoint want to receive. A thread's role does not say so: whoever takes the shortest way leaves it as it is.
+fn receives(at: At) -> bool {
+    // SAFETY: made of an endpoint, and read just now.
+    let endpoint = unsafe { place::get::<Endpoint>(at) };
+    endpoint.queue().lock().kind() == Kind::Receivers
+}
+
 /// Tells the bits that are set to the bound thread, if it receives. At its home.
 fn tell_here(held: &mut Held<'_, 0>, notification: &Notification, thread: ThreadRef) {
     // What a thread that does not wait says of its place is of the past (IQ2).
@@ -308,7 +316,7 @@ fn tell_here(held: &mut Held<'_, 0>, notification: &Notification, thread: Thread
         return;
     }
     let at = thread.link.at();
-    if at.0 & place::MARKS != place::ENDPOINT || thread.talk.role.get() != Role::Receiving {
+    if at.0 & place::MARKS != place::ENDPOINT || !receives(at) {
         return;
     }
     let bits = notification.hot.state.take();

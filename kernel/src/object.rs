@@ -209,6 +209,10 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Endpoint => reclaim::<Endpoint>,
         ObjectKind::Reply => reclaim::<Reply>,
         ObjectKind::Notification => reclaim::<Notification>,
+        ObjectKind::Interrupt => reclaim::<crate::interrupt::Interrupt>,
+        ObjectKind::Interrupts => reclaim::<crate::machine_object::Interrupts>,
+        ObjectKind::Ports => reclaim::<crate::ports::Ports>,
+        ObjectKind::Devices => reclaim::<crate::machine_object::Devices>,
         other => unreachable!("N2: no object of kind {other:?} is made"),
     };
     // SAFETY: obligation 1.

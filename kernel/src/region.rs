@@ -1,28 +1,42 @@
-//! Regions: memory that several processes map.
+//! Regions: memory that several processes map, and device registers.
 
 use core::mem::{ManuallyDrop, offset_of};
 use core::ptr::NonNull;
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
-use mm::PageSize;
+use mm::id::FRAME_BYTES;
+use mm::space::Backing;
+use mm::{FrameId, PageSize, PhysRange};
 use percpu::{Held, IrqOff};
 
+use crate::arch::{apic, paging};
 use crate::object::{Header, Object, Ref};
-use crate::slabs;
 use crate::spaces::{self, Physical, Tap};
+use crate::{machine, slabs, start};
 
-/// Memory that several processes map: a capability for an `mm::space::Object`. Mappings keep the pages; the region may go before them.
+/// What several processes map. Mappings keep the pages of memory; the region may go before them.
 #[repr(C)]
 pub(crate) struct Region {
     header: Header,
-    object: ManuallyDrop<spaces::Object>,
+    content: Content,
+}
+
+/// What a region shows.
+enum Content {
+    /// Memory, an `mm::space::Object`.
+    Memory(ManuallyDrop<spaces::Object>),
+    /// Device registers, which no memory map names and the kernel does not use.
+    Device(PhysRange),
 }
 
 const _: () = assert!(offset_of!(Region, header) == 0, "N2: the header comes first");
 
 /// Most pages of one region: 1 GiB.
 const MAX_PAGES: u64 = 1 << 18;
+
+/// Memory of every PC, of which the memory map need not name all.
+const CONVENTIONAL: PhysRange = PhysRange::inside(0, 640 << 10);
 
 impl Region {
     /// A region of zeroed pages, which are taken when first touched.
@@ -33,22 +47,84 @@ impl Region {
         if pages == 0 || pages > MAX_PAGES {
             return Err(Error::BadArgument);
         }
-        let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let made = spaces::Object::new(Physical, &mut Tap::new(irq), pages as usize, PageSize::Small);
-        let Ok(object) = made else {
-            slabs::give(irq, memory);
+        let object = made.map_err(|_| Error::NoMemory)?;
+        Self::show(irq, Content::Memory(ManuallyDrop::new(object)))
+    }
+
+    /// A region of device registers from a physical address on.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for no pages, too many, an address inside a page or beyond what the CPU can address; [`Error::Occupied`] where
+    /// there is memory, or something that the kernel uses; [`Error::NoMemory`].
+    pub(crate) fn device(irq: &IrqOff, address: u64, pages: u64) -> Result<Ref<Self>, Error> {
+        let bytes = (1..=MAX_PAGES).contains(&pages).then_some(pages * FRAME_BYTES as u64);
+        let end = bytes.and_then(|bytes| address.checked_add(bytes));
+        let end = end.filter(|&end| end <= 1 << machine::features().physical_bits);
+        let end = end.filter(|_| address.is_multiple_of(FRAME_BYTES as u64)).ok_or(Error::BadArgument)?;
+        let range = PhysRange::inside(address, end);
+        let memory = start::handover().ranges.all().iter();
+        let occupied = memory
+            .map(|&(other, _)| other)
+            .chain([CONVENTIONAL, apic::reserved()])
+            .any(|other| meet(range, other));
+        if occupied || paging::uses(range) {
+            return Err(Error::Occupied);
+        }
+        Self::show(irq, Content::Device(range))
+    }
+
+    fn show(irq: &IrqOff, content: Content) -> Result<Ref<Self>, Error> {
+        let Some(memory) = slabs::take::<Self>(irq) else {
+            content.release(irq);
             return Err(Error::NoMemory);
         };
-        let region = Self { header: Header::new(), object: ManuallyDrop::new(object) };
         // SAFETY: memory for one region, which is ours.
-        unsafe { memory.write(region) };
+        unsafe { memory.write(Self { header: Header::new(), content }) };
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
     }
 
-    /// Its pages.
-    pub(crate) fn object(&self) -> &spaces::Object {
-        &self.object
+    /// Its pages, if it is memory.
+    pub(crate) fn object(&self) -> Option<&spaces::Object> {
+        match &self.content {
+            Content::Memory(object) => Some(object),
+            Content::Device(_) => None,
+        }
+    }
+
+    /// The frame of one of its pages of memory, taken if nobody has touched it yet.
+    pub(crate) fn frame(&self, irq: &IrqOff, page: usize) -> Option<FrameId> {
+        self.object()?.page(&mut Tap::new(irq), page).ok().flatten()
+    }
+
+    /// What a mapping of so many of its pages shows, from one on.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] if it has no such pages.
+    pub(crate) fn backing(&self, first: u64, pages: u64) -> Result<Backing<'_, Physical>, Error> {
+        match &self.content {
+            // `mm::space` looks whether there are so many.
+            Content::Memory(object) => Ok(Backing::Shared(object, first as usize)),
+            Content::Device(range) => {
+                let end = first.checked_add(pages).filter(|&end| end <= range.frames() as u64);
+                end.ok_or(Error::BadArgument)?;
+                Ok(Backing::Device(FrameId::new(range.start.number() + first as usize)))
+            }
+        }
+    }
+}
+
+fn meet(a: PhysRange, b: PhysRange) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+impl Content {
+    fn release(self, irq: &IrqOff) {
+        match self {
+            Self::Memory(object) => ManuallyDrop::into_inner(object).release(&mut Tap::new(irq)),
+            Self::Device(_) => {}
+        }
     }
 }
 
@@ -59,7 +135,7 @@ unsafe impl Object for Region {
     unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
         // SAFETY: obligation 1: nobody uses it any more.
         let region = unsafe { object.read() };
-        ManuallyDrop::into_inner(region.object).release(&mut Tap::new(held));
+        region.content.release(held);
         slabs::give(held, object);
     }
 }

@@ -19,6 +19,7 @@ use crate::arch::apic;
 use crate::arch::border;
 use crate::arch::entry;
 use crate::arch::io;
+use crate::arch::ioapic;
 use crate::arch::paging::{self, KernelTables, Kind};
 use crate::arch::tables;
 use crate::arch::{cpu, fpu, idle, speculation, timer, tsc, usercopy};
@@ -199,6 +200,7 @@ extern "C" fn boot_core(_: u64) -> ! {
     }
     machine::note_online(tsc::now());
     machine::set_power_off(firmware.power_off());
+    percpu::IrqOff::with(|irq| irq.locks(|held| ioapic::discover(held, &firmware)));
     if let Err(error) = memory::init() {
         give_up(Exit::NoMemory, format_args!("the frame allocator could not be set up: {error}"));
     }

@@ -150,6 +150,8 @@ pub(crate) struct Doing {
 }
 
 impl Doing {
+    /// In `direct`, with the mark: a thread that goes on with all its registers, not with a message.
+    pub(crate) const FAULTED: u32 = 1 << 31;
     /// Where the assembly finds `direct`.
     pub(crate) const DIRECT: usize = offset_of!(Self, direct);
 
@@ -188,7 +190,7 @@ impl Doing {
     #[inline(always)]
     pub(crate) fn is_direct(&self, mark: u32) -> bool {
         // ORDER: Relaxed: if it is this core's mark, this core wrote it.
-        self.direct.load(Ordering::Relaxed) == mark
+        self.direct.load(Ordering::Relaxed) & !Self::FAULTED == mark
     }
 
     #[inline(always)]

@@ -7,12 +7,13 @@ use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::PageFaultErrorCode as Error;
 
+use crate::arch::ioapic::{FIRST_VECTOR, LAST_VECTOR};
 use crate::arch::tables::vector;
 use crate::arch::user::Frame;
 use crate::arch::{apic, ipi, page_fault};
 use crate::fault::{self, Mode, Resolution};
 use crate::process::Process;
-use crate::{dispatch, handler, log, thread};
+use crate::{dispatch, handler, interrupt, log, thread};
 
 /// Vectors below are exceptions (SDM volume 3, table 7-1).
 const EXCEPTIONS: u64 = 32;
@@ -22,6 +23,9 @@ pub(crate) extern "C" fn trap(frame: &Frame) {
     // SAFETY: an interrupt gate has turned interrupts off, and they come back with the return to ring 3 only.
     let mut irq = unsafe { IrqOff::assume() };
     match frame.vector as u8 {
+        device @ FIRST_VECTOR..=LAST_VECTOR => {
+            irq.locks(|held| interrupt::came(held, usize::from(device - FIRST_VECTOR)));
+        }
         vector::PAGE_FAULT => on_page_fault(&mut irq, frame),
         vector::TIMER => dispatch::on_timer(&mut irq),
         vector::IPI => {

@@ -17,6 +17,7 @@ mod budget;
 mod dispatch;
 mod feedback;
 mod heap;
+mod inherit;
 mod queue;
 mod task;
 mod tunables;

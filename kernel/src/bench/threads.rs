@@ -17,7 +17,7 @@ use crate::harness::Run;
 use crate::object::Ref;
 use crate::process::Process;
 use crate::region::Region;
-use crate::spaces::{self, Tap};
+use crate::spaces;
 use crate::wait::{self, Key};
 use crate::{cores, dispatch, machine};
 
@@ -151,8 +151,7 @@ impl Waiter {
     fn start(irq: &mut IrqOff, core: CoreId) -> Result<Self, Trouble> {
         let no_memory = |_| Trouble::Skipped("not enough memory for a program");
         let region = Region::new(irq, 1).map_err(no_memory)?;
-        let page = region.object().page(&mut Tap::new(irq), 0).map_err(|_| Trouble::Skipped("no page"))?;
-        let frame = page.ok_or(Trouble::Skipped("not enough memory for a page"))?;
+        let frame = region.frame(irq, 0).ok_or(Trouble::Skipped("not enough memory for a page"))?;
         // SAFETY: a zeroed frame of the region's, which this value keeps; atomics, for which any bits are a value.
         let words = unsafe { &*spaces::bytes_of(frame).cast() };
         let mut arguments = Words([0; _], 0);

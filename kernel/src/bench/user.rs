@@ -16,7 +16,7 @@ use crate::harness::Run;
 use crate::object::Ref;
 use crate::process::Process;
 use crate::region::Region;
-use crate::spaces::{self, Tap};
+use crate::spaces;
 use crate::{dispatch, log, machine, start};
 
 /// The program.
@@ -98,8 +98,7 @@ pub(super) fn run(
 
 fn serve(irq: &mut IrqOff, words: &Words, sink: &mut dyn FnMut(&Record<'_>)) -> Result<Option<Done>, Error> {
     let region = Region::new(irq, 1)?;
-    let page = region.object().page(&mut Tap::new(irq), 0);
-    let frame = page.ok().flatten().ok_or(Error::NoMemory)?;
+    let frame = region.frame(irq, 0).ok_or(Error::NoMemory)?;
     // SAFETY: a zeroed frame of the region's, which outlives this; the program writes to it as to a channel or damages its own records.
     let channel: &Channel = unsafe { &*spaces::bytes_of(frame).cast() };
     let run = Run {

@@ -140,6 +140,9 @@ pub(super) fn region_map(
     };
     // Counted: the mapping that is being made relies on the object.
     let region = get::<Region>(irq, region, rights)?;
-    let mapping = Mapping::new(Backing::Shared(region.object(), first as usize), protection);
+    if protection == Protection::ReadExecute && region.object().is_none() {
+        return Err(Error::BadArgument);
+    }
+    let mapping = Mapping::new(region.backing(first, pages)?, protection);
     visit(irq, &process, |irq, space| map_into(irq, space, address, pages, &mapping))
 }

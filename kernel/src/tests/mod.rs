@@ -26,6 +26,7 @@ mod apic;
 mod bed;
 mod border;
 mod calls;
+mod caps;
 mod clock;
 mod convert;
 mod cores;
@@ -34,8 +35,10 @@ mod footprint;
 mod fpu;
 mod frames;
 mod heap;
+mod interrupt;
 mod metrics;
 mod nodes;
+mod peers;
 mod pressure;
 mod protection;
 mod record;
@@ -165,8 +168,19 @@ const TESTS: &[Test] = &[
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
     test("user.talk", user::talk),
+    test("user.matrix", peers::matrix),
+    test("user.walk", peers::walk),
+    test("user.bound", peers::bound),
+    test("user.kills", peers::kills),
+    test("user.storm", peers::storm),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
+    test("interrupt.words", interrupt::words),
+    test("interrupt.entries", interrupt::entries),
+    test("interrupt.ports", interrupt::ports),
+    test("interrupt.registers", interrupt::registers),
+    test("cap.calls", caps::calls),
+    test("cap.race", caps::race),
     test("sched.fair", sched::fair),
     test("sched.deadlines", sched::deadlines),
     test("sched.real_time", sched::real_time),

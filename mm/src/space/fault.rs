@@ -116,6 +116,9 @@ impl<M: Memory> Space<M> {
         let table = self.below(entry);
         let word = table.info().table();
         let from = index(page, 1);
+        if table.get(from).is_empty() {
+            return Ok(Fault::NotMapped);
+        }
         let mut leaves = Leaves { table, page, from, to: from + 1, word };
         let result = self.fault_leaf(cx, &mut leaves, access);
         self.close_leaves(cx, unit, (at, entry), &leaves, word);

@@ -10,6 +10,7 @@ use abi::debug::Metrics;
 use abi::error::Error;
 use abi::task::{CoreInfo, CoreMask, ExitStatus, ProcessInfo, SchedSpec, ThreadInfo, Upcall};
 
+use crate::sync::atomic::AtomicU32;
 use crate::sys;
 use crate::time::Deadline;
 
@@ -26,6 +27,33 @@ pub trait Typed: Copy {
     /// # Errors
     /// See `cap_derive`.
     fn derive(self, rights: Rights, badge: u64) -> Result<Owned<Self>>;
+
+    /// Deletes what was derived of it, wherever that is; how many this call has deleted. Nothing is done with any of them any more when it returns.
+    ///
+    /// # Errors
+    /// See `cap_revoke`.
+    fn revoke(self) -> Result<u64> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_revoke(self.handle()) }
+    }
+
+    /// Has it deleted at a time, and what was derived of it; [`Deadline::NEVER`] takes that back.
+    ///
+    /// # Errors
+    /// See `cap_expire`.
+    fn expire(self, at: Deadline) -> Result<()> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_expire(self.handle(), at.0) }.map(drop)
+    }
+
+    /// As [`about`](Self::about), told in memory that others may look at: kind, rights, and the halves of the badge.
+    ///
+    /// # Errors
+    /// See `cap_info`.
+    fn about_in(self, words: &[AtomicU32; 4]) -> Result<()> {
+        // SAFETY: the address is of as many bytes as a `CapInfo` has, which anybody may write to.
+        unsafe { sys::cap_info(self.handle(), address(words)) }.map(drop)
+    }
 
     /// What the capability is for, and what it allows.
     ///
@@ -75,6 +103,14 @@ handles! {
     Endpoint;
     /// A caller that waits for a reply, once.
     Reply;
+    /// An interrupt line.
+    Interrupt;
+    /// All interrupt lines.
+    Interrupts;
+    /// A range of I/O ports.
+    Ports;
+    /// All device registers.
+    Devices;
 }
 
 /// A capability that is deleted with this value. The object lives on while anybody else has one, or while it runs.
@@ -225,6 +261,24 @@ pub fn next_upcall(deadline: Deadline) -> Result<Upcall> {
 }
 
 impl Process {
+    /// Derives a capability into its table, and gives the handle there.
+    ///
+    /// # Errors
+    /// See `cap_grant`.
+    pub fn grant(self, from: impl Typed, rights: Rights, badge: u64) -> Result<Handle> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_grant(self.0, from.handle(), u64::from(rights.0), badge) }.map(Handle)
+    }
+
+    /// Moves a capability into its table, and gives the handle there.
+    ///
+    /// # Errors
+    /// See `cap_transfer`.
+    pub fn transfer(self, from: impl Typed) -> Result<Handle> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_transfer(self.0, from.handle()) }.map(Handle)
+    }
+
     /// Starts the main thread.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! * [`start`]: entry and what a program is given; [`entry!`] names its main function, [`say!`] writes to the kernel's log.
 //! * [`sys`]: a stub for each system call; [`handle`]: the objects behind them, with types.
 //! * [`ipc`]: messages to and from endpoints, and replies. [`memory`]: mappings and the heap. [`time`]: the clock.
+//! * [`device`]: interrupt lines, I/O ports, device registers.
 //! * [`thread`], [`process`]: making and joining them. [`fiber`]: many user threads on few kernel threads.
 //! * [`sync`]: mutex, condition variable, semaphore, barrier on a futex; what nobody contends for stays in user mode.
 //!
@@ -18,6 +19,8 @@ extern crate alloc;
 mod arch;
 pub mod sync;
 
+#[cfg(target_os = "none")]
+pub mod device;
 #[cfg(target_os = "none")]
 pub mod fiber;
 #[cfg(target_os = "none")]

@@ -74,6 +74,15 @@ pub fn words(region: Region) -> Result<&'static [AtomicU32; PAGE / 4]> {
     Ok(unsafe { start.cast().as_ref() })
 }
 
+/// Maps the first pages of a region of device registers, for as long as the program runs. What is there changes by itself: it is read and
+/// written as volatile.
+///
+/// # Errors
+/// See `region_map`.
+pub fn registers(region: Region, pages: usize) -> Result<NonNull<u8>> {
+    map_region(region, pages)
+}
+
 /// Maps so many pages of a region as words that several processes share, for as long as the program runs.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use abi::task::Startup;
 use perf::clock::{Frequency, Timebase};
 use perf::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::handle::{Core, Debug, Process, Region, Thread, Typed};
+use crate::handle::{Core, Debug, Devices, Interrupts, Ports, Process, Region, Thread, Typed};
 use crate::sys;
 
 /// What the program was given: set once, before `main` (R3).
@@ -131,6 +131,24 @@ impl Start {
     /// The regions that were given.
     pub fn regions(self) -> impl Iterator<Item = Region> {
         self.given(ObjectKind::Region).map(Region)
+    }
+
+    /// All interrupt lines, if they were given.
+    #[must_use]
+    pub fn interrupts(self) -> Option<Interrupts> {
+        self.given(ObjectKind::Interrupts).next().map(Interrupts)
+    }
+
+    /// The first range of ports, if one was given.
+    #[must_use]
+    pub fn ports(self) -> Option<Ports> {
+        self.given(ObjectKind::Ports).next().map(Ports)
+    }
+
+    /// All device registers, if they were given.
+    #[must_use]
+    pub fn devices(self) -> Option<Devices> {
+        self.given(ObjectKind::Devices).next().map(Devices)
     }
 
     /// The arguments, those that are not UTF-8 left out.

@@ -1,5 +1,5 @@
-//! The hunt for stale translations, in images with delays in the windows of races: the good one passes, and the one with a planted bug,
-//! shootdowns that are acknowledged too early, is found out.
+//! The hunt for stale translations, and messages between threads that are killed and moved, in images with delays in the windows of races:
+//! the good one passes, and the one with a planted bug, shootdowns that are acknowledged too early, is found out.
 
 use super::host::Effort;
 use super::tally::{Tally, Verdict};
@@ -46,7 +46,7 @@ const CASES: &[Case] = &[
         name: "hunt/racing-4",
         flavour: Flavour::Racing,
         cores: 4,
-        tests: "spaces,tlb",
+        tests: "spaces,tlb,user.walk,user.bound,user.kills,user.storm",
         wanted: Wanted::Clean,
     },
     Case {
@@ -103,7 +103,7 @@ fn boot(case: &Case, effort: Effort, qemu: &Qemu, payload: &Payload) -> Result<V
     let mut failed = Vec::new();
     let mut damage = Vec::new();
     // Every test with time to spare takes the soak's, of which it says nothing meanwhile.
-    let extra = if effort == Effort::Soak { SOAK * 3 } else { Duration::ZERO };
+    let extra = if effort == Effort::Soak { SOAK * 6 } else { Duration::ZERO };
     let limits = Limits { total: LIMIT + extra, silence: LIMIT + extra };
     let end = session.listen(limits, |event| {
         match event {

@@ -3,6 +3,7 @@
 //! The `x2apic` crate sets the unit up. What it leaves open is closed here: it unmasks the timer, leaves errors masked, and always
 //! picks x2APIC where the CPU has it. End-of-interrupt and sending, which are hot, write the registers directly.
 
+use mm::PhysRange;
 use percpu::CoreSet;
 use percpu::sync::atomic::{AtomicU64, Ordering, fence};
 use x2apic::lapic::{LocalApicBuilder, TimerMode};
@@ -86,6 +87,13 @@ pub(crate) fn mode() -> Mode {
 /// Physical address of the xAPIC registers.
 pub(crate) fn xapic_address() -> PhysAddr {
     PhysAddr::new(read_msr(APIC_BASE) & BASE_ADDRESS)
+}
+
+/// Physical addresses that mean local interrupt controllers, in either mode: a store there is a message (SDM volume 3, §12.11.1).
+pub(crate) fn reserved() -> PhysRange {
+    const MESSAGES: u64 = 1 << 20;
+    let own = xapic_address().as_u64() & !(MESSAGES - 1);
+    PhysRange::inside(own, own + MESSAGES)
 }
 
 /// Settles the mode for all cores: xAPIC with the registers mapped at `registers`, or x2APIC for `None`.

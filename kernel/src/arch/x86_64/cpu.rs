@@ -29,6 +29,8 @@ pub(crate) struct Features {
     pub(crate) erms: bool,
     pub(crate) fsrm: bool,
     pub(crate) hypervisor: bool,
+    /// Bits of a physical address.
+    pub(crate) physical_bits: u8,
 }
 
 impl Features {
@@ -57,6 +59,9 @@ impl Features {
             features.huge_1g = info.has_1gib_pages();
             features.rdtscp = info.has_rdtscp();
         }
+        // Without the leaf 36 (SDM volume 2, CPUID: leaf 80000008H).
+        let capacity = id.get_processor_capacity_feature_info();
+        features.physical_bits = capacity.map_or(36, |info| info.physical_address_bits());
         if let Some(info) = id.get_advanced_power_mgmt_info() {
             features.invariant_tsc = info.has_invariant_tsc();
         }

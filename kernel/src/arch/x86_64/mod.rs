@@ -7,6 +7,7 @@ pub(crate) mod entry;
 pub(crate) mod fpu;
 pub(crate) mod idle;
 pub(crate) mod io;
+pub(crate) mod ioapic;
 pub(crate) mod ipi;
 pub(crate) mod page_fault;
 pub(crate) mod paging;

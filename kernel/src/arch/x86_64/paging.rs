@@ -13,6 +13,7 @@ use x86_64::structures::paging::{
 };
 use x86_64::{PhysAddr, VirtAddr};
 
+use super::walk;
 use crate::{layout, levels, machine, memory};
 
 /// What a mapping is for, which decides its protection.
@@ -171,6 +172,24 @@ pub(crate) fn install(mut tables: KernelTables) {
     tables.entered();
     let map = DeviceMap { tables, next: layout::DEVICES.base };
     IrqOff::with(|irq| irq.locks(|held| levels::TABLES.with(held, |slot, _| *slot = Some(map))));
+}
+
+/// Whether the kernel has mapped some of these frames for itself, as device registers or firmware tables.
+pub(crate) fn uses(range: PhysRange) -> bool {
+    let next = IrqOff::with(|irq| {
+        irq.locks(|held| levels::TABLES.with(held, |slot, _| slot.as_ref().map_or(0, |map| map.next)))
+    });
+    // What is mapped already never changes, so that the tables can be read without the lock.
+    let mut own = false;
+    if next > layout::DEVICES.base {
+        let (first, last) = (VirtAddr::new(layout::DEVICES.base), VirtAddr::new(next - 1));
+        walk::each_page(first, last, &mut |page| {
+            let start = page.physical.as_u64();
+            let shown = PhysRange::covering(start, start + page.size);
+            own |= shown.start < range.end && range.start < shown.end;
+        });
+    }
+    own
 }
 
 /// The root in use.

@@ -16,7 +16,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use super::{border, entry};
 
-/// Interrupt vectors of the kernel's own making. Vectors 32 to 239 are free for devices.
+/// Interrupt vectors of the kernel's own making. Those of devices: `ioapic`.
 pub(crate) mod vector {
     /// The core's own timer.
     pub(crate) const TIMER: u8 = crate::arch::timer::VECTOR;

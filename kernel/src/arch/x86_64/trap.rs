@@ -8,8 +8,9 @@ use percpu::IrqOff;
 use perf::trace::Event;
 use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
+use super::ioapic::{FIRST_VECTOR, LAST_VECTOR};
 use super::{apic, io, tables::vector, timer, tsc};
-use crate::{log, metrics, panic, symbols, trace};
+use crate::{interrupt, log, metrics, panic, symbols, trace};
 
 /// The registers of interrupted code, as `trap_common` in `entry.S` lays them out, lowest address first.
 #[repr(C)]
@@ -89,6 +90,11 @@ pub(super) extern "C" fn trap_dispatch(frame: &mut TrapFrame) {
             let _rang = timer::on_interrupt(&irq);
             metrics::count(&irq, Counter::TimerInterrupts);
             trace::event(&irq, Event::Timer, late, 0, 0);
+        }
+        device @ FIRST_VECTOR..=LAST_VECTOR => {
+            // SAFETY: as above.
+            let irq = unsafe { IrqOff::assume() };
+            interrupt::note(&irq, usize::from(device - FIRST_VECTOR));
         }
         vector::ERROR => {
             let errors = apic::take_errors();

@@ -23,7 +23,7 @@ use super::{border, tables, tlb, usercopy};
 use crate::endpoint::Endpoint;
 use crate::spaces::{ENTERED, Space};
 use crate::talk::{self, Talk};
-use crate::thread::{Thread, ThreadRef};
+use crate::thread::{Doing, Thread, ThreadRef};
 use crate::wait::place;
 use crate::{dispatch, messages, metrics, syscalls, traps};
 
@@ -201,6 +201,8 @@ pub(crate) mod extra {
     pub(crate) const FS_BASE: u32 = 1 << 1;
     /// A thread that was woken and has not run since.
     pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A core whose messages take the long way, for a test that both ways lead to the same.
+    pub(crate) const SLOW: u32 = 1 << 7;
     /// A thread with a bound notification.
     pub(crate) const BOUND: u32 = 1 << 6;
     /// A core on which switches are traced.
@@ -330,6 +332,8 @@ global_asm!(
     message = const MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
+    faulted = const Doing::FAULTED,
+    label_shift = const Tag::LABEL_SHIFT,
     special = const Tag::SPECIAL as u32,
     extras = const offset_of!(Head, extras),
     stack_slot = const offset_of!(Head, stack_slot),
