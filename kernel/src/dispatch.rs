@@ -22,7 +22,7 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
+use crate::{alarm, cores, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -234,7 +234,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
     let mut at = SCHED.owned(irq).next_event();
-    at = at.min(here.retry.get()).min(here.until.get());
+    at = at.min(here.retry.get()).min(here.until.get()).min(alarm::next(irq));
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
     }
@@ -341,6 +341,9 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             // Nobody is current: what it decides is who can be picked.
             let _decision = SCHED.owned(&irq).tick(now);
             expire(&mut irq, now);
+        }
+        if alarm::next(&irq) <= now {
+            alarm::ring(&mut irq, now);
         }
         if now >= HERE.owned(&irq).until.get() {
             show_load(&irq);
@@ -564,6 +567,7 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
         head.raise(pending::RESCHEDULE);
     }
     expire(irq, now);
+    alarm::ring(irq, now);
     let here = HERE.owned(irq);
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod acpi;
+mod alarm;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
 mod bench;
@@ -37,6 +38,7 @@ mod homes;
 mod image;
 mod jobs;
 mod layout;
+mod lease;
 mod levels;
 mod loader;
 mod log;
@@ -64,6 +66,7 @@ mod tables;
 mod talk;
 mod tests;
 mod thread;
+mod timers;
 mod trace;
 mod traps;
 mod trial;

@@ -193,6 +193,8 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Endpoint => reclaim::<Endpoint>,
         ObjectKind::Reply => reclaim::<Reply>,
         ObjectKind::Notification => reclaim::<Notification>,
+        ObjectKind::Timer => reclaim::<crate::timers::Timer>,
+        ObjectKind::Lease => reclaim::<crate::lease::Lease>,
         other => unreachable!("N2: no object of kind {other:?} is made"),
     };
     // SAFETY: obligation 1.

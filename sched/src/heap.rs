@@ -10,11 +10,61 @@ use crate::task::{Entity, Links, Stem};
 use core::cell::Cell;
 use core::marker::PhantomData;
 
-/// Which links of a thread a heap uses.
-pub(crate) trait Part<E: Entity> {
+/// Which links of its members a heap uses.
+pub trait Part<E> {
+    #[doc(hidden)]
     fn links(e: &E) -> &Links<E>;
+    #[doc(hidden)]
     fn stem(e: &E) -> &Stem<E>;
 }
+
+/// What something that is no thread needs to be in a [`Times`].
+#[repr(C)]
+pub struct Knot<E> {
+    links: Links<E>,
+    stem: Stem<E>,
+}
+
+impl<E> Knot<E> {
+    /// In no heap.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { links: Links::new(), stem: Stem::new() }
+    }
+
+    /// Whether it is in a heap.
+    pub fn is_member(&self) -> bool {
+        self.stem.rank.get() != 0
+    }
+}
+
+impl<E> Default for Knot<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A cheap reference to something that happens at a time.
+pub trait Member: Copy + Eq {
+    /// Its place in a heap; always the same for equal references.
+    fn knot(&self) -> &Knot<Self>;
+}
+
+/// The links of a [`Knot`].
+#[derive(Debug)]
+pub struct Own;
+
+impl<E: Member> Part<E> for Own {
+    fn links(e: &E) -> &Links<E> {
+        &e.knot().links
+    }
+    fn stem(e: &E) -> &Stem<E> {
+        &e.knot().stem
+    }
+}
+
+/// What happens on a core, ordered by time.
+pub type Times<E> = Heap<E, Own>;
 
 /// The links that the run queue uses too.
 pub(crate) struct Run;
@@ -40,29 +90,39 @@ impl<E: Entity> Part<E> for Timeout {
     }
 }
 
-pub(crate) struct Heap<E, P> {
+/// A heap of members that each have the links named by `P`.
+pub struct Heap<E, P> {
     root: Cell<Option<E>>,
     part: PhantomData<P>,
 }
 
-impl<E: Entity, P: Part<E>> Heap<E, P> {
-    pub(crate) const fn new() -> Self {
+impl<E: Copy + Eq, P: Part<E>> Default for Heap<E, P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E: Copy + Eq, P: Part<E>> Heap<E, P> {
+    /// Without members.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { root: Cell::new(None), part: PhantomData }
     }
 
+    /// The member with the least key.
     #[inline]
-    pub(crate) fn first(&self) -> Option<E> {
+    pub fn first(&self) -> Option<E> {
         self.root.get()
     }
 
     /// The least key; [`NEVER`] for an empty heap.
     #[inline]
-    pub(crate) fn least(&self) -> u64 {
+    pub fn least(&self) -> u64 {
         self.root.get().map_or(NEVER, |e| P::stem(&e).key.get())
     }
 
     /// Adds `e`, which is in no heap by these links.
-    pub(crate) fn insert(&self, e: E, key: u64) {
+    pub fn insert(&self, e: E, key: u64) {
         let (links, stem) = (P::links(&e), P::stem(&e));
         links.next.set(None);
         links.prev.set(None);
@@ -73,14 +133,14 @@ impl<E: Entity, P: Part<E>> Heap<E, P> {
     }
 
     /// Takes the one with the least key out.
-    pub(crate) fn pop(&self) -> Option<E> {
+    pub fn pop(&self) -> Option<E> {
         let e = self.root.get()?;
         self.remove(e);
         Some(e)
     }
 
     /// Takes `e`, which is a member, out.
-    pub(crate) fn remove(&self, e: E) {
+    pub fn remove(&self, e: E) {
         let parent = P::stem(&e).parent.get();
         let (left, right) = (P::links(&e).next.take(), P::links(&e).prev.take());
         for child in [left, right].into_iter().flatten() {
@@ -112,12 +172,12 @@ impl<E: Entity, P: Part<E>> Heap<E, P> {
     }
 }
 
-fn rank<E: Entity, P: Part<E>>(e: Option<E>) -> u32 {
+fn rank<E: Copy, P: Part<E>>(e: Option<E>) -> u32 {
     e.map_or(0, |e| P::stem(&e).rank.get())
 }
 
 /// Puts the child of higher rank left and sets the node's rank; whether that changed.
-fn mend<E: Entity, P: Part<E>>(node: E) -> bool {
+fn mend<E: Copy, P: Part<E>>(node: E) -> bool {
     let links = P::links(&node);
     let (left, right) = (rank::<E, P>(links.next.get()), rank::<E, P>(links.prev.get()));
     if left < right {
@@ -128,7 +188,7 @@ fn mend<E: Entity, P: Part<E>>(node: E) -> bool {
 }
 
 /// One tree of two, whose roots have no parents.
-fn merge<E: Entity, P: Part<E>>(a: Option<E>, b: Option<E>) -> Option<E> {
+fn merge<E: Copy, P: Part<E>>(a: Option<E>, b: Option<E>) -> Option<E> {
     let (Some(a), Some(b)) = (a, b) else { return a.or(b) };
     let key = |e: E| P::stem(&e).key.get();
     let (root, mut other) = if key(b) < key(a) { (b, a) } else { (a, b) };

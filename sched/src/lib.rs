@@ -2,6 +2,7 @@
 //!
 //! * [`Core`]: one core's run queue, classes, budgets and timeouts. Plain memory of its owner; other cores ask through the mailbox.
 //! * [`Task`]: the part of a thread that belongs to the scheduler; [`Entity`] is the reference by which a thread is known.
+//! * [`Times`]: what else happens on a core at a time.
 //! * [`Tunables`]: quanta and bounds.
 //! * [`balance`]: who takes threads from whom, as pure functions over what cores show of themselves.
 //!
@@ -22,6 +23,7 @@ mod tunables;
 
 pub use crate::audit::Flaw;
 pub use crate::dispatch::{Core, Decision, PeriodEnd, Ready, Stop};
+pub use crate::heap::{Knot, Member, Times};
 pub use crate::task::{Class, Entity, Task};
 pub use crate::tunables::Tunables;
 

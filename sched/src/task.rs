@@ -48,14 +48,14 @@ pub(crate) const UNSEEN: u32 = u32::MAX;
 
 /// Links of a queue (`next`, `prev`) or of a heap (`left`, `right`).
 #[repr(C)]
-pub(crate) struct Links<E> {
+pub struct Links<E> {
     pub(crate) next: Cell<Option<E>>,
     pub(crate) prev: Cell<Option<E>>,
 }
 
 /// What a heap needs beyond [`Links`].
 #[repr(C)]
-pub(crate) struct Stem<E> {
+pub struct Stem<E> {
     pub(crate) parent: Cell<Option<E>>,
     /// What the heap is ordered by.
     pub(crate) key: Cell<u64>,
@@ -64,13 +64,13 @@ pub(crate) struct Stem<E> {
 }
 
 impl<E> Links<E> {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { next: Cell::new(None), prev: Cell::new(None) }
     }
 }
 
 impl<E> Stem<E> {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { parent: Cell::new(None), key: Cell::new(NEVER), rank: Cell::new(0) }
     }
 }
