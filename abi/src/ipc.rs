@@ -27,7 +27,7 @@ pub const CAPS: usize = 4;
 /// | 7 | [`Tag::MOVE`] |
 /// | 8 | [`Tag::NO_WAIT`] |
 /// | 9 | [`Tag::TIMED`] |
-/// | 10..13 | how many capabilities the caller takes with what it receives; more are lost |
+/// | 10..13 | how many capabilities the caller takes with what it receives, at most [`CAPS`] in any case; more are lost. Told, too |
 /// | 13 | [`Tag::LOST`] |
 /// | 14 | [`Tag::SIGNAL`] |
 /// | 15 | [`Tag::FAULT`] |
@@ -58,8 +58,9 @@ impl Tag {
     const COUNT: u64 = 7;
     const LABEL_SHIFT: u32 = 32;
 
-    /// Bits with which a message is not passed on as it is: all but count of words and label.
-    pub const SPECIAL: u64 = 0xffff_fff0;
+    /// Bits with which a message is not passed on as it is: all but those that are told as they are.
+    pub const SPECIAL: u64 = 0xffff_ffff & !Self::TOLD;
+    const TOLD: u64 = Self::LABEL | Self::WORDS_BITS | Self::COUNT << Self::ACCEPT_SHIFT;
     /// Bits that a caller may set.
     pub const KNOWN: u64 = Self::LABEL
         | Self::WORDS_BITS
@@ -128,16 +129,18 @@ impl Tag {
         (self.0 >> Self::ACCEPT_SHIFT & Self::COUNT) as usize
     }
 
-    /// Whether a caller may pass it: no unknown bit, no more than [`CAPS`] of either kind.
+    /// Whether a caller may pass it: no unknown bit, no more than [`CAPS`] capabilities.
     #[must_use]
+    #[inline(always)]
     pub const fn is_valid(self) -> bool {
-        self.0 & !Self::KNOWN == 0 && self.caps() <= CAPS && self.accepts() <= CAPS
+        self.0 & !Self::KNOWN == 0 && self.caps() <= CAPS
     }
 
-    /// What the receiver is told of it: label and words, with so many capabilities.
+    /// What the receiver is told of it: what is told as it is, with so many capabilities.
     #[must_use]
+    #[inline(always)]
     pub const fn delivered(self, caps: usize) -> Self {
-        Self(self.0 & (Self::LABEL | Self::WORDS_BITS)).with_caps(caps)
+        Self(self.0 & Self::TOLD).with_caps(caps)
     }
 }
 
@@ -224,14 +227,13 @@ mod tests {
         let tag = Tag::new(0xdead_beef, 8).with_caps(3).accepting(4).with(Tag::MOVE).with(Tag::TIMED);
         assert_eq!((tag.label(), tag.words(), tag.caps(), tag.accepts()), (0xdead_beef, 8, 3, 4));
         assert!(tag.has(Tag::MOVE) && tag.has(Tag::TIMED) && !tag.has(Tag::NO_WAIT) && tag.is_valid());
-        assert_eq!(tag.delivered(2), Tag::new(0xdead_beef, 8).with_caps(2));
+        assert_eq!(tag.delivered(2), Tag::new(0xdead_beef, 8).with_caps(2).accepting(4));
         assert_eq!(Tag::new(7, 8).0 & Tag::SPECIAL, 0);
     }
 
     #[test]
     fn tags_with_too_much_are_refused() {
         assert!(!Tag::new(0, 0).with_caps(CAPS + 1).is_valid());
-        assert!(!Tag::new(0, 0).accepting(CAPS + 1).is_valid());
         assert!(!Tag::new(0, 0).with(Tag::SIGNAL).is_valid());
         assert!(!Tag(1 << 20).is_valid());
     }

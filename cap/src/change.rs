@@ -1,8 +1,10 @@
 //! Putting capabilities into a table and taking them out.
 
 use crate::SLOTS;
-use crate::memory::{LeafAt, Memory};
-use crate::table::{self, Entry, Table};
+use crate::memory::{LeafAt, Memory, NodeAt};
+use crate::slot::Slot;
+use crate::table::{self, Table};
+use crate::tree::Node;
 use crate::word::{Head, Meta, SlotId};
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
@@ -34,32 +36,6 @@ pub struct Gone {
     pub object: u64,
 }
 
-/// Why nothing was derived.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a reference may have to be given up"]
-pub struct Refusal {
-    /// What the caller of the system call is told.
-    pub error: Error,
-    /// The reference that was acquired for nothing.
-    pub reference: Option<Gone>,
-}
-
-impl Refusal {
-    /// The error, after `give_up` has dealt with the reference if there is one.
-    pub fn settle(self, give_up: impl FnOnce(Gone)) -> Error {
-        if let Some(gone) = self.reference {
-            give_up(gone);
-        }
-        self.error
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self { error, reference: None }
-    }
-}
-
 impl<M: Memory> Table<M> {
     /// Puts a capability in. The table takes over one reference to the object, which the caller has made; after an error it is still the
     /// caller's. Rights that do not exist are left out.
@@ -71,69 +47,69 @@ impl<M: Memory> Table<M> {
         Ok(self.publish(slot, capability))
     }
 
-    /// Makes another capability of one that has `GRANT`, in this table or in another: for the same object, with those of its rights that
-    /// are in `rights`. `acquire` makes the reference that the new one owns; it returns false if the object has no reference any more
-    /// (it is readable, but being taken down), and it may be called for a capability that is just being deleted.
-    ///
-    /// The new capability becomes visible only if the source was still there after `acquire`, which must be an Acquire operation.
-    ///
-    /// # Errors
-    /// [`Error::BadHandle`], [`Error::MissingRight`], and those of [`insert`](Self::insert). The refusal holds the reference if it was made.
-    pub fn derive(
-        &self,
-        from: Handle,
-        into: &Self,
-        rights: Rights,
-        badge: u64,
-        acquire: impl FnOnce(&Entry) -> bool,
-    ) -> Result<Handle, Refusal> {
-        let (entry, meta) = self.entry_meta(from)?;
-        if !entry.rights.has(Rights::GRANT) {
-            return Err(Error::MissingRight.into());
-        }
-        let slot = into.claim()?;
-        if !acquire(&entry) {
-            into.put(slot);
-            return Err(Error::BadHandle.into());
-        }
-        let Entry { kind, object, .. } = entry;
-        let rights = entry.rights.and(rights);
-        if !self.slot(from).still(meta) {
-            into.put(slot);
-            return Err(Refusal { error: Error::BadHandle, reference: Some(Gone { kind, rights, object }) });
-        }
-        Ok(into.publish(slot, Capability { kind, rights, object, badge }))
-    }
-
-    /// Takes a capability out. Of several callers one succeeds, and has the reference.
+    /// Takes a capability out. Of several callers one succeeds, and has the reference. What was derived of it is from now on derived of what
+    /// it was derived of.
     ///
     /// # Errors
     /// [`Error::BadHandle`].
     pub fn delete(&self, handle: Handle) -> Result<Gone, Error> {
         let slot = self.slot(handle);
-        let meta = slot.meta();
-        let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
-        // Read before, because afterwards the slot is somebody else's; right if the capability is still there then (C4).
-        let object = slot.object();
         let id = SlotId::of(handle);
-        if !slot.take(meta, Meta::dead(id, meta.generation())) {
-            return Err(Error::BadHandle);
+        loop {
+            let meta = slot.meta();
+            let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
+            // Read before, because afterwards the slot is somebody else's; right if the capability is still there then (C4).
+            let object = slot.object();
+            if !slot.take(meta, Meta::dead(id, meta.generation())) {
+                // Deleted by another, or given a node, which happens once.
+                continue;
+            }
+            if meta.has_node(handle) {
+                self.uproot(slot, object);
+            }
+            self.put(id);
+            return Ok(Gone { kind, rights: meta.rights(handle), object });
         }
-        self.put(id);
-        Ok(Gone { kind, rights: meta.rights(handle), object })
     }
 
-    fn publish(&self, id: SlotId, capability: Capability) -> Handle {
+    /// Takes the node of a capability that the caller has taken out, and whose reference it has, out of its tour.
+    #[cold]
+    fn uproot(&self, slot: &Slot, object: u64) {
+        let node = self.memory.family(object).with(&self.memory, |tours| {
+            let node = slot.node();
+            slot.set_node(ptr::null_mut());
+            tours.remove(node);
+            node
+        });
+        self.memory.give_node(NodeAt::new(node));
+    }
+
+    /// Fills a slot that the caller has claimed, for a capability that has no node.
+    pub(crate) fn publish(&self, id: SlotId, capability: Capability) -> Handle {
+        let handle = self.next_handle(id);
+        let meta = Meta::live(id, handle.generation(), capability.kind, capability.rights);
+        self.slot_at(id).publish(meta, capability.object, capability.badge);
+        handle
+    }
+
+    /// As [`publish`](Self::publish) for one that has a node: with the family's lock.
+    pub(crate) fn publish_tied(&self, id: SlotId, capability: Capability, node: *mut Node) -> Handle {
+        let handle = self.next_handle(id);
         let slot = self.slot_at(id);
-        // C3: a slot whose last generation was the largest is on no list.
-        let generation = slot.meta().generation() + 1;
-        let meta = Meta::live(id, generation, capability.kind, capability.rights);
+        slot.set_node(node);
+        let meta = Meta::live(id, handle.generation(), capability.kind, capability.rights).with_node(id);
         slot.publish(meta, capability.object, capability.badge);
-        id.handle(generation)
+        handle
+    }
+
+    /// The handle that a slot will have which the caller has claimed.
+    pub(crate) fn next_handle(&self, id: SlotId) -> Handle {
+        // C3: a slot whose last generation was the largest is on no list.
+        id.handle(self.slot_at(id).meta().generation() + 1)
     }
 
     /// Claims a slot: from the free list, or one that was never used.
-    fn claim(&self) -> Result<SlotId, Error> {
+    pub(crate) fn claim(&self) -> Result<SlotId, Error> {
         // ORDER: Acquire pairs with Release in `replace`: the first slot's link is seen.
         let mut head = Head(self.counters.head.load(Ordering::Acquire));
         loop {
@@ -188,7 +164,7 @@ impl<M: Memory> Table<M> {
     }
 
     /// Gives up a slot that the caller has claimed, and which is not live.
-    fn put(&self, id: SlotId) {
+    pub(crate) fn put(&self, id: SlotId) {
         let slot = self.slot_at(id);
         if slot.meta().generation() == u32::MAX {
             return self.update(Head::retire);

@@ -4,7 +4,7 @@
 
 use crate::change::Capability;
 use crate::drain::Drained;
-use crate::scene::{Count, Pool};
+use crate::scene::{Count, Pool, lone_table};
 use crate::table::Table;
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
@@ -22,8 +22,8 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-fn table() -> Table<Pool> {
-    Table::new(Pool::new(4), 3)
+fn table() -> &'static Table<Pool> {
+    lone_table(4, 3)
 }
 
 /// A capability whose words all follow from the object.
@@ -117,10 +117,12 @@ fn loom_derive_meets_delete() {
         };
         let (table, count, gone) = &*shared;
         let mut late = false;
-        let derived = table.derive(source, table, Rights::ALL, !u64::from(Rights::GRANT.0), |_| {
+        let acquire = |_: &Capability| {
             late = gone.load(Ordering::Acquire);
             count.acquire()
-        });
+        };
+        let wanted = (Rights::ALL, !u64::from(Rights::GRANT.0));
+        let derived = table.derive(source, table, wanted, acquire, |_| panic!("nothing is doomed"));
         let derived = derived.map_err(|refusal| refusal.settle(|_| count.release()));
         deleter.join().unwrap();
         assert!(!(late && derived.is_ok()));
@@ -149,7 +151,13 @@ fn loom_derive_meets_the_last_reference() {
             })
         };
         let (table, count) = &*shared;
-        let derived = table.derive(source, table, Rights::NONE, 0, |_| count.acquire());
+        let derived = table.derive(
+            source,
+            table,
+            (Rights::NONE, 0),
+            |_| count.acquire(),
+            |_| panic!("nothing is doomed"),
+        );
         let derived = derived.map_err(|refusal| refusal.settle(|_| count.release())).is_ok();
         deleter.join().unwrap();
         assert_eq!((count.get(), table.count()), (u64::from(derived), usize::from(derived)));
@@ -189,7 +197,7 @@ fn loom_free_list_survives_reuse_of_its_head() {
 #[test]
 fn loom_inserters_meet_in_a_new_leaf() {
     check(|| {
-        let table = Arc::new(Table::new(Pool::new(2), 1));
+        let table = Arc::new(lone_table(2, 1));
         let other = {
             let table = table.clone();
             thread::spawn(move || table.insert(capability(1)))

@@ -1,13 +1,47 @@
-//! Memory and objects for the tests of this crate, without unsafe code: leaves are leaked, and found again by their addresses.
+//! Memory and objects for the tests of this crate, without unsafe code: what has an address is leaked, and found again by it.
 
-use crate::memory::{LeafAt, Memory};
+use crate::memory::{LeafAt, Memory, NodeAt, TableAt};
 use crate::slot::Leaf;
-use crate::table;
+use crate::table::{self, Table};
+use crate::ticket::Ticket;
+use crate::tree::{Doomed, Family, Node};
 use core::ptr::{self, NonNull};
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use std::boxed::Box;
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::vec::Vec;
+
+/// What tables have in common between which capabilities are handed on.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    nodes: Mutex<Vec<&'static Node>>,
+    nodes_returned: Mutex<Vec<usize>>,
+    families: Mutex<BTreeMap<u64, (&'static Ticket, &'static Doomed)>>,
+    tables: Mutex<Vec<&'static Table<Pool>>>,
+    disarmed: Mutex<Vec<usize>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Nodes that are out.
+    pub(crate) fn nodes_out(&self) -> usize {
+        self.nodes.lock().unwrap().len() - self.nodes_returned.lock().unwrap().len()
+    }
+
+    /// A table is drained: nobody is to come to it by a node any more.
+    pub(crate) fn forget(&self, table: &Table<Pool>) {
+        self.tables.lock().unwrap().retain(|known| !ptr::eq(*known, table));
+    }
+
+    /// Timers that have been disarmed, in order.
+    pub(crate) fn disarmed(&self) -> Vec<usize> {
+        self.disarmed.lock().unwrap().clone()
+    }
+}
 
 /// Memory for a number of leaves.
 #[derive(Debug)]
@@ -16,17 +50,35 @@ pub(crate) struct Pool {
     /// Every leaf that was ever given: a lookup that has begun may still read one that was given back.
     given: Mutex<Vec<&'static Leaf>>,
     returned: Mutex<Vec<usize>>,
+    world: Arc<World>,
 }
 
 impl Pool {
-    pub(crate) const fn new(room: usize) -> Self {
-        Self { room, given: Mutex::new(Vec::new()), returned: Mutex::new(Vec::new()) }
+    pub(crate) fn new(room: usize, world: &Arc<World>) -> Self {
+        let world = world.clone();
+        Self { room, given: Mutex::new(Vec::new()), returned: Mutex::new(Vec::new()), world }
     }
 
     /// Leaves that are out.
     pub(crate) fn out(&self) -> usize {
         self.given.lock().unwrap().len() - self.returned.lock().unwrap().len()
     }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+}
+
+/// A table in a world.
+pub(crate) fn table_in(world: &Arc<World>, leaves: usize, limit: usize) -> &'static Table<Pool> {
+    let table: &'static Table<Pool> = Box::leak(Box::new(Table::new(Pool::new(leaves, world), limit)));
+    world.tables.lock().unwrap().push(table);
+    table
+}
+
+/// The only table of a world.
+pub(crate) fn lone_table(leaves: usize, limit: usize) -> &'static Table<Pool> {
+    table_in(&World::new(), leaves, limit)
 }
 
 impl Memory for Pool {
@@ -53,6 +105,46 @@ impl Memory for Pool {
         assert!(!returned.contains(&address), "given back once");
         assert!(self.given.lock().unwrap().iter().any(|given| ptr::eq(leaf.pointer(), *given)));
         returned.push(address);
+    }
+
+    fn take_node(&self) -> Option<NonNull<Node>> {
+        let node: &'static Node = Box::leak(Box::new(Node::new()));
+        self.world.nodes.lock().unwrap().push(node);
+        Some(NonNull::from(node))
+    }
+
+    fn node(&self, at: NodeAt) -> &Node {
+        let address = at.pointer().addr();
+        assert!(
+            !self.world.nodes_returned.lock().unwrap().contains(&address),
+            "used after it was given back"
+        );
+        let nodes = self.world.nodes.lock().unwrap();
+        nodes.iter().copied().find(|node| ptr::eq(at.pointer(), *node)).expect("a node of this world")
+    }
+
+    fn give_node(&self, node: NodeAt) {
+        let address = node.pointer().addr();
+        let mut returned = self.world.nodes_returned.lock().unwrap();
+        assert!(!returned.contains(&address), "given back once");
+        returned.push(address);
+    }
+
+    fn table(&self, at: TableAt<Self>) -> &Table<Self> {
+        let tables = self.world.tables.lock().unwrap();
+        tables.iter().copied().find(|table| ptr::eq(at.pointer(), *table)).expect("a table of this world")
+    }
+
+    fn family(&self, object: u64) -> Family<'_> {
+        let mut families = self.world.families.lock().unwrap();
+        let (lock, doomed) = *families
+            .entry(object)
+            .or_insert_with(|| (Box::leak(Box::new(Ticket::new())), Box::leak(Box::new(Doomed::new()))));
+        Family { lock, doomed }
+    }
+
+    fn disarm(&self, timer: NonNull<()>) {
+        self.world.disarmed.lock().unwrap().push(timer.as_ptr().addr());
     }
 }
 

@@ -1,25 +1,27 @@
 //! Slots and leaves: the memory of a table.
 
 use crate::LEAF_SLOTS;
+use crate::tree::Node;
 use crate::word::{Meta, SlotId};
+use core::ptr;
 use percpu::const_fn;
-use percpu::sync::atomic::{AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Room for one capability.
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
-/// | `meta` | the inserter publishes, one deleter takes | all | Release / Acquire |
+/// | `meta` | the inserter publishes, one deleter takes; the family says that there is a node | all | Release / Acquire |
 /// | `object` | the inserter before it publishes; whoever puts it on the free list: the next free slot | all, between two looks at `meta` | Release / Acquire |
 /// | `badge` | the inserter before it publishes | as `object` | Release / Acquire |
-/// | `revoker` | nobody: the place of the derivation tree's links, 0 | nobody | – |
+/// | `node` | who has the lock of the object's family | the same | Relaxed |
 #[derive(Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Slot {
     meta: AtomicU64,
     object: AtomicU64,
     badge: AtomicU64,
-    revoker: AtomicU64,
+    node: AtomicPtr<Node>,
 }
 
 /// A frame of slots. A table fills it before it uses it.
@@ -32,6 +34,16 @@ pub struct Leaf {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Leaf>() == 4096);
 
+#[cfg(not(loom))]
+impl Slot {
+    /// Where the words lie.
+    pub(crate) const META: usize = core::mem::offset_of!(Self, meta);
+    /// As `META`.
+    pub(crate) const OBJECT: usize = core::mem::offset_of!(Self, object);
+    /// As `META`.
+    pub(crate) const BADGE: usize = core::mem::offset_of!(Self, badge);
+}
+
 impl Slot {
     const_fn! {
         const fn new(number: usize) -> Self {
@@ -39,7 +51,7 @@ impl Slot {
                 meta: AtomicU64::new(Meta::dead(SlotId::new(number), 0).0),
                 object: AtomicU64::new(0),
                 badge: AtomicU64::new(0),
-                revoker: AtomicU64::new(0),
+                node: AtomicPtr::new(ptr::null_mut()),
             }
         }
     }
@@ -90,6 +102,27 @@ impl Slot {
         self.meta.compare_exchange(meta.0, dead.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// Says that the capability, which had no node, now has one: with the family's lock. False if it has gone.
+    #[inline]
+    pub(crate) fn tie(&self, meta: Meta, tied: Meta) -> bool {
+        // ORDER: Release pairs with Acquire in `meta`: whoever sees it sees the words that were there before. Relaxed on failure: gone.
+        self.meta.compare_exchange(meta.0, tied.0, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// The node, for who has the family's lock; null for a capability that has none.
+    #[inline]
+    pub(crate) fn node(&self) -> *mut Node {
+        // ORDER: Relaxed: under the lock.
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// Says which node is the capability's: with the family's lock.
+    #[inline]
+    pub(crate) fn set_node(&self, node: *mut Node) {
+        // ORDER: Relaxed: under the lock; a slot's next user comes by the head of the free list.
+        self.node.store(node, Ordering::Relaxed);
+    }
+
     /// Makes a free slot look as if it had been used up to a generation.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn age(&self, meta: Meta) {
@@ -137,7 +170,7 @@ impl Leaf {
             // ORDER: Relaxed: shown to nobody before it is published in the root.
             slot.meta.store(Meta::dead(SlotId::new(number), 0).0, Ordering::Relaxed);
             // ORDER: Relaxed: as above.
-            slot.revoker.store(0, Ordering::Relaxed);
+            slot.node.store(ptr::null_mut(), Ordering::Relaxed);
         }
     }
 

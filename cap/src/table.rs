@@ -127,7 +127,7 @@ impl<M: Memory> Table<M> {
         if slot.still(meta) && meta.matches(handle, kind, rights) {
             return Ok(Found { object, rights: meta.rights(handle) });
         }
-        Err(self.objection(handle, kind, rights))
+        self.look_again(handle, kind, rights).map(|(found, _)| found)
     }
 
     /// As [`lookup`](Self::lookup), and the badge.
@@ -148,7 +148,7 @@ impl<M: Memory> Table<M> {
         if slot.still(meta) && meta.matches(handle, kind, rights) {
             return Ok((Found { object, rights: meta.rights(handle) }, badge));
         }
-        Err(self.objection(handle, kind, rights))
+        self.look_again(handle, kind, rights)
     }
 
     /// Everything about a capability of whatever kind.
@@ -179,10 +179,15 @@ impl<M: Memory> Table<M> {
 
     pub(crate) fn entry_meta(&self, handle: Handle) -> Result<(Entry, Meta), Error> {
         let slot = self.slot(handle);
-        let meta = slot.meta();
-        let (object, badge) = (slot.object(), slot.badge());
-        let kind = meta.kind(handle).filter(|_| slot.still(meta)).ok_or(Error::BadHandle)?;
-        Ok((Entry { kind, rights: meta.rights(handle), object, badge }, meta))
+        loop {
+            let meta = slot.meta();
+            let (object, badge) = (slot.object(), slot.badge());
+            let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
+            if slot.still(meta) {
+                return Ok((Entry { kind, rights: meta.rights(handle), object, badge }, meta));
+            }
+            // It has gone, or was given a node, which happens once.
+        }
     }
 
     /// The slot that a handle names by the low bits of its index; the rest is for [`Meta::matches`] to compare.
@@ -203,9 +208,14 @@ impl<M: Memory> Table<M> {
         &self.root.0[leaf]
     }
 
+    /// What a lookup finds that has not found at the first look: mostly, why it finds nothing.
     #[cold]
     #[inline(never)]
-    fn objection(&self, handle: Handle, kind: ObjectKind, rights: Rights) -> Error {
-        self.slot(handle).meta().objection(handle, kind, rights)
+    fn look_again(&self, handle: Handle, kind: ObjectKind, rights: Rights) -> Result<(Found, u64), Error> {
+        let (entry, meta) = self.entry_meta(handle)?;
+        if !meta.matches(handle, kind, rights) {
+            return Err(meta.objection(handle, kind, rights));
+        }
+        Ok((Found { object: entry.object, rights: entry.rights }, entry.badge))
     }
 }

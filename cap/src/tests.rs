@@ -3,7 +3,7 @@
 use crate::SLOTS;
 use crate::change::{Capability, Gone};
 use crate::drain::Drained;
-use crate::scene::{Count, Pool};
+use crate::scene::{Count, Pool, World, lone_table, table_in};
 use crate::table::{Entry, Table};
 use crate::word::{Meta, SlotId};
 use abi::cap::{Handle, ObjectKind, Rights};
@@ -12,12 +12,17 @@ use std::vec::Vec;
 
 const KIND: ObjectKind = ObjectKind::Thread;
 
-fn table(limit: usize) -> Table<Pool> {
-    Table::new(Pool::new(512), limit)
+fn table(limit: usize) -> &'static Table<Pool> {
+    lone_table(512, limit)
 }
 
 fn age(table: &Table<Pool>, handle: Handle, generation: u32) {
     table.slot(handle).age(Meta::dead(SlotId::of(handle), generation));
+}
+
+/// For what is derived where nothing is doomed.
+fn no_more(gone: Gone) {
+    panic!("{gone:?} was not doomed");
 }
 
 fn capability(object: u64) -> Capability {
@@ -157,7 +162,7 @@ fn the_limit_counts_what_is_live() {
 
 #[test]
 fn memory_runs_out_at_the_end_of_a_leaf() {
-    let table = Table::new(Pool::new(1), SLOTS);
+    let table = lone_table(1, SLOTS);
     let handles: Vec<_> = (1..128).map(|object| table.insert(capability(object)).unwrap()).collect();
     for _ in 0..3 {
         assert_eq!(table.insert(capability(0)), Err(Error::NoMemory));
@@ -196,14 +201,16 @@ fn a_retired_slot_is_missing() {
 
 #[test]
 fn rights_only_shrink() {
-    let (from, into) = (table(10), table(10));
+    let world = World::new();
+    let (from, into) = (table_in(&world, 1, 10), table_in(&world, 1, 10));
     let rights = Rights::GRANT.with(Rights::OBSERVE).with(Rights::MAP);
     let source = from.insert(Capability { rights, ..capability(7) }).unwrap();
     let wanted = Rights::OBSERVE.with(Rights::CONTROL);
-    let derived = from.derive(source, &into, wanted, 99, |entry| entry.object == 7).unwrap();
+    let expected = Capability { kind: KIND, rights: Rights::OBSERVE, object: 7, badge: 99 };
+    let derived = from.derive(source, into, (wanted, 99), |made| *made == expected, no_more).unwrap();
     let entry = into.entry(derived).unwrap();
     assert_eq!(entry, Entry { kind: KIND, rights: Rights::OBSERVE, object: 7, badge: 99 });
-    let refusal = into.derive(derived, &into, Rights::ALL, 0, |_| panic!("not asked")).unwrap_err();
+    let refusal = into.derive(derived, into, (Rights::ALL, 0), |_| panic!("not asked"), no_more).unwrap_err();
     assert_eq!((refusal.error, refusal.reference), (Error::MissingRight, None));
     assert_eq!((from.count(), into.count()), (1, 1));
 }
@@ -214,10 +221,11 @@ fn a_refusal_returns_the_reference() {
     let count = Count::new(1);
     let source = table.insert(capability(7)).unwrap();
     // Deleted by somebody else just when the reference has been made.
-    let refusal = table.derive(source, &table, Rights::ALL, 0, |_| {
+    let delete = |_: &Capability| {
         assert!(count.acquire());
         table.delete(source).map(|_| count.release()).is_ok()
-    });
+    };
+    let refusal = table.derive(source, table, (Rights::ALL, 0), delete, no_more);
     let mut returned = Vec::new();
     let error = refusal.unwrap_err().settle(|gone| returned.push(gone));
     assert_eq!(
@@ -227,11 +235,12 @@ fn a_refusal_returns_the_reference() {
     assert_eq!((count.get(), table.count()), (1, 0));
     // The object is being taken down.
     let source = table.insert(capability(8)).unwrap();
-    let refusal = table.derive(source, &table, Rights::ALL, 0, |_| false).unwrap_err();
+    let refusal = table.derive(source, table, (Rights::ALL, 0), |_| false, no_more).unwrap_err();
     assert_eq!((refusal.error, refusal.reference, table.count()), (Error::BadHandle, None, 1));
     // No room: no reference is made.
     let _ = table.insert(capability(9)).unwrap();
-    let refusal = table.derive(source, &table, Rights::ALL, 0, |_| panic!("not asked")).unwrap_err();
+    let refusal =
+        table.derive(source, table, (Rights::ALL, 0), |_| panic!("not asked"), no_more).unwrap_err();
     assert_eq!((refusal.error, refusal.reference), (Error::NoSlot, None));
 }
 

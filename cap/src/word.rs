@@ -6,7 +6,7 @@ use abi::error::Error;
 
 /// Lowest bit of a slot's number in a handle: the low half of a handle is the slot's distance from slot 0 in bytes, which saves lookups a
 /// shift.
-const PLACE_SHIFT: u32 = 5;
+pub(crate) const PLACE_SHIFT: u32 = 5;
 
 /// The number of a slot in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +54,13 @@ const NO_KIND: u64 = ((1 << KIND_BITS) - 1) << KIND_SHIFT;
 const RIGHTS_SHIFT: u32 = KIND_SHIFT + KIND_BITS;
 const RIGHTS_BITS: u32 = 9;
 const RIGHTS: u64 = ((1 << RIGHTS_BITS) - 1) << RIGHTS_SHIFT;
+/// Beside the rights, so that lookups pass over it.
+const NO_NODE: u64 = 1 << (RIGHTS_SHIFT + RIGHTS_BITS - 1);
 
 const _: () = {
     // So that what a slot in one leaf says of its kind is right in any other, too: there is one empty leaf for all places.
     assert!(LEAF_BITS <= KIND_BITS);
-    assert!((Rights::ALL.0 as u64) << RIGHTS_SHIFT <= RIGHTS, "every right has a bit");
+    assert!((Rights::ALL.0 as u64) << RIGHTS_SHIFT <= RIGHTS ^ NO_NODE, "every right has a bit");
     assert!(
         (KIND_SHIFT + KIND_BITS + RIGHTS_BITS) - PLACE_SHIFT == u16::BITS,
         "all that a slot's number covers"
@@ -95,7 +97,8 @@ const fn code(kind: ObjectKind) -> u64 {
 /// |---|---|---|
 /// | 0..5 | 0 | 0 |
 /// | 5..12 | code of the [`ObjectKind`] | all 1 (C2) |
-/// | 12..21 | [`Rights`], 0 for each that it has | of no meaning |
+/// | 12..20 | [`Rights`], 0 for each that it has | of no meaning |
+/// | 20 | 0 if it has a node (C7) | of no meaning |
 /// | 21..32 | 0 (C2) | 0; room for marks |
 /// | 32..64 | generation | the last one that was live; 0 at first |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,21 @@ impl Meta {
     pub(crate) const fn live(slot: SlotId, generation: u32, kind: ObjectKind, rights: Rights) -> Self {
         let lacking = !((rights.and(Rights::ALL).0 as u64) << RIGHTS_SHIFT) & RIGHTS;
         Self(slot.handle(generation).0 ^ (code(kind) | lacking))
+    }
+
+    /// The same with a node.
+    pub(crate) const fn with_node(self, slot: SlotId) -> Self {
+        Self(self.0 & !NO_NODE | slot.handle(0).0 & NO_NODE)
+    }
+
+    /// Whether the capability has a node, if one is live under this handle, which names the slot.
+    pub(crate) const fn has_node(self, handle: Handle) -> bool {
+        (self.0 ^ handle.0) & NO_NODE == 0
+    }
+
+    /// Whether both are of one capability, with a node or without.
+    pub(crate) const fn is_same(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !NO_NODE == 0
     }
 
     /// A slot without a capability.
@@ -132,10 +150,16 @@ impl Meta {
         ObjectKind::decode(CODES.1[(differing >> KIND_SHIFT) as usize % CODES.1.len()])
     }
 
+    /// The bits that have to be zeros when a handle and the word of its slot are combined.
+    #[inline(always)]
+    pub(crate) const fn zeros(kind: ObjectKind, rights: Rights) -> u64 {
+        !(NO_KIND | RIGHTS) | (code(kind) ^ NO_KIND) | ((rights.0 as u64) << RIGHTS_SHIFT)
+    }
+
     /// Whether a capability of `kind` with `rights` is live under this handle, which names the slot: two operations if both are constants.
     #[inline(always)]
     pub(crate) const fn matches(self, handle: Handle, kind: ObjectKind, rights: Rights) -> bool {
-        let zeros = !(NO_KIND | RIGHTS) | (code(kind) ^ NO_KIND) | ((rights.0 as u64) << RIGHTS_SHIFT);
+        let zeros = Self::zeros(kind, rights);
         // Nothing has a right that does not exist.
         Rights::ALL.has(rights) && (self.0 ^ handle.0) & zeros == 0
     }
@@ -253,6 +277,13 @@ mod tests {
                 );
                 let fits = |asked, wanted| asked == kind && rights.has(wanted);
                 assert!(kinds_and_rights().all(|(k, r)| meta.matches(handle, k, r) == fits(k, r)));
+                let tied = meta.with_node(slot);
+                assert!(tied.has_node(handle) && !meta.has_node(handle) && tied.is_same(meta));
+                assert_eq!(
+                    (tied.with_node(slot), tied.kind(handle), tied.rights(handle)),
+                    (tied, Some(kind), rights)
+                );
+                assert!(kinds_and_rights().all(|(k, r)| tied.matches(handle, k, r) == fits(k, r)));
             }
         }
     }

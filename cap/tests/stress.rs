@@ -14,7 +14,7 @@ use abi::error::Error;
 use cap::{Capability, Drained, Entry, Table};
 use percpu::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use perf::prng::Prng;
-use pool::{Objects, Pool};
+use pool::{Objects, Pool, World};
 use std::sync::Mutex;
 use std::thread;
 
@@ -89,11 +89,14 @@ impl Bed {
     }
 
     fn derive(&self, handle: Handle, object: u64, rights: Rights) -> Option<Handle> {
-        let acquire = |source: &Entry| {
-            assert_eq!(*source, entry(object));
+        let acquire = |made: &Capability| {
+            let all = capability(object);
+            assert_eq!(*made, Capability { rights: all.rights.and(rights), badge: object, ..all });
             self.objects.acquire(object)
         };
-        let derived = self.table.derive(handle, &self.table, rights, object, acquire);
+        let derived = self.table.derive(handle, &self.table, (rights, object), acquire, |gone| {
+            panic!("{gone:?} was not doomed");
+        });
         derived.map_err(|refusal| refusal.settle(|gone| self.objects.release(gone.object))).ok()
     }
 
@@ -169,8 +172,9 @@ fn meet_the_drain(bed: &Bed, random: &mut Prng) {
 
 #[test]
 fn threads_meet_on_few_capabilities() {
+    let world = World::new(1 + THREADS * (OPS + LATE));
     let bed = Bed {
-        table: Table::new(Pool::new(16), LIMIT),
+        table: Table::new(Pool::new(16, &world), LIMIT),
         objects: Objects::new(1 + THREADS * (OPS + LATE)),
         board: [const { Mutex::new((Handle::NONE, 0)) }; PLACES],
         next: AtomicU64::new(1),
@@ -198,4 +202,5 @@ fn threads_meet_on_few_capabilities() {
     });
     assert_eq!((bed.table.count(), bed.table.memory().out()), (0, 0));
     assert!((0..bed.next.load(Ordering::Relaxed)).all(|object| bed.objects.count(object) == 0));
+    assert_eq!(world.nodes(), 0);
 }

@@ -8,7 +8,8 @@
 //!
 //! * IQ1: of all who want to take a party out of where it waits exactly one succeeds; that one decides how its wait ends.
 //! * IQ2: a party's `at` names the queue or slot from before it can be found there until after it was taken out; whoever takes it writes
-//!   `at`, before whatever it waited in can go. So a core that has read `at` may look there until it leaves the kernel.
+//!   `at`, before whatever it waited in can go, or it runs again. So a core that has read the `at` of a party that waits may look there until
+//!   it leaves the kernel; that of one that does not wait is of the past.
 //! * IQ3: a queue holds receivers or senders, never both: a sender that finds a receiver takes it, and the other way round.
 //! * IR1: a slot holds a caller that waits for it, and no other slot or queue does; answering and giving up take it out, once.
 #![no_std]

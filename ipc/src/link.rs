@@ -74,6 +74,12 @@ pub struct Link {
     pub(crate) previous: AtomicU64,
 }
 
+#[cfg(not(loom))]
+impl Link {
+    /// Where assembly finds `at`.
+    pub const AT: usize = core::mem::offset_of!(Self, at);
+}
+
 impl Link {
     const_fn! {
         /// Of a party that does not wait.

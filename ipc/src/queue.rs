@@ -49,6 +49,17 @@ pub struct Queue<P> {
     parties: PhantomData<fn(P) -> P>,
 }
 
+/// What assembly knows of a queue.
+#[cfg(not(loom))]
+impl<P> Queue<P> {
+    /// Where the word lies.
+    pub const WORD: usize = core::mem::offset_of!(Self, word);
+    /// The word while nobody waits.
+    pub const NOBODY: u64 = NOBODY;
+    /// What is added to the receiver that waits alone.
+    pub const ONE: u64 = ONE;
+}
+
 impl<P: Party> Queue<P> {
     const_fn! {
         /// An empty queue.

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use percpu::mailbox::{self, Deliver, Kick, Node, Urgency};
 use percpu::place::Place;
 use percpu::{CoreId, Held, Ipi, IrqOff, core_local};
-use sched::{Knot, Member, Times};
+use sched::{Heap, Links, Part, Stem};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::timer;
@@ -22,7 +22,7 @@ const BATCH: usize = 16;
 
 core_local! {
     /// What happens on this core, and when.
-    static TIMES: Times<AlarmRef> = const { Times::new() };
+    static TIMES: Heap<AlarmRef, Own> = const { Heap::new() };
 }
 
 /// What an alarm does: it is given the time for which it was set, and the present one; says when it is to ring again, `NEVER` for not at all.
@@ -37,12 +37,13 @@ pub(crate) type Ring = unsafe fn(NonNull<Alarm>, &mut Held<'_, 0>, u64, u64) -> 
 /// |---|---|---|---|
 /// | `node` | who ends the object | the home | by the inbox |
 /// | `place` | the home; who becomes it | any core | its own |
-/// | `knot` | the home | the same | – |
+/// | `links`, `stem` | the home | the same | – |
 /// | `ring` | nobody | any core | – |
 #[repr(C)]
 pub(crate) struct Alarm {
     node: Node,
-    knot: Knot<AlarmRef>,
+    links: Links<AlarmRef>,
+    stem: Stem<AlarmRef>,
     place: Place,
     ring: Ring,
 }
@@ -51,17 +52,25 @@ pub(crate) struct Alarm {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct AlarmRef(NonNull<Alarm>);
 
-impl Member for AlarmRef {
-    fn knot(&self) -> &Knot<Self> {
+/// The links by which alarms are in a core's times.
+struct Own;
+
+impl Part<AlarmRef> for Own {
+    fn links(alarm: &AlarmRef) -> &Links<AlarmRef> {
         // SAFETY: it is there while it is in a core's times (AL2), or while it comes in or goes out.
-        unsafe { &(*self.0.as_ptr()).knot }
+        unsafe { &(*alarm.0.as_ptr()).links }
+    }
+
+    fn stem(alarm: &AlarmRef) -> &Stem<AlarmRef> {
+        // SAFETY: as above.
+        unsafe { &(*alarm.0.as_ptr()).stem }
     }
 }
 
 impl Alarm {
     /// Not armed.
     pub(crate) const fn new(home: CoreId, ring: Ring) -> Self {
-        Self { node: Node::new(), knot: Knot::new(), place: Place::new(home), ring }
+        Self { node: Node::new(), links: Links::new(), stem: Stem::new(), place: Place::new(home), ring }
     }
 
     /// The alarm that a node is part of.
@@ -72,7 +81,7 @@ impl Alarm {
 
     /// Takes it out of its home's times. At its home.
     pub(crate) fn disarm(&self, irq: &IrqOff) {
-        if self.knot.is_member() {
+        if self.stem.is_in() {
             TIMES.owned(irq).remove(AlarmRef(NonNull::from_ref(self)));
         }
     }

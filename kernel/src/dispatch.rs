@@ -22,7 +22,7 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{alarm, cores, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
+use crate::{alarm, cores, expiry, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -118,18 +118,30 @@ pub(crate) fn stop_running(irq: &IrqOff, thread: ThreadRef, why: Stop) {
 }
 
 /// Goes on with the thread that runs on the current scheduling context since a moment ago.
+#[inline(always)]
 pub(crate) fn hand_over(irq: &mut IrqOff, thread: ThreadRef) -> ! {
-    let now = tsc::now();
+    let head = HEAD.owned(irq);
+    if head.is_pending() {
+        reconsider(irq, thread);
+    }
+    metrics::count(irq, Counter::Switches);
+    let extras = thread.extras.get() | HEAD.owned(irq).extras();
+    let now = if extras == 0 { 0 } else { tsc::now() };
+    resume(irq, thread, now)
+}
+
+/// What has come up while the current context was handed over.
+#[cold]
+#[inline(never)]
+fn reconsider(irq: &mut IrqOff, thread: ThreadRef) {
     let bits = HEAD.owned(irq).take();
     if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
         stop_running(irq, thread, Stop::Preempted);
         dispatch(irq, ThreadState::Runnable)
     }
     if bits & pending::TIMER != 0 {
-        timer::arm_before(irq, next_event(irq, now));
+        timer::arm_before(irq, next_event(irq, tsc::now()));
     }
-    metrics::count(irq, Counter::Switches);
-    resume(irq, thread, now)
 }
 
 /// Shows how loaded this core is now.
@@ -196,6 +208,7 @@ fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
     trace::switched(irq, || thread.id());
     load_state(irq, thread);
     user::load_fs_base(irq, thread.tls());
+    HEAD.owned(irq).set_extra(extra::THREAD, thread.extras.get() != 0);
 }
 
 /// Puts a thread's extended state into the registers, or makes sure that nothing is in them that is not its own.
@@ -234,7 +247,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
     let mut at = SCHED.owned(irq).next_event();
-    at = at.min(here.retry.get()).min(here.until.get()).min(alarm::next(irq));
+    at = at.min(here.retry.get()).min(here.until.get()).min(expiry::next(irq)).min(alarm::next(irq));
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
     }
@@ -350,7 +363,7 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             // SAFETY: no thread is current, and the stack above is done with.
             unsafe { user::stop_serving() };
         }
-        if jobs::step(&mut irq) {
+        if jobs::step(&mut irq) || !SCHED.owned(&irq).has_urgent() && expiry::step(&irq) {
             continue;
         }
         if let Some(context) = SCHED.owned(&irq).pick(now) {
@@ -567,6 +580,7 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
         head.raise(pending::RESCHEDULE);
     }
     expire(irq, now);
+    expiry::step(irq);
     alarm::ring(irq, now);
     let here = HERE.owned(irq);
     if here.until.get() <= now {

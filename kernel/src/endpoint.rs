@@ -64,6 +64,9 @@ const _: () = {
 };
 
 impl Endpoint {
+    /// Where the assembly finds the queue's word.
+    pub(crate) const WORD: usize = offset_of!(Self, queue) + Queue::<ThreadRef>::WORD;
+
     /// An endpoint at which nobody waits; with one reference for the caller.
     ///
     /// # Errors
@@ -71,7 +74,7 @@ impl Endpoint {
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let endpoint = Self {
-            header: Header::new(ObjectKind::Endpoint),
+            header: Header::new(),
             receivers: AtomicU32::new(0),
             ending: Cell::new(false),
             queue: Line(Queue::new()),
@@ -147,8 +150,7 @@ impl Reply {
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let reply =
-            Self { header: Header::new(ObjectKind::Reply), slot: ReplySlot::new(), ending: Cell::new(false) };
+        let reply = Self { header: Header::new(), slot: ReplySlot::new(), ending: Cell::new(false) };
         // SAFETY: memory for one reply, the caller's alone.
         unsafe { memory.write(reply) };
         // SAFETY: the count that a header begins with.

@@ -211,7 +211,7 @@ pub(crate) fn leave_core(held: &mut Held<'_, 0>, thread: ThreadRef) {
         }
         State::New => move_new(held, thread),
         // As soon as it could run.
-        State::Blocked | State::Asleep | State::Parked | State::Ended => thread.talk.set_direct(0),
+        State::Blocked | State::Asleep | State::Parked | State::Ended => thread.state.wait_plainly(),
     }
 }
 
@@ -267,7 +267,7 @@ pub(crate) fn suspend(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), E
         return Err(Error::WrongState);
     }
     thread.suspended.set(true);
-    thread.talk.set_direct(0);
+    thread.state.wait_plainly();
     if dispatch::running(held) == Some(thread) {
         HEAD.owned(held).raise(pending::STOP);
     } else if thread.state.get() == State::Runnable {

@@ -16,7 +16,7 @@ use crate::arch::user::{HEAD, pending};
 use crate::dispatch::SCHED;
 use crate::object::Ref;
 use crate::process::Process;
-use crate::{harness, spaces, spread, trace, wait};
+use crate::{handler, harness, spaces, spread, trace, wait};
 
 /// The next process in a core's list.
 pub(crate) type Link = Option<NonNull<Process>>;
@@ -115,7 +115,10 @@ fn finish(irq: &mut IrqOff, process: &Process) -> bool {
     process.capabilities().free(irq);
     irq.locks(|held| spread::release_all(held, process.id()));
     process.set_state(ProcessState::Ended);
-    irq.locks(|held| tell(held, process));
+    irq.locks(|held| {
+        handler::clear(held, process);
+        tell(held, process);
+    });
     // SAFETY: the list's reference, given up with the place in it.
     drop(unsafe { Ref::adopt(at) });
     true

@@ -5,6 +5,7 @@
 //! | 10 | [`TABLES`] | the kernel's page tables and the free part of the device region |
 //! | 20 | [`EARLY`] | memory before there is a frame allocator |
 //! | 50 | in `process` | the list of a process's threads, and how its life goes on |
+//! | 55 | in `handler` | where a process's faults go |
 //! | 60 | in `wait` | one bucket of waiters |
 //! | 70 | in `upcall` | the news for one watcher |
 //! | 70 | in `lease` | the turn of one lease |

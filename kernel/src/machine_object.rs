@@ -25,10 +25,10 @@ const _: () =
 
 core_local! {
     /// The object for this core.
-    static CORE: Core = Core { header: Header::new(ObjectKind::Core) };
+    static CORE: Core = Core { header: Header::new() };
 }
 
-static DEBUG: Debug = Debug { header: Header::new(ObjectKind::Debug) };
+static DEBUG: Debug = Debug { header: Header::new() };
 
 impl Core {
     /// A reference to the object for a core; `None` for a core that there is not.

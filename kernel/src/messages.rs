@@ -22,9 +22,9 @@ use crate::object::Found;
 use crate::talk::{self, Role};
 use crate::thread::{State, ThreadRef};
 use crate::wait::place;
-use crate::{homes, metrics, notification, spread, upcall};
+use crate::{handler, homes, metrics, notification, spread, upcall};
 
-pub(crate) use fast::{fast_call, fast_reply_receive};
+pub(crate) use fast::enter_space;
 
 type Result<T = ()> = core::result::Result<T, Error>;
 
@@ -90,6 +90,9 @@ fn serve(irq: &mut IrqOff, thread: ThreadRef, number: u64) -> Result {
 
 /// Ends a thread's wait without a message. By whoever has taken it out.
 pub(crate) fn refuse(thread: ThreadRef, error: Error) {
+    if handler::has_faulted(thread) {
+        return handler::refused(thread);
+    }
     thread.set_register(register::STATUS, error as u64);
 }
 
@@ -100,10 +103,10 @@ pub(crate) fn signal(thread: ThreadRef, bits: u64) {
     thread.set_register(register::STATUS, 0);
 }
 
-/// Says where a thread is about to wait, and what for.
-fn announce(thread: ThreadRef, role: Role, at: At) {
+/// Says where a thread is about to wait, what for, and whether it can be switched to there (`direct_mark`).
+fn announce(thread: ThreadRef, role: Role, at: At, mark: u32) {
     thread.talk.role.set(role);
-    thread.state.set(State::Blocked);
+    thread.state.wait(mark);
     thread.link.set_at(at);
 }
 
@@ -113,23 +116,26 @@ fn place_of(endpoint: Found<Endpoint>) -> At {
 
 fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result {
     let (endpoint, badge) = thread.capabilities().find_badged::<Endpoint>(asked.handle, Rights::SEND)?;
+    // Mostly one receiver waits, or none.
+    if let Some(receiver) = endpoint.queue().alone()
+        && endpoint.queue().take(receiver)
+    {
+        deliver(irq, thread, receiver, (asked, badge), role);
+        return Ok(());
+    }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
         Kind::Receivers => {
             let receiver = queue.pop().expect("IQ3: a queue with receivers has one");
             drop(queue);
-            percpu::race_point!("messages.taken");
-            receiver.link.set_at(At::NOWHERE);
-            thread.set_register(register::BADGE, badge);
-            deliver(irq, thread, receiver, asked, role);
+            deliver(irq, thread, receiver, (asked, badge), role);
             Ok(())
         }
         Kind::Nobody | Kind::Senders if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Senders => {
             thread.set_register(register::BADGE, badge);
-            thread.talk.set_direct(0);
-            announce(thread, role, place_of(endpoint));
+            announce(thread, role, place_of(endpoint), 0);
             queue.push_sender(thread);
             drop(queue);
             percpu::race_point!("messages.queued");
@@ -139,6 +145,7 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
 }
 
 /// Copies a message, its capabilities and its badge from the sender's frame to the receiver's, both the caller's to use.
+#[inline(always)]
 fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
     let tag = Tag(sender.register(register::TAG));
     register::WORDS.iter().for_each(|&word| receiver.set_register(word, sender.register(word)));
@@ -151,20 +158,63 @@ fn copy(irq: &IrqOff, sender: ThreadRef, receiver: ThreadRef) {
 }
 
 /// The current thread's message goes to a receiver that waited, and was taken.
-fn deliver(irq: &mut IrqOff, sender: ThreadRef, receiver: ThreadRef, asked: Asked, role: Role) {
+#[inline(always)]
+fn deliver(
+    irq: &mut IrqOff,
+    sender: ThreadRef,
+    receiver: ThreadRef,
+    (asked, badge): (Asked, u64),
+    role: Role,
+) {
+    percpu::race_point!("messages.taken");
+    receiver.link.set_at(At::NOWHERE);
+    sender.set_register(register::BADGE, badge);
     copy(irq, sender, receiver);
     if role == Role::Sending {
         sender.set_register(register::STATUS, 0);
         return irq.locks(|held| homes::send_home(held, receiver));
     }
-    receiver.talk.reply.set(sender);
-    announce(sender, role, place::object(receiver.as_ptr(), place::CALLEE));
-    sender.talk.set_direct(direct_mark(irq, sender, asked.deadline));
-    if is_at_hand(irq, receiver) && talk::can_lend(sender) {
-        switch_to_callee(irq, sender, receiver, asked.deadline)
+    let mark = direct_mark(irq, sender, asked.deadline);
+    await_answer(irq, sender, receiver, (mark, asked.deadline))
+}
+
+/// The current thread waits for the answer of a receiver, which has its message.
+#[inline(always)]
+fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark, deadline): (u32, u64)) -> ! {
+    receiver.talk.reply.set(caller);
+    announce(caller, Role::Calling, place::object(receiver.as_ptr(), place::CALLEE), mark);
+    if is_at_hand(irq, receiver) && talk::can_lend(caller) {
+        switch_to_callee(irq, caller, receiver, deadline)
     }
     irq.locks(|held| homes::send_home(held, receiver));
-    dispatch::block(irq, asked.deadline)
+    dispatch::block(irq, deadline)
+}
+
+/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more. Nobody switches to it directly,
+/// for it goes on with all its registers.
+pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Found<Endpoint>) {
+    let alone = endpoint.queue().alone().filter(|&receiver| endpoint.queue().take(receiver));
+    let receiver = match alone {
+        Some(receiver) => receiver,
+        None => {
+            let mut queue = endpoint.queue().lock();
+            match queue.kind() {
+                Kind::Closed => return,
+                Kind::Receivers => queue.pop().expect("IQ3: a queue with receivers has one"),
+                Kind::Nobody | Kind::Senders => {
+                    announce(thread, Role::Calling, place_of(endpoint), 0);
+                    queue.push_sender(thread);
+                    drop(queue);
+                    percpu::race_point!("messages.queued");
+                    dispatch::block(irq, NEVER)
+                }
+            }
+        }
+    };
+    percpu::race_point!("messages.taken");
+    receiver.link.set_at(At::NOWHERE);
+    handler::tell(thread, receiver);
+    await_answer(irq, thread, receiver, (0, NEVER))
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
@@ -175,7 +225,13 @@ fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
 }
 
 /// Whether a thread that waited, and was taken, can go on on this core at once.
+#[inline(always)]
 fn is_at_hand(irq: &IrqOff, thread: ThreadRef) -> bool {
+    thread.state.is_direct(dispatch::mark(irq)) || is_at_hand_after_all(irq, thread)
+}
+
+#[inline(never)]
+fn is_at_hand_after_all(irq: &IrqOff, thread: ThreadRef) -> bool {
     let seen = thread.place.look();
     seen.core == irq.core()
         && !seen.in_flight
@@ -197,10 +253,15 @@ fn switch_to_callee(irq: &mut IrqOff, caller: ThreadRef, callee: ThreadRef, dead
 }
 
 /// The runner of the current context goes on, which waited until now.
+#[inline(always)]
 fn go_on(irq: &mut IrqOff, thread: ThreadRef) -> ! {
-    SCHED.owned(irq).disarm(thread);
+    // A thread that can be switched to directly has no timeout, and no watcher.
+    let direct = thread.state.is_direct(dispatch::mark(irq));
     thread.state.set(State::Runnable);
-    irq.locks(|held| upcall::unblocked(held, thread));
+    if !direct {
+        SCHED.owned(irq).disarm(thread);
+        irq.locks(|held| upcall::unblocked(held, thread));
+    }
     dispatch::hand_over(irq, thread)
 }
 
@@ -209,7 +270,11 @@ fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, Thread
     let sender = queue.pop().expect("IQ3: a queue with senders has one");
     drop(queue);
     percpu::race_point!("messages.popped");
-    copy(irq, sender, thread);
+    if handler::has_faulted(sender) {
+        handler::tell(sender, thread);
+    } else {
+        copy(irq, sender, thread);
+    }
     if sender.talk.role.get() == Role::Calling {
         thread.talk.reply.set(sender);
         sender.link.set_at(place::object(thread.as_ptr(), place::CALLEE));
@@ -238,6 +303,16 @@ fn try_receive(
     if bound && told(thread, notification::poll_bound(thread)) {
         return Ok(Received::Message);
     }
+    // Mostly nobody waits.
+    if !bound && endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
+        let mark = direct_mark(irq, thread, asked.deadline);
+        announce(thread, Role::Receiving, place_of(endpoint), mark);
+        if endpoint.queue().park(thread) {
+            percpu::race_point!("messages.parked");
+            return Ok(Received::Waits);
+        }
+        thread.state.set(State::Runnable);
+    }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
@@ -247,8 +322,8 @@ fn try_receive(
         }
         Kind::Nobody | Kind::Receivers if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Receivers => {
-            thread.talk.set_direct(direct_mark(irq, thread, asked.deadline));
-            announce(thread, Role::Receiving, place_of(endpoint));
+            let mark = direct_mark(irq, thread, asked.deadline);
+            announce(thread, Role::Receiving, place_of(endpoint), mark);
             queue.push_receiver(thread);
             drop(queue);
             percpu::race_point!("messages.parked");
@@ -331,11 +406,20 @@ fn take_turn(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     dispatch::dispatch(irq, ThreadState::Runnable)
 }
 
+/// Writes the current thread's answer into a caller's frame, unless that has faulted.
+#[inline(always)]
+fn write_answer(irq: &IrqOff, thread: ThreadRef, caller: ThreadRef) {
+    if handler::has_faulted(caller) {
+        return handler::answered(caller, Tag(thread.register(register::TAG)).label());
+    }
+    thread.set_register(register::BADGE, 0);
+    copy(irq, thread, caller);
+}
+
 /// Answers the caller of the current thread's, which is out of its slot. `true` if it had lent its context, which it has again: it is
 /// still to be made to go on.
 fn answer(irq: &mut IrqOff, thread: ThreadRef, caller: ThreadRef) -> bool {
-    thread.set_register(register::BADGE, 0);
-    copy(irq, thread, caller);
+    write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
     let lent = thread.borrows();
     if lent {
@@ -367,8 +451,7 @@ fn answer_saved(irq: &mut IrqOff, thread: ThreadRef, handle: Handle) -> Result {
     // Whoever else has one finds nobody to answer.
     thread.capabilities().delete(irq, handle)?;
     let caller = caller.ok_or(Error::PeerGone)?;
-    thread.set_register(register::BADGE, 0);
-    copy(irq, thread, caller);
+    write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
     irq.locks(|held| homes::send_home(held, caller));
     thread.set_register(register::STATUS, 0);

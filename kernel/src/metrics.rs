@@ -76,6 +76,10 @@ pub(crate) struct Here {
 }
 
 impl Here {
+    /// Where `message.S` counts.
+    pub(crate) const FAST_MESSAGES: usize =
+        offset_of!(Self, counters) + Counter::FastMessages as usize * size_of::<Figure>();
+
     /// Where `user.S` counts down.
     pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
 

@@ -20,7 +20,7 @@ use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreId, Held, Ipi, IrqOff};
 
 use crate::arch::ipi::Interrupts;
-use crate::arch::user::{extra, register};
+use crate::arch::user::{HEAD, extra, register};
 use crate::object::{Header, Object, Ref};
 use crate::talk::{self, Role, Withdrawn};
 use crate::thread::{State, Thread, ThreadRef};
@@ -72,7 +72,7 @@ impl Notification {
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let notification = Self {
-            header: Header::new(ObjectKind::Notification),
+            header: Header::new(),
             node: Node::new(),
             capabilities: AtomicU32::new(0),
             posted: AtomicBool::new(false),
@@ -231,6 +231,9 @@ pub(crate) fn bind(
     }
     thread.bound.set(Some(notification));
     thread.set_extra(extra::BOUND, true);
+    // Whatever it does next, it does not go the shortest way.
+    thread.state.wait_plainly();
+    HEAD.owned(held).set_extra(extra::THREAD, true);
     // What was signalled before is told to a thread that receives already.
     with_bound(thread, |notification| tell_here(held, notification, thread));
     Ok(())
@@ -300,6 +303,10 @@ fn tell_bound(held: &mut Held<'_, 0>, notification: &Notification) {
 
 /// Tells the bits that are set to the bound thread, if it receives. At its home.
 fn tell_here(held: &mut Held<'_, 0>, notification: &Notification, thread: ThreadRef) {
+    // What a thread that does not wait says of its place is of the past (IQ2).
+    if thread.state.get() != State::Blocked {
+        return;
+    }
     let at = thread.link.at();
     if at.0 & place::MARKS != place::ENDPOINT || thread.talk.role.get() != Role::Receiving {
         return;

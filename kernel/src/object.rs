@@ -9,7 +9,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use abi::cap::{ObjectKind, Rights};
-use cap::Gone;
+use cap::{Doomed, Family, Gone, Ticket};
 use percpu::epoch::{self, Retired};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
@@ -23,20 +23,31 @@ use crate::notification::Notification;
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
 /// | `retired` | who takes the count to 0 | the same core | – |
+/// | `doomed` | who has `lock` | the same | its own |
 /// | `refs` | any core | any core | Relaxed up, AcqRel down |
-/// | `kind` | nobody | any core | – |
+/// | `lock` | any core | any core | its own |
+///
+/// Whoever derives or deletes a capability for the object writes this line anyway, for the count: so the lock of its capabilities is here.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Header {
     retired: Retired,
+    doomed: Doomed,
     refs: AtomicU32,
-    kind: ObjectKind,
+    lock: Ticket,
 }
+
+const _: () = assert!(size_of::<Header>() == 40, "with a thread's node and place it takes one line");
 
 impl Header {
     /// An object with one reference, which [`Ref::adopt`] makes.
-    pub(crate) const fn new(kind: ObjectKind) -> Self {
-        Self { retired: Retired::new(), refs: AtomicU32::new(1), kind }
+    pub(crate) const fn new() -> Self {
+        Self { retired: Retired::new(), doomed: Doomed::new(), refs: AtomicU32::new(1), lock: Ticket::new() }
+    }
+
+    /// What the capabilities for the object share.
+    pub(crate) const fn family(&self) -> Family<'_> {
+        Family { lock: &self.lock, doomed: &self.doomed }
     }
 
     /// Gives an object that has been given up one reference again, for a last piece of work.
@@ -83,6 +94,11 @@ impl<T: Object> Ref<T> {
     /// Where it is.
     pub(crate) const fn as_ptr(&self) -> NonNull<T> {
         self.0
+    }
+
+    /// As found through a capability.
+    pub(crate) fn found(&self) -> Found<T> {
+        Found(self.0, PhantomData)
     }
 
     /// The reference as a capability holds it.

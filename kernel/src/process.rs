@@ -26,7 +26,7 @@ use crate::programs::{Machine, Program};
 use crate::spaces::{self, Space};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
-use crate::{dispatch, homes, jobs, machine, slabs, trace};
+use crate::{dispatch, handler, homes, jobs, machine, slabs, trace};
 
 /// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
 const ROOM: u64 = 1 << 24;
@@ -43,6 +43,7 @@ const STACK_PAGES: usize = 64;
 /// | `status` | who ends the process (V1) | who has seen it end | by `state` |
 /// | `threads` | any core | any core | its lock |
 /// | `space`, `capabilities` | see there; the job ends them (V3) | threads of the process | their own |
+/// | `handler` | any core | threads of the process | its lock |
 /// | `ticks`, `faults` | any core | any core | Relaxed: figures |
 /// | `guests` | any core | the job | its own, with `state` |
 /// | `job` | the job's core | the same | – |
@@ -52,6 +53,7 @@ pub(crate) struct Process {
     space: UnsafeCell<ManuallyDrop<Space>>,
     capabilities: Capabilities,
     threads: Lock<50, Threads>,
+    pub(crate) handler: handler::Slot,
     state: AtomicU32,
     status: UnsafeCell<ExitStatus>,
     ticks: AtomicU64,
@@ -199,10 +201,11 @@ impl Process {
         let length = maker.name.len().min(NAME_BYTES);
         name[..length].copy_from_slice(&maker.name[..length]);
         let process = Self {
-            header: Header::new(ObjectKind::Process),
+            header: Header::new(),
             space: UnsafeCell::new(ManuallyDrop::new(space)),
             capabilities,
             threads: Lock::new(Threads { first: None, last: None, count: 0 }),
+            handler: handler::Slot::new(None),
             state: AtomicU32::new(ProcessState::New as u32),
             status: UnsafeCell::new(ExitStatus::default()),
             ticks: AtomicU64::new(0),
@@ -276,6 +279,11 @@ impl Process {
     /// Whether threads may start in it.
     pub(crate) fn is_running(&self) -> bool {
         self.state() == ProcessState::Running
+    }
+
+    /// Whether it has not begun to end.
+    pub(crate) fn lives(&self) -> bool {
+        matches!(self.state(), ProcessState::New | ProcessState::Running)
     }
 
     /// Makes it as new as before a start that has failed, unless somebody has ended it meanwhile. Under the lock of the list.
@@ -464,7 +472,7 @@ impl Process {
     /// Takes the process out of its life, unless somebody has already (V1); says whether it did, and whether no thread is left.
     fn begin_end(&self, held: &mut Held<'_, 0>, status: ExitStatus) -> Option<bool> {
         self.threads.with(held, |threads, _| {
-            if !matches!(self.state(), ProcessState::New | ProcessState::Running) {
+            if !self.lives() {
                 return None;
             }
             // SAFETY: under the lock, before the state that lets others read it (V1).
@@ -542,6 +550,7 @@ unsafe impl Object for Process {
         // SAFETY: obligation 1: nobody uses it any more.
         let process = unsafe { object.as_ref() };
         if process.state() == ProcessState::Ended {
+            handler::clear(held, process);
             return slabs::give(held, object);
         }
         // Given up before it started. It comes back here when it has been taken down.

@@ -39,7 +39,7 @@ impl Region {
             slabs::give(irq, memory);
             return Err(Error::NoMemory);
         };
-        let region = Self { header: Header::new(ObjectKind::Region), object: ManuallyDrop::new(object) };
+        let region = Self { header: Header::new(), object: ManuallyDrop::new(object) };
         // SAFETY: memory for one region, which is ours.
         unsafe { memory.write(region) };
         // SAFETY: the count that a header begins with.

@@ -36,7 +36,7 @@ core_local! {
     /// The space that this core's user half shows, unless [`ENTERED`] is another.
     static CURRENT: Cell<*const Space> = const { Cell::new(ptr::null()) };
     /// The space of the process whose thread runs here, or did last; null once the core has gone idle.
-    static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
+    pub(crate) static ENTERED: Cell<*const Space> = const { Cell::new(ptr::null()) };
 }
 
 /// All memory, through the direct map.

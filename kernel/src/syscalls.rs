@@ -9,6 +9,7 @@ mod ipc;
 mod leases;
 mod memory;
 mod notifications;
+mod passing;
 mod processes;
 mod sync;
 mod threads;
@@ -30,7 +31,7 @@ use devices::{
     device_claim, interrupt_ack, interrupt_affinity, interrupt_bind, interrupt_claim, interrupt_mask,
     port_read, port_write, ports_claim,
 };
-use faults::{pages_pass, process_handler};
+use faults::process_handler;
 use ipc::{endpoint_create, reply_save};
 use leases::{lease_allocate, lease_create, lease_info, lease_release};
 use memory::{map, protect, region_create, region_map, unmap};
@@ -38,6 +39,7 @@ use notifications::{
     notification_bind, notification_broadcast, notification_create, notification_poll, notification_signal,
     notification_wait, timer_create, timer_set,
 };
+use passing::pages_pass;
 use processes::{process_create, process_exit, process_info, process_kill, process_start, process_wait};
 use sync::{futex_requeue, futex_wait, futex_wake, sleep, upcall_wait};
 use threads::{

@@ -4,18 +4,20 @@ use core::ptr::NonNull;
 
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use cap::{Capability, Drained, Entry, Gone, Leaf, LeafAt, Memory, Table};
+use cap::{
+    Attached, Capability, Drained, Entry, Family, Gone, Leaf, LeafAt, Memory, Node, NodeAt, Purged, Sentence,
+    Table, TableAt,
+};
 use percpu::epoch::{self, Retired};
 use percpu::{Held, IrqOff};
 
-use crate::dispatch;
 use crate::object::{self, Found, Object, Ref};
-use crate::slabs;
+use crate::{dispatch, expiry, slabs};
 
 /// Most capabilities of one process.
 const LIMIT: usize = 16_384;
 
-/// Leaves from the slabs of the core that needs one.
+/// Leaves and nodes from the slabs of the core that needs one.
 #[derive(Debug)]
 pub(crate) struct Leaves;
 
@@ -38,6 +40,37 @@ impl Memory for Leaves {
             unsafe { retire_leaf(irq, link) };
         });
     }
+
+    fn take_node(&self) -> Option<NonNull<Node>> {
+        IrqOff::with(|irq| slabs::take::<Node>(irq))
+    }
+
+    #[inline(always)]
+    fn node(&self, at: NodeAt) -> &Node {
+        // SAFETY: a tour's node is one that `take_node` gave and `give_node` has not taken back; its words are atomic.
+        unsafe { &*at.pointer() }
+    }
+
+    fn give_node(&self, node: NodeAt) {
+        let node = NonNull::new(node.pointer()).expect("C9: a node has an address");
+        IrqOff::with(|irq| slabs::give(irq, node));
+    }
+
+    #[inline(always)]
+    fn table(&self, at: TableAt<Self>) -> &Table<Self> {
+        // SAFETY: a table that has not been drained (C8) has not been freed, and lies still.
+        unsafe { &*at.pointer() }
+    }
+
+    #[inline(always)]
+    fn family(&self, object: u64) -> Family<'_> {
+        // SAFETY: an object's memory is its own until the core leaves the kernel (N1), and its header is first (N2).
+        unsafe { object::address(object).as_ref() }.family()
+    }
+
+    fn disarm(&self, timer: NonNull<()>) {
+        expiry::disarm(timer);
+    }
 }
 
 /// # Safety
@@ -56,6 +89,9 @@ unsafe fn give_leaf(link: NonNull<Retired>, held: &mut Held<'_, 0>) {
     slabs::give(held, link.cast::<Leaf>());
 }
 
+/// A table of capabilities.
+pub(crate) type Slots = Table<Leaves>;
+
 /// The capabilities of a process. The table's root is large, so it lies apart.
 #[derive(Debug)]
 pub(crate) struct Capabilities {
@@ -69,6 +105,11 @@ impl Capabilities {
         // SAFETY: memory for one table, which is ours.
         unsafe { table.write(Table::new(Leaves, LIMIT)) };
         Some(Self { table })
+    }
+
+    /// Where the table lies.
+    pub(crate) const fn slots(&self) -> *const Slots {
+        self.table.as_ptr()
     }
 
     #[inline(always)]
@@ -119,7 +160,7 @@ impl Capabilities {
         Ok((unsafe { Found::from_word(found.object) }, badge))
     }
 
-    /// Hands a capability that has `GRANT` on to another table, with its rights and its badge; with `moves`, it is deleted here.
+    /// Hands a capability that has `GRANT` on to another table, with its rights and its badge; with `moves`, it moves there.
     ///
     /// # Errors
     /// Those of [`derive`](Self::derive).
@@ -130,12 +171,11 @@ impl Capabilities {
         into: &Self,
         moves: bool,
     ) -> Result<Handle, Error> {
-        let entry = self.entry(handle)?;
-        let there = self.derive(irq, handle, (entry.rights, entry.badge), into)?;
         if moves {
-            self.delete(irq, handle)?;
+            return self.move_to(handle, into);
         }
-        Ok(there)
+        let entry = self.entry(handle)?;
+        self.derive(irq, handle, (entry.rights, entry.badge), into)
     }
 
     /// Puts a capability for an object in, which takes over the reference.
@@ -168,15 +208,55 @@ impl Capabilities {
         into: &Self,
     ) -> Result<Handle, Error> {
         // SAFETY: an object's memory is its own until the core leaves the kernel (N1), and its header is first (N2).
-        let acquire =
-            |entry: &Entry| unsafe { object::try_gain(entry.object, entry.kind, entry.rights.and(rights)) };
-        let derived = self.table().derive(from, into.table(), rights, badge, acquire);
+        let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
+        // SAFETY: the reference that a doomed capability held.
+        let sink = |gone| unsafe { object::drop_word(irq, gone) };
+        let derived = self.table().derive(from, into.table(), (rights, badge), acquire, sink);
         derived.map_err(|refusal| {
             refusal.settle(|gone| {
                 // SAFETY: the reference that was acquired for nothing.
                 unsafe { object::drop_word(irq, gone) };
             })
         })
+    }
+
+    /// Moves a capability that has `GRANT` to another table, with what was derived of it.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`]: then it stays.
+    pub(crate) fn move_to(&self, from: Handle, into: &Self) -> Result<Handle, Error> {
+        self.table().move_to(from, into.table())
+    }
+
+    /// Dooms what was derived of a capability: it is gone when [`purge`](Self::purge) says that nothing is doomed.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub(crate) fn doom(&self, handle: Handle) -> Result<Sentence, Error> {
+        self.table().doom(handle)
+    }
+
+    /// Takes out up to `steps` doomed capabilities for the object of a capability, and says how many; doomed by whomever.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`].
+    pub(crate) fn purge(&self, irq: &IrqOff, handle: Handle, steps: usize) -> Result<(Purged, usize), Error> {
+        let object = self.entry(handle)?.object;
+        let mut count = 0;
+        let purged = cap::purge(self.table().memory(), object, steps, |gone| {
+            count += 1;
+            // SAFETY: the reference that the capability held is now ours.
+            unsafe { object::drop_word(irq, gone) };
+        });
+        Ok((purged, count))
+    }
+
+    /// Attaches a timer to a capability (`expiry`), or none.
+    ///
+    /// # Errors
+    /// [`Error::BadHandle`], [`Error::NoMemory`].
+    pub(crate) fn attach(&self, handle: Handle, timer: Option<NonNull<()>>) -> Result<Attached, Error> {
+        self.table().attach(handle, timer)
     }
 
     /// Deletes a capability.

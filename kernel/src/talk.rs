@@ -11,11 +11,11 @@
 //! * DN3: on the queues of a core are owners of contexts whose runner can run.
 
 use core::cell::Cell;
+use core::mem::offset_of;
 
 use abi::error::Error;
 use ipc::{Aborted, At, Guard, ReplySlot};
 use percpu::Held;
-use percpu::sync::atomic::{AtomicU32, Ordering};
 use sched::{Ready, Stop};
 
 use crate::arch::tsc;
@@ -45,27 +45,33 @@ pub(crate) enum Role {
 ///
 /// | field | writer | readers | ordering |
 /// |---|---|---|---|
-/// | `direct` | its home | the same; a core that thinks of switching to it | Relaxed: only the home finds its own number |
-/// | `role` | itself, before it waits | who takes it out | by the queue |
-/// | `depth`, `on`, `runner` | its home | the same | – |
+/// | `role` | itself, before it waits in a queue | who takes it out | by the queue |
+/// | `on`, `runner`, `depth` | its home | the same | – |
 /// | `reply` | itself; callers | the same | its own |
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Talk {
-    /// The number of its home, plus 1, if it waits and can go on there as soon as its message is in the registers; else 0.
-    direct: AtomicU32,
-    depth: Cell<u32>,
     on: Cell<ThreadRef>,
     runner: Cell<ThreadRef>,
+    /// How many times its context has been lent on.
+    depth: Cell<u32>,
     pub(crate) reply: ReplySlot<ThreadRef>,
     pub(crate) role: Cell<Role>,
 }
 
 impl Talk {
+    /// Where the assembly finds the fields.
+    pub(crate) const ON: usize = offset_of!(Self, on);
+    /// As `ON`.
+    pub(crate) const RUNNER: usize = offset_of!(Self, runner);
+    /// As `ON`.
+    pub(crate) const DEPTH: usize = offset_of!(Self, depth);
+    /// As `ON`.
+    pub(crate) const REPLY: usize = offset_of!(Self, reply);
+
     /// Of a thread that does not know its place in memory yet.
     pub(crate) const fn new() -> Self {
         Self {
-            direct: AtomicU32::new(0),
             depth: Cell::new(0),
             on: Cell::new(ThreadRef::NOBODY),
             runner: Cell::new(ThreadRef::NOBODY),
@@ -78,20 +84,6 @@ impl Talk {
     pub(crate) fn begin(&self, own: ThreadRef) {
         self.on.set(own);
         self.runner.set(own);
-    }
-
-    /// Whether the thread can be switched to on the core with this mark, which is the one that asks.
-    #[inline(always)]
-    pub(crate) fn is_direct(&self, mark: u32) -> bool {
-        // ORDER: Relaxed: if it is this core's mark, this core wrote it, and nobody else changes it.
-        self.direct.load(Ordering::Relaxed) == mark
-    }
-
-    /// Says that the thread, which is about to wait, can be switched to on its home, whose mark is given; 0 if it cannot.
-    #[inline(always)]
-    pub(crate) fn set_direct(&self, mark: u32) {
-        // ORDER: Relaxed: as above.
-        self.direct.store(mark, Ordering::Relaxed);
     }
 }
 
@@ -125,14 +117,14 @@ impl ThreadRef {
 pub(crate) fn lend(caller: ThreadRef, callee: ThreadRef) {
     let context = caller.talk.on.get();
     callee.talk.on.set(context);
-    callee.talk.depth.set(caller.talk.depth.get() + 1);
+    context.talk.depth.set(context.talk.depth.get() + 1);
     context.talk.runner.set(callee);
 }
 
 /// Whether a caller can lend its context on.
 #[inline(always)]
 pub(crate) fn can_lend(caller: ThreadRef) -> bool {
-    caller.talk.depth.get() < MAX_DEPTH
+    caller.context().talk.depth.get() < MAX_DEPTH
 }
 
 /// The context goes back from the runner to the caller that it came from (DN2). The runner has its own again, which is on no queue.
@@ -141,16 +133,8 @@ pub(crate) fn give_back(runner: ThreadRef, caller: ThreadRef) {
     let context = runner.talk.on.get();
     debug_assert!(context.talk.runner.get() == runner, "DN1: the runner is the last of the chain");
     context.talk.runner.set(caller);
+    context.talk.depth.set(context.talk.depth.get() - 1);
     runner.talk.on.set(runner);
-    runner.talk.depth.set(0);
-}
-
-/// Takes back what [`give_back`] has just done.
-#[cold]
-pub(crate) fn borrow_again(runner: ThreadRef, caller: ThreadRef, context: ThreadRef) {
-    context.talk.runner.set(runner);
-    runner.talk.on.set(context);
-    runner.talk.depth.set(caller.talk.depth.get() + 1);
 }
 
 /// The thread that a caller waits for, if it is one.
@@ -172,7 +156,6 @@ fn recall(held: &mut Held<'_, 0>, caller: ThreadRef, first: ThreadRef) {
     let mut depth = 0;
     loop {
         at.talk.on.set(first);
-        at.talk.depth.set(depth);
         if at == last {
             break;
         }
@@ -180,7 +163,10 @@ fn recall(held: &mut Held<'_, 0>, caller: ThreadRef, first: ThreadRef) {
         at = callee(at.link.at()).expect("DN1: all but the last of a chain wait for the next");
     }
     first.talk.runner.set(last);
+    first.talk.depth.set(depth);
     context.talk.runner.set(caller);
+    // The first one was lent it, and `depth` more.
+    context.talk.depth.set(context.talk.depth.get() - depth - 1);
     let sched = SCHED.owned(held);
     if sched.current() == Some(context) {
         sched.stop(tsc::now(), Stop::Blocked);

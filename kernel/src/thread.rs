@@ -30,10 +30,11 @@ use crate::arch::user::{Frame, extra};
 use crate::notification::Notification;
 use crate::object::{self, Header, Object, Ref};
 use crate::process::Process;
+use crate::revoke::Revocation;
 use crate::spaces::Space;
-use crate::tables::Capabilities;
+use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
-use crate::{homes, slabs, wait};
+use crate::{handler, homes, slabs, wait};
 
 /// A thread.
 ///
@@ -59,13 +60,13 @@ pub(crate) struct Thread {
     pub(crate) task: Task<ThreadRef>,
     space: *const Space,
     /// Its process's capabilities.
-    capabilities: *const Capabilities,
+    table: *const Slots,
     /// What it has to do with messages.
     pub(crate) talk: Talk,
     pub(crate) fpu: Cell<Option<fpu::Area>>,
     tls: Cell<u64>,
     /// What it does, apart from what `task` knows.
-    pub(crate) state: Cell<State>,
+    pub(crate) state: Doing,
     /// Stopped until resumed, as soon as it would run.
     pub(crate) suspended: Cell<bool>,
     /// To be ended, as soon as nothing else holds it.
@@ -92,6 +93,10 @@ pub(crate) struct Thread {
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
+    /// What it is revoking, between two steps.
+    pub(crate) revocation: Cell<Option<Revocation>>,
+    /// What is not in its frame of a fault that it waits for an answer to (FH1).
+    pub(crate) fault: handler::NoteCell,
     /// The notification whose bits it is told while it receives (NF2).
     pub(crate) bound: Cell<Option<Ref<Notification>>>,
 }
@@ -129,6 +134,70 @@ impl State {
     }
 }
 
+/// What a thread does, and whether it may be switched to where it waits.
+///
+/// | field | writer | readers | ordering |
+/// |---|---|---|---|
+/// | `direct` | the home | the same; a core that thinks of switching to it | Relaxed: only the home finds its own mark |
+/// | `state` | the home | the same | – |
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Doing {
+    /// The number of its home, plus 1, if it waits and can go on there as soon as a message is in the registers; else 0. Says, if it is not 0,
+    /// that the thread is blocked, so that the way that switches to it (`message.S`) writes nothing else.
+    direct: AtomicU32,
+    state: Cell<State>,
+}
+
+impl Doing {
+    /// Where the assembly finds `direct`.
+    pub(crate) const DIRECT: usize = offset_of!(Self, direct);
+
+    const fn new() -> Self {
+        Self { direct: AtomicU32::new(0), state: Cell::new(State::New) }
+    }
+
+    /// For the home.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> State {
+        // ORDER: Relaxed: the home wrote it.
+        if self.direct.load(Ordering::Relaxed) != 0 { State::Blocked } else { self.state.get() }
+    }
+
+    /// By the home.
+    #[inline(always)]
+    pub(crate) fn set(&self, state: State) {
+        self.state.set(state);
+        self.set_direct(0);
+    }
+
+    /// The thread is about to wait. With a mark, its home's, it can be switched to; 0 if more has to be done then.
+    #[inline(always)]
+    pub(crate) fn wait(&self, mark: u32) {
+        self.state.set(if mark == 0 { State::Blocked } else { State::Runnable });
+        self.set_direct(mark);
+    }
+
+    /// A thread that waits cannot be switched to any more without more being done. By its home.
+    pub(crate) fn wait_plainly(&self) {
+        let state = self.get();
+        self.set(state);
+    }
+
+    /// Whether the thread waits and can be switched to on the core with this mark.
+    #[inline(always)]
+    pub(crate) fn is_direct(&self, mark: u32) -> bool {
+        // ORDER: Relaxed: if it is this core's mark, this core wrote it.
+        self.direct.load(Ordering::Relaxed) == mark
+    }
+
+    #[inline(always)]
+    fn set_direct(&self, mark: u32) {
+        // ORDER: Relaxed: nothing goes with it: its own core reads it, others find a number that is not theirs.
+        self.direct.store(mark, Ordering::Relaxed);
+    }
+}
+
 const _: () = {
     assert!(offset_of!(Thread, header) == 0, "N2: the header comes first");
     assert!(Thread::FRAME.is_multiple_of(16), "the CPU aligns its stack to 16 before it pushes");
@@ -145,6 +214,16 @@ pub(crate) fn next_id() -> u64 {
 }
 
 impl Thread {
+    /// Where the assembly finds some fields, in bytes from the thread's address.
+    pub(crate) const DIRECT: usize = offset_of!(Self, state) + Doing::DIRECT;
+    /// As `DIRECT`.
+    pub(crate) const SPACE: usize = offset_of!(Self, space);
+    /// As `DIRECT`.
+    pub(crate) const TABLE: usize = offset_of!(Self, table);
+    /// As `DIRECT`.
+    pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
+    /// As `DIRECT`.
+    pub(crate) const TALK: usize = offset_of!(Self, talk);
     /// Where the frame lies, in bytes from the thread's address.
     pub(crate) const FRAME: usize = offset_of!(Self, frame);
 
@@ -180,18 +259,18 @@ impl Thread {
         let extras =
             if fpu.is_some() { extra::STATE } else { 0 } | if spec.tls != 0 { extra::FS_BASE } else { 0 };
         let thread = Self {
-            header: Header::new(ObjectKind::Thread),
+            header: Header::new(),
             node: Node::new(),
             place: Place::new(home),
             ended: AtomicU32::new(0),
             frame: UnsafeCell::new(Frame::start(spec.entry, spec.stack, spec.argument)),
             task: Task::new(),
             space: ptr::from_ref(process.space()),
-            capabilities: ptr::from_ref(process.capabilities()),
+            table: process.capabilities().slots(),
             talk: Talk::new(),
             fpu: Cell::new(fpu),
             tls: Cell::new(spec.tls),
-            state: Cell::new(State::New),
+            state: Doing::new(),
             suspended: Cell::new(false),
             doomed: Cell::new(false),
             woken: Cell::new(false),
@@ -209,6 +288,8 @@ impl Thread {
             condemned: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
+            revocation: Cell::new(None),
+            fault: handler::NoteCell::default(),
             bound: Cell::new(None),
         };
         // SAFETY: memory for one thread, the caller's alone.
@@ -240,8 +321,7 @@ impl Thread {
     /// The capabilities of its process.
     #[inline(always)]
     pub(crate) fn capabilities(&self) -> &Capabilities {
-        // SAFETY: as for the space.
-        unsafe { &*self.capabilities }
+        self.process.capabilities()
     }
 
     /// The base of its FS segment, in the user half.
@@ -356,6 +436,13 @@ impl Thread {
     fn register_at(&self, offset: usize) -> *mut u64 {
         debug_assert!(offset < size_of::<Frame>(), "R1: a register lies in the frame");
         self.frame.get().wrapping_byte_add(offset).cast()
+    }
+
+    /// Has it make the system call again that it is in, with these arguments. By its home, while it is current; it does not come back.
+    pub(crate) fn call_again(&self, number: u64, arguments: [u64; 6]) {
+        // SAFETY: the current thread's frame is its home's to write (R1).
+        let frame = unsafe { &mut *self.frame.get() };
+        frame.call_again(number, arguments);
     }
 
     /// Its registers, while it is not current; for its home.

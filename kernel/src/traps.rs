@@ -1,5 +1,6 @@
 //! What interrupts a program: page faults, its own mistakes, the timer, other cores, devices.
 
+use abi::ipc::Fault;
 use abi::task::ExitStatus;
 use percpu::{IrqOff, mailbox};
 use x86_64::VirtAddr;
@@ -11,7 +12,7 @@ use crate::arch::user::Frame;
 use crate::arch::{apic, ipi, page_fault};
 use crate::fault::{self, Mode, Resolution};
 use crate::process::Process;
-use crate::{dispatch, log, thread};
+use crate::{dispatch, handler, log, thread};
 
 /// Vectors below are exceptions (SDM volume 3, table 7-1).
 const EXCEPTIONS: u64 = 32;
@@ -30,7 +31,7 @@ pub(crate) extern "C" fn trap(frame: &Frame) {
             dispatch::passed_through(&mut irq);
         }
         vector::SPURIOUS => {}
-        _ if frame.vector < EXCEPTIONS => end(&mut irq, frame.vector, frame.rip, frame.rip),
+        _ if frame.vector < EXCEPTIONS => fail(&mut irq, frame, Fault::EXCEPTIONS, frame.rip),
         other => {
             apic::end_of_interrupt();
             log!("unexpected interrupt, vector {other:#x}: ignored");
@@ -49,7 +50,15 @@ fn on_page_fault(irq: &mut IrqOff, frame: &Frame) {
             return;
         }
     }
-    end(irq, frame.vector, address, frame.rip);
+    fail(irq, frame, Fault::PAGES, address);
+}
+
+/// A fault that the kernel cannot resolve: for the process's handler, or the process's end.
+fn fail(irq: &mut IrqOff, frame: &Frame, kind: u64, address: u64) {
+    let (vector, instruction) = (frame.vector, frame.rip);
+    let thread = dispatch::current(irq);
+    handler::report(irq, thread, kind, address);
+    end(irq, vector, address, instruction);
 }
 
 /// Ends the current thread's process for a fault.
@@ -59,12 +68,18 @@ fn end(irq: &mut IrqOff, vector: u64, address: u64, instruction: u64) {
     Process::end_own(irq, status);
 }
 
-/// The current thread's saved return address is not canonical: what the CPU would answer with a general protection fault.
+/// The current thread's saved return address is not canonical: what the CPU would answer with a general protection fault; or it is none, for
+/// the handler of a fault has refused.
 pub(crate) extern "C" fn far_return() -> ! {
     // SAFETY: interrupts are off in the kernel, and the stack is empty.
     let mut irq = unsafe { IrqOff::assume() };
     let thread: thread::ThreadRef = dispatch::current(&irq);
-    let at = thread.frame().rip;
-    end(&mut irq, u64::from(vector::GENERAL_PROTECTION), at, at);
+    match handler::status(thread) {
+        Some(status) => Process::end_own(&mut irq, status),
+        None => {
+            let at = thread.frame().rip;
+            end(&mut irq, u64::from(vector::GENERAL_PROTECTION), at, at);
+        }
+    }
     dispatch::leave()
 }

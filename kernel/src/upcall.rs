@@ -9,6 +9,7 @@ use abi::error::Error;
 use abi::task::Upcall;
 use percpu::{Held, IrqOff, Lock, core_local};
 
+use crate::arch::user::{HEAD, extra};
 use crate::object::Ref;
 use crate::thread::{State, Thread, ThreadRef};
 use crate::{dispatch, wait};
@@ -67,11 +68,19 @@ impl Watch {
 ///
 /// # Errors
 /// [`Error::WrongState`] if it has a watcher already, or has ended.
-pub(crate) fn watch(thread: ThreadRef, watcher: Ref<Thread>, badge: u64) -> Result<(), Error> {
+pub(crate) fn watch(
+    held: &Held<'_, 0>,
+    thread: ThreadRef,
+    watcher: Ref<Thread>,
+    badge: u64,
+) -> Result<(), Error> {
     if thread.state.get() == State::Ended || thread.watch.watched.replace(true) {
         return Err(Error::WrongState);
     }
     thread.watch.badge.set(badge);
+    thread.set_extra(extra::WATCHED, true);
+    thread.state.wait_plainly();
+    HEAD.owned(held).set_extra(extra::THREAD, true);
     thread.watch.watcher.set(Some(watcher));
     Ok(())
 }
@@ -97,6 +106,7 @@ pub(crate) fn ended(held: &mut Held<'_, 0>, thread: ThreadRef) {
     if thread.watch.watched.get() {
         tell(held, thread, Upcall::ENDED);
         thread.watch.watched.set(false);
+        thread.set_extra(extra::WATCHED, false);
         drop(thread.watch.watcher.take());
     }
     let left = thread.watch.news.with(held, |news, _| {

@@ -13,16 +13,21 @@ mod dismantle;
 mod entry;
 mod fault;
 mod info;
+mod land;
+mod lend;
+mod load;
 mod look;
 mod map;
 mod memory;
 mod object;
+mod pass;
 mod pending;
 mod protect;
 mod record;
 mod share;
 mod single;
 mod table;
+mod take;
 mod unmap;
 mod walk;
 
@@ -30,10 +35,12 @@ pub use check::{Broken, Usage};
 pub use entry::Format;
 pub use fault::{Access, Fault};
 pub use info::{FrameInfo, Use};
+pub use load::Load;
 pub use look::Region;
 pub use map::{Backing, Mapping, When};
 pub use memory::{Memory, Pool, Shortage};
 pub use object::{Attachment, Object};
+pub use pass::{Course, Pass, Passing, Phase, Steps};
 pub use pending::Pending;
 
 use crate::frames::Policy;
@@ -173,6 +180,7 @@ pub enum Upper {
 /// | `records` | who maps or unmaps what needs a record | any core | its own |
 /// | the rest | nobody after start | any core | – |
 #[derive(Debug)]
+#[repr(C)]
 pub struct Space<M> {
     tlb: SpaceTlb,
     memory: M,
@@ -184,6 +192,9 @@ pub struct Space<M> {
 }
 
 impl<M: Memory> Space<M> {
+    /// Where assembly finds what cores keep of the space.
+    pub const TLB: usize = core::mem::offset_of!(Self, tlb);
+
     /// An empty space.
     ///
     /// # Errors

@@ -115,6 +115,15 @@ pub struct SpaceTlb {
 /// More than one core has been in the set.
 const SEVERAL: u64 = u64::MAX;
 
+/// Where assembly finds what [`CoreTlb::go_back`] reads.
+#[cfg(not(loom))]
+impl SpaceTlb {
+    /// The generation.
+    pub const GENERATION: usize = ::core::mem::offset_of!(Self, generation);
+    /// The id; twice this is what [`Active`] shows.
+    pub const ID: usize = ::core::mem::offset_of!(Self, id);
+}
+
 impl SpaceTlb {
     const_fn! {
         /// A space that no core has loaded yet.
@@ -231,6 +240,10 @@ pub trait Mmu {
     /// # Safety
     /// 1. `root` is the root of tables that map the kernel as its own do, and stays so while loaded.
     unsafe fn load(&self, root: FrameId, tag: Tag, cached: Cached);
+
+    /// The word that loads a space's tables when all that is cached under the tag is valid, if that load is all that a switch to it
+    /// takes; 0 if there is more to it.
+    fn plain_load(&self, root: FrameId, tag: Tag) -> u64;
 
     /// Loads the kernel's own tables, which map nothing in the user half.
     fn load_kernel(&self);

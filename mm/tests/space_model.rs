@@ -9,8 +9,8 @@ mod common;
 
 use common::{Arena, BASE, Tap, Tlb, Watch};
 use mm::space::{
-    Access, Backing, Cx, Fault, Format, Kind, Mapping, Object, Pending, Progress, Protection, Space,
-    SpaceError, Upper,
+    Access, Backing, Course, Cx, Fault, Format, Kind, Mapping, Object, Pass, Passing, Pending, Phase,
+    Progress, Protection, Space, SpaceError, Steps, Upper,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -40,6 +40,7 @@ enum Op {
     Touch { space: usize, page: usize, access: Access, value: u64 },
     Sweep { space: usize, start: usize, value: u64 },
     Share { from: usize, start: usize, pages: usize },
+    Pass { from: usize, start: usize, pages: usize, to: usize, target: usize, how: Passing },
     Supply { space: usize, page: usize, value: u64 },
     Look { space: usize, page: usize },
 }
@@ -70,6 +71,10 @@ fn access() -> impl Strategy<Value = Access> {
     prop_oneof![3 => Just(Access::Write), 2 => Just(Access::Read), 1 => Just(Access::Execute)]
 }
 
+fn passing() -> impl Strategy<Value = Passing> {
+    prop_oneof![2 => Just(Passing::Move), 1 => Just(Passing::Share), 1 => Just(Passing::Copy)]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let space = 0usize..2;
     prop_oneof![
@@ -85,6 +90,9 @@ fn op() -> impl Strategy<Value = Op> {
         ),
         2 => (space.clone(), place(), any::<u64>()).prop_map(|(space, start, value)| Op::Sweep { space, start, value }),
         2 => (space.clone(), place(), length()).prop_map(|(from, start, pages)| Op::Share { from, start, pages }),
+        5 => (space.clone(), place(), length(), space.clone(), place(), passing()).prop_map(
+            |(from, start, pages, to, target, how)| Op::Pass { from, start, pages, to, target, how }
+        ),
         1 => (space.clone(), place(), any::<u64>()).prop_map(|(space, page, value)| Op::Supply { space, page, value }),
         2 => (space, place()).prop_map(|(space, page)| Op::Look { space, page }),
     ]
@@ -112,7 +120,9 @@ struct Bed<'w> {
     tlbs: [Tlb; 2],
     objects: Vec<Object<Arena>>,
     model: [BTreeMap<usize, Page>; 2],
-    contents: [BTreeMap<usize, u64>; 2],
+    /// Of objects: the two, and those that passing has made.
+    contents: BTreeMap<usize, BTreeMap<usize, u64>>,
+    lent: usize,
     /// Operations and accesses so far.
     steps: usize,
 }
@@ -136,6 +146,7 @@ impl<'w> Bed<'w> {
             objects,
             model: Default::default(),
             contents: Default::default(),
+            lent: 0,
             steps: 0,
         }
     }
@@ -203,6 +214,9 @@ impl<'w> Bed<'w> {
                 }
             }
             Op::Share { from, start, pages } => self.share(from, start, pages),
+            Op::Pass { from, start, pages, to, target, how } => {
+                self.pass((from, start), pages, (to, target), how)
+            }
             Op::Supply { space, page, value } => self.supply(space, page, value),
             Op::Look { space, page } => self.look(space, page),
         }
@@ -302,7 +316,7 @@ impl<'w> Bed<'w> {
         if found.kind == Kind::Device {
             return assert_eq!(frame.number(), DEVICE + found.from.1);
         }
-        let object = &mut self.contents[found.from.0];
+        let object = self.contents.entry(found.from.0).or_default();
         let expected = match (found.kind, found.own) {
             (_, Some(own)) => own,
             (Kind::Shared | Kind::Copy, None) => object.get(&found.from.1).copied().unwrap_or(0),
@@ -352,6 +366,86 @@ impl<'w> Bed<'w> {
                 assert!(device && error == SpaceError::WrongKind || matches!(error, SpaceError::Shortage(_)));
                 self.all(to, range, |cx, rest| self.spaces[to].unmap(cx, rest))
                     .expect("room to take it back");
+            }
+        }
+    }
+
+    fn pass(
+        &mut self,
+        (from, start): (usize, usize),
+        pages: usize,
+        (to, target): (usize, usize),
+        how: Passing,
+    ) {
+        let mapped: Vec<Page> = self.model[from].range(start..start + pages).map(|(_, &page)| page).collect();
+        let occupied = self.model[to].range(target..target + pages).next().is_some();
+        let overlaps = from == to && start < target + pages && target < start + pages;
+        let occupied = occupied || overlaps;
+        let all = mapped.len() == pages;
+        let device = mapped.iter().any(|page| page.kind == Kind::Device);
+        let pager = mapped.iter().any(|page| page.kind == Kind::Pager && page.own.is_none());
+        let refused = device || pager && how == Passing::Share;
+        let places = ((&self.spaces[from], range(start, pages)), (&self.spaces[to], range(target, pages)));
+        let mut pass = Pass { from: places.0, to: places.1, how, course: Course::START };
+        let result = loop {
+            let result = pass.run(&mut &*self, 200);
+            if result.is_err() || pass.course.phase == Phase::Over {
+                break result;
+            }
+        };
+        match result {
+            Ok(()) => assert!(all && !occupied && !refused, "{how:?} of what cannot be passed"),
+            Err(SpaceError::Occupied) => assert!(occupied),
+            Err(SpaceError::NotMapped) => assert!(!all),
+            Err(SpaceError::WrongKind) => assert!(refused),
+            Err(SpaceError::Shortage(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        if result.is_err() {
+            return if how == Passing::Share {
+                self.lend_what_was(from, start, pages)
+            };
+        }
+        if how == Passing::Share {
+            self.lend(from, start, pages);
+        }
+        let passed: Vec<Page> = (start..start + pages).map(|page| self.model[from][&page]).collect();
+        if how == Passing::Move {
+            self.model[from].retain(|&page, _| !(start..start + pages).contains(&page));
+        }
+        for (index, page) in passed.into_iter().enumerate() {
+            self.model[to].insert(target + index, page);
+        }
+    }
+
+    /// A pass that was taken back may have made pages an object's that nobody else shows.
+    fn lend_what_was(&mut self, space: usize, start: usize, pages: usize) {
+        for page in start..start + pages {
+            let Some(what) = self.model[space].get(&page).copied() else { continue };
+            let region = self.with(space, |cx| self.spaces[space].region(cx, PageId::new(page)));
+            if region.is_some_and(|region| region.kind == Kind::Shared && region.kind != what.kind) {
+                self.lend(space, page, 1);
+            }
+        }
+    }
+
+    /// In the model, what a space has alone becomes an object's.
+    fn lend(&mut self, space: usize, start: usize, pages: usize) {
+        let object = self.objects.len() + self.lent;
+        self.lent += 1;
+        for page in start..start + pages {
+            let what = self.model[space].get_mut(&page).expect("every page is mapped");
+            let content = match (what.kind, what.own) {
+                (Kind::Shared | Kind::Guard, None) => continue,
+                (_, Some(own)) => Some(own),
+                (Kind::Copy, None) => {
+                    self.contents.get(&what.from.0).and_then(|pages| pages.get(&what.from.1).copied())
+                }
+                (_, None) => None,
+            };
+            *what = Page { kind: Kind::Shared, own: None, from: (object, page - start), ..*what };
+            if let Some(content) = content {
+                self.contents.entry(object).or_default().insert(page - start, content);
             }
         }
     }
@@ -431,6 +525,15 @@ impl<'w> Bed<'w> {
         while let Progress::More(()) = unsafe { self.spaces[space].dismantle(&mut tap) } {}
         let usage = self.spaces[space].check().unwrap();
         assert_eq!((usage.tables, usage.mapped), (1, 0), "nothing is left");
+    }
+}
+
+impl Steps<Arena> for &Bed<'_> {
+    type Pool<'p> = Tap<'p>;
+
+    fn step<R>(&mut self, space: &Space<Arena>, f: impl FnOnce(&mut Cx<'_, Tap<'_>>) -> R) -> R {
+        let index = self.spaces.iter().position(|own| std::ptr::eq(own, space)).unwrap();
+        self.with(index, f)
     }
 }
 

@@ -13,6 +13,8 @@
 //!   have left the kernel having seen `L + 2`. Whoever still held it has let go, and nobody can have found it since.
 //! * E3: a core that leaves idle announces itself before it reads anything, and an advance looks at the announcements after it has
 //!   read G: of two full fences one comes first, so either the advance sees the core or the core sees all that the advance relies on.
+//! * E5: a moment at G = `g` is past at G = `g + 2`. Whoever is in the kernel then and does not see what was done before has announced at most
+//!   `g`, as G = `g + 1` would show it; to reach `g + 2` it must have left.
 
 #![cfg_attr(
     all(loom, not(test)),
@@ -29,5 +31,7 @@ mod exits;
 mod models;
 
 #[cfg(not(loom))]
-pub use exits::{BUDGET, enter_idle, has_retired, leave_idle, leave_kernel, pass, retire};
+pub use exits::{
+    BUDGET, Moment, enter_idle, has_retired, leave_idle, leave_kernel, moment, pass, retire, until_past,
+};
 pub use limbo::{Reclaim, Retired};

@@ -10,61 +10,13 @@ use crate::task::{Entity, Links, Stem};
 use core::cell::Cell;
 use core::marker::PhantomData;
 
-/// Which links of its members a heap uses.
+/// Which links of a member a heap uses; always the same for equal references.
 pub trait Part<E> {
-    #[doc(hidden)]
+    /// Its neighbours below.
     fn links(e: &E) -> &Links<E>;
-    #[doc(hidden)]
+    /// Its key, and its neighbour above.
     fn stem(e: &E) -> &Stem<E>;
 }
-
-/// What something that is no thread needs to be in a [`Times`].
-#[repr(C)]
-pub struct Knot<E> {
-    links: Links<E>,
-    stem: Stem<E>,
-}
-
-impl<E> Knot<E> {
-    /// In no heap.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { links: Links::new(), stem: Stem::new() }
-    }
-
-    /// Whether it is in a heap.
-    pub fn is_member(&self) -> bool {
-        self.stem.rank.get() != 0
-    }
-}
-
-impl<E> Default for Knot<E> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A cheap reference to something that happens at a time.
-pub trait Member: Copy + Eq {
-    /// Its place in a heap; always the same for equal references.
-    fn knot(&self) -> &Knot<Self>;
-}
-
-/// The links of a [`Knot`].
-#[derive(Debug)]
-pub struct Own;
-
-impl<E: Member> Part<E> for Own {
-    fn links(e: &E) -> &Links<E> {
-        &e.knot().links
-    }
-    fn stem(e: &E) -> &Stem<E> {
-        &e.knot().stem
-    }
-}
-
-/// What happens on a core, ordered by time.
-pub type Times<E> = Heap<E, Own>;
 
 /// The links that the run queue uses too.
 pub(crate) struct Run;
@@ -90,26 +42,20 @@ impl<E: Entity> Part<E> for Timeout {
     }
 }
 
-/// A heap of members that each have the links named by `P`.
+/// A heap of what is due, the earliest first. Plain memory of its owner.
 pub struct Heap<E, P> {
     root: Cell<Option<E>>,
     part: PhantomData<P>,
 }
 
-impl<E: Copy + Eq, P: Part<E>> Default for Heap<E, P> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<E: Copy + Eq, P: Part<E>> Heap<E, P> {
-    /// Without members.
+    /// Nothing in it.
     #[must_use]
     pub const fn new() -> Self {
         Self { root: Cell::new(None), part: PhantomData }
     }
 
-    /// The member with the least key.
+    /// The one with the least key.
     #[inline]
     pub fn first(&self) -> Option<E> {
         self.root.get()
@@ -172,12 +118,18 @@ impl<E: Copy + Eq, P: Part<E>> Heap<E, P> {
     }
 }
 
-fn rank<E: Copy, P: Part<E>>(e: Option<E>) -> u32 {
+impl<E: Copy + Eq, P: Part<E>> Default for Heap<E, P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn rank<E: Copy + Eq, P: Part<E>>(e: Option<E>) -> u32 {
     e.map_or(0, |e| P::stem(&e).rank.get())
 }
 
 /// Puts the child of higher rank left and sets the node's rank; whether that changed.
-fn mend<E: Copy, P: Part<E>>(node: E) -> bool {
+fn mend<E: Copy + Eq, P: Part<E>>(node: E) -> bool {
     let links = P::links(&node);
     let (left, right) = (rank::<E, P>(links.next.get()), rank::<E, P>(links.prev.get()));
     if left < right {
@@ -188,7 +140,7 @@ fn mend<E: Copy, P: Part<E>>(node: E) -> bool {
 }
 
 /// One tree of two, whose roots have no parents.
-fn merge<E: Copy, P: Part<E>>(a: Option<E>, b: Option<E>) -> Option<E> {
+fn merge<E: Copy + Eq, P: Part<E>>(a: Option<E>, b: Option<E>) -> Option<E> {
     let (Some(a), Some(b)) = (a, b) else { return a.or(b) };
     let key = |e: E| P::stem(&e).key.get();
     let (root, mut other) = if key(b) < key(a) { (b, a) } else { (a, b) };

@@ -2,7 +2,7 @@
 //!
 //! * [`Core`]: one core's run queue, classes, budgets and timeouts. Plain memory of its owner; other cores ask through the mailbox.
 //! * [`Task`]: the part of a thread that belongs to the scheduler; [`Entity`] is the reference by which a thread is known.
-//! * [`Times`]: what else happens on a core at a time.
+//! * [`Heap`]: what is due, the earliest first; the kernel's own timers use it too.
 //! * [`Tunables`]: quanta and bounds.
 //! * [`balance`]: who takes threads from whom, as pure functions over what cores show of themselves.
 //!
@@ -23,8 +23,8 @@ mod tunables;
 
 pub use crate::audit::Flaw;
 pub use crate::dispatch::{Core, Decision, PeriodEnd, Ready, Stop};
-pub use crate::heap::{Knot, Member, Times};
-pub use crate::task::{Class, Entity, Task};
+pub use crate::heap::{Heap, Part};
+pub use crate::task::{Class, Entity, Links, Stem, Task};
 pub use crate::tunables::Tunables;
 
 /// A time that never comes.

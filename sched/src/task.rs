@@ -64,14 +64,36 @@ pub struct Stem<E> {
 }
 
 impl<E> Links<E> {
-    pub(crate) const fn new() -> Self {
+    /// In nothing.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { next: Cell::new(None), prev: Cell::new(None) }
     }
 }
 
 impl<E> Stem<E> {
-    pub(crate) const fn new() -> Self {
+    /// In no heap.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { parent: Cell::new(None), key: Cell::new(NEVER), rank: Cell::new(0) }
+    }
+
+    /// Whether it is in a heap.
+    #[must_use]
+    pub fn is_in(&self) -> bool {
+        self.rank.get() != 0
+    }
+}
+
+impl<E> Default for Links<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E> Default for Stem<E> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,11 +1,31 @@
 //! Memory for tables of tests, and objects that are counted.
 
 use abi::cap::ObjectKind;
-use cap::{Leaf, LeafAt, Memory};
+use cap::{Doomed, Family, Leaf, LeafAt, Memory, Node, NodeAt, Table, TableAt, Ticket};
 use percpu::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+/// What tables have in common between which capabilities are handed on.
+#[derive(Debug)]
+pub(crate) struct World {
+    nodes: AtomicUsize,
+    families: Vec<(Ticket, Doomed)>,
+}
+
+impl World {
+    /// A world of so many objects.
+    pub(crate) fn new(objects: usize) -> Arc<Self> {
+        let families = (0..objects).map(|_| (Ticket::new(), Doomed::new())).collect();
+        Arc::new(Self { nodes: AtomicUsize::new(0), families })
+    }
+
+    /// Nodes that are out.
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes.load(Ordering::Relaxed)
+    }
+}
 
 /// Memory for a number of leaves. Leaves are freed with the pool: a lookup may still read one that was given back.
 #[derive(Debug)]
@@ -14,14 +34,15 @@ pub(crate) struct Pool {
     out: AtomicUsize,
     /// Addresses of all leaves that were ever given.
     given: Mutex<Vec<usize>>,
+    world: Arc<World>,
 }
 
-/// What a leaf holds when it is given.
+/// What a leaf or a node holds when it is given.
 const DIRT: u8 = 0x5a;
 
 impl Pool {
-    pub(crate) const fn new(room: usize) -> Self {
-        Self { room, out: AtomicUsize::new(0), given: Mutex::new(Vec::new()) }
+    pub(crate) fn new(room: usize, world: &Arc<World>) -> Self {
+        Self { room, out: AtomicUsize::new(0), given: Mutex::new(Vec::new()), world: world.clone() }
     }
 
     /// Leaves that are out.
@@ -52,6 +73,40 @@ impl Memory for Pool {
     fn give_back(&self, leaf: LeafAt) {
         assert!(self.given.lock().unwrap().contains(&leaf.pointer().addr()));
         self.out.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn take_node(&self) -> Option<NonNull<Node>> {
+        self.world.nodes.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: a node has a size.
+        let node = NonNull::new(unsafe { alloc::alloc(Layout::new::<Node>()) }).expect("memory");
+        // SAFETY: just allocated with this size, and nobody else's.
+        unsafe { node.write_bytes(DIRT, size_of::<Node>()) };
+        Some(node.cast())
+    }
+
+    fn node(&self, at: NodeAt) -> &Node {
+        // SAFETY: a tree passes what `take_node` gave and has not given back; a node is atomics that any bytes are valid for.
+        unsafe { &*at.pointer() }
+    }
+
+    fn give_node(&self, node: NodeAt) {
+        self.world.nodes.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: allocated in `take_node` with this layout; given back once.
+        unsafe { alloc::dealloc(node.pointer().cast(), Layout::new::<Node>()) };
+    }
+
+    fn table(&self, at: TableAt<Self>) -> &Table<Self> {
+        // SAFETY: the tables of a world stay where they are while one of them is used.
+        unsafe { &*at.pointer() }
+    }
+
+    fn family(&self, object: u64) -> Family<'_> {
+        let (lock, doomed) = &self.world.families[object as usize];
+        Family { lock, doomed }
+    }
+
+    fn disarm(&self, _: NonNull<()>) {
+        unreachable!("these tests attach no timers")
     }
 }
 

@@ -4,7 +4,10 @@ use abi::cap::{CapInfo, Handle, Rights};
 use abi::error::Error;
 use percpu::IrqOff;
 
-use super::{Result, table, user};
+use super::{Result, get, table, user};
+use crate::process::Process;
+use crate::tables::Capabilities;
+use crate::{expiry, revoke};
 
 pub(super) fn cap_derive(irq: &mut IrqOff, from: u64, rights: u64, badge: u64) -> Result {
     let own = table(irq);
@@ -22,18 +25,32 @@ pub(super) fn cap_info(irq: &mut IrqOff, handle: u64, info: u64) -> Result {
     user::write(irq, info, &told).map(|()| 0)
 }
 
-pub(super) fn cap_revoke(_: &mut IrqOff, _: u64) -> Result {
-    Err(Error::Unsupported)
+pub(super) fn cap_revoke(irq: &mut IrqOff, handle: u64) -> Result {
+    revoke::revoke(irq, table(irq), Handle(handle))
 }
 
-pub(super) fn cap_grant(_: &mut IrqOff, _: u64, _: u64, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
+pub(super) fn cap_grant(irq: &mut IrqOff, process: u64, from: u64, rights: u64, badge: u64) -> Result {
+    let rights = Rights(rights as u16).and(Rights::ALL);
+    let own = table(irq);
+    hand_over(irq, process, |irq, into| own.derive(irq, Handle(from), (rights, badge), into))
 }
 
-pub(super) fn cap_transfer(_: &mut IrqOff, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
+pub(super) fn cap_transfer(irq: &mut IrqOff, process: u64, from: u64) -> Result {
+    let own = table(irq);
+    hand_over(irq, process, |_, into| own.move_to(Handle(from), into))
 }
 
-pub(super) fn cap_expire(_: &mut IrqOff, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
+/// Puts something into a process's table, which is kept from being taken down meanwhile.
+fn hand_over(
+    irq: &mut IrqOff,
+    process: u64,
+    put: impl FnOnce(&IrqOff, &Capabilities) -> Result<Handle>,
+) -> Result {
+    let process = get::<Process>(irq, process, Rights::CONTROL)?;
+    let handle = process.visit(irq, |irq| put(irq, process.capabilities()));
+    handle.ok_or(Error::WrongState)?.map(|handle| handle.0)
+}
+
+pub(super) fn cap_expire(irq: &mut IrqOff, handle: u64, deadline: u64) -> Result {
+    expiry::expire(irq, table(irq), Handle(handle), deadline).map(|()| 0)
 }

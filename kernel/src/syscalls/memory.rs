@@ -15,9 +15,9 @@ use crate::region::Region;
 use crate::spaces::{self, Physical, Space};
 
 /// The first page that may be mapped: below it null pointers are caught.
-const FIRST_PAGE: usize = 16;
+pub(super) const FIRST_PAGE: usize = 16;
 /// The page after the last that may be mapped: behind it a return address after SYSCALL would not be canonical.
-const LAST_PAGE: usize = USER_PAGES - 1;
+pub(super) const LAST_PAGE: usize = USER_PAGES - 1;
 
 fn protection(word: u64) -> Result<Protection> {
     match Asked::decode(word) {
@@ -28,7 +28,7 @@ fn protection(word: u64) -> Result<Protection> {
     }
 }
 
-fn range(address: u64, pages: u64) -> Result<PageRange> {
+pub(super) fn range(address: u64, pages: u64) -> Result<PageRange> {
     let (first, within) = (address as usize / PAGE_BYTES, (address as usize).is_multiple_of(PAGE_BYTES));
     let end = first.checked_add(pages as usize).filter(|&end| end <= LAST_PAGE);
     match end {
@@ -39,7 +39,7 @@ fn range(address: u64, pages: u64) -> Result<PageRange> {
     }
 }
 
-fn refusal(error: SpaceError) -> Error {
+pub(super) fn refusal(error: SpaceError) -> Error {
     match error {
         SpaceError::Occupied => Error::Occupied,
         SpaceError::NotMapped => Error::NotMapped,
@@ -50,7 +50,11 @@ fn refusal(error: SpaceError) -> Error {
 }
 
 /// Works on a process's space: the caller's own, which cannot end before its thread does, or another's.
-fn visit(irq: &mut IrqOff, process: &Process, f: impl FnOnce(&mut IrqOff, &Space) -> Result) -> Result {
+pub(super) fn visit<R>(
+    irq: &mut IrqOff,
+    process: &Process,
+    f: impl FnOnce(&mut IrqOff, &Space) -> Result<R>,
+) -> Result<R> {
     let own = core::ptr::eq(dispatch::current(irq).space(), process.space());
     let work = |irq: &mut IrqOff| f(irq, process.space());
     if own { work(irq) } else { process.visit(irq, work).unwrap_or(Err(Error::WrongState)) }

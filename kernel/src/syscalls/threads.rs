@@ -165,7 +165,7 @@ pub(super) fn thread_watch(irq: &mut IrqOff, thread: u64, badge: u64) -> Result 
     let watcher = percpu::Lock::<90, _>::new(Some(own.counted()));
     unpack(at_home(irq, &thread, |held, thread| {
         let watcher = watcher.with(held, |watcher, _| watcher.take());
-        pack(watcher.map_or(Err(Error::WrongState), |watcher| upcall::watch(thread, watcher, badge)))
+        pack(watcher.map_or(Err(Error::WrongState), |watcher| upcall::watch(held, thread, watcher, badge)))
     }))
 }
 

@@ -15,7 +15,7 @@
 //! | 52–61 | record | record |
 //! | 62, 63 | not executable, as asked and as the CPU reads it | the same |
 
-use super::{Kind, Protection};
+use super::{Kind, Protection, SpaceError};
 use crate::id::FrameId;
 use crate::virt::PageSize;
 
@@ -194,6 +194,48 @@ impl Entry {
         Self(self.0 | ROOMY)
     }
 
+    /// Taken for somebody who is about to put pages there, or has just taken them away; then it keeps their record.
+    #[inline(always)]
+    pub(crate) const fn claim(record: usize) -> Self {
+        const PLAIN: u64 = ADDRESS | (Kind::Reserved as u64) << KIND_SHIFT | NO_EXECUTE | HARDWARE_NO_EXECUTE;
+        Self(PLAIN | (record as u64) << RECORD_SHIFT)
+    }
+
+    /// Whether no page is here and none may come but by passing.
+    #[inline(always)]
+    pub(crate) const fn is_claim(self) -> bool {
+        self.0 & (PRESENT | KIND) == (Kind::Reserved as u64) << KIND_SHIFT
+    }
+
+    /// Whether a leaf is present, owned, and of this record: what is passed most.
+    #[inline(always)]
+    pub(crate) const fn is_own_of(self, record: usize) -> bool {
+        const MASK: u64 = PRESENT | OWNED | (RECORDS as u64 - 1) << RECORD_SHIFT;
+        self.0 & MASK == PRESENT | OWNED | (record as u64) << RECORD_SHIFT
+    }
+
+    /// Why what is here cannot be passed on: nothing is, or it belongs to a device.
+    #[inline(always)]
+    pub(crate) const fn hindrance(self) -> Option<SpaceError> {
+        const LENT: u64 = PRESENT | (RECORDS as u64 - 1) << RECORD_SHIFT;
+        if self.is_owned() {
+            None
+        } else if self.is_empty() || self.is_claim() {
+            Some(SpaceError::NotMapped)
+        } else if self.0 & LENT == PRESENT {
+            Some(SpaceError::WrongKind)
+        } else {
+            None
+        }
+    }
+
+    /// An owned leaf whose frame an object has taken over: the object's, by this record.
+    #[inline(always)]
+    pub(crate) const fn lent(self, record: usize) -> Self {
+        let writable = if self.may_write() { WRITABLE } else { 0 };
+        Self(self.0 & !(OWNED | COPY) | writable).with_record(record)
+    }
+
     #[inline(always)]
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
@@ -272,6 +314,7 @@ impl Entry {
         (self.0 >> RECORD_SHIFT) as usize % RECORDS
     }
 
+    #[inline(always)]
     pub(crate) const fn with_record(self, record: usize) -> Self {
         Self(self.0 & !((RECORDS as u64 - 1) << RECORD_SHIFT) | (record as u64) << RECORD_SHIFT)
     }

@@ -166,7 +166,7 @@ impl<M: Memory> Space<M> {
             Some(_) if !allows(entry, access) => Some(Fault::Forbidden),
             Some(Kind::Pager) => {
                 let record = self.records.get(entry.record())?;
-                let page = page.number() - record.terms().base.number();
+                let page = page.number().wrapping_sub(record.terms().base.number());
                 Some(Fault::Pager { cookie: record.cookie(), page })
             }
             Some(Kind::Anonymous | Kind::Shared | Kind::Copy) => None,

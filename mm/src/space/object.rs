@@ -42,8 +42,9 @@ pub(super) struct Header {
     first: AtomicPtr<Record>,
     pages: usize,
     populated: AtomicUsize,
-    /// Where frames are taken from when nobody says.
-    spare: [AtomicU64; 3],
+    /// Made to take over what a space shares (`lend`): nobody has a handle.
+    lending: bool,
+    spare: [AtomicU64; 2],
     slots: [AtomicU64; SLOTS],
 }
 
@@ -73,6 +74,25 @@ impl<M: Memory> Object<M> {
     /// # Errors
     /// [`Shortage`]: no frame for the directory; also for more pages than an address space has.
     pub fn new<P: Pool>(memory: M, pool: &mut P, pages: usize, granule: PageSize) -> Result<Self, Shortage> {
+        Self::make(memory, pool, (pages, granule), false)
+    }
+
+    /// An object of 4 KiB blocks that takes over what a space shares.
+    pub(super) fn lending<P: Pool>(memory: M, pool: &mut P, pages: usize) -> Result<Self, Shortage> {
+        Self::make(memory, pool, (pages, PageSize::Small), true)
+    }
+
+    /// Whether it was made by [`Object::lending`].
+    pub(super) fn is_lending(&self) -> bool {
+        self.header().lending
+    }
+
+    fn make<P: Pool>(
+        memory: M,
+        pool: &mut P,
+        (pages, granule): (usize, PageSize),
+        lending: bool,
+    ) -> Result<Self, Shortage> {
         if pages > crate::virt::USER_PAGES {
             return Err(Shortage::Memory);
         }
@@ -92,7 +112,8 @@ impl<M: Memory> Object<M> {
             first: AtomicPtr::new(ptr::null_mut()),
             pages,
             populated: AtomicUsize::new(0),
-            spare: [const { AtomicU64::new(0) }; 3],
+            lending,
+            spare: [const { AtomicU64::new(0) }; 2],
             slots: [const { AtomicU64::new(0) }; SLOTS],
         };
         // SAFETY: the frame was just taken, so it is ours alone, and a header is a frame's size.
@@ -227,6 +248,33 @@ impl<M: Memory> Object<M> {
                 theirs
             }
         }
+    }
+
+    /// Takes over consecutive frames as pages that nobody has asked for yet, each a block of its own; returns how many, as far as one directory
+    /// frame goes.
+    ///
+    /// # Errors
+    /// [`Shortage`]: no frame for the directory; nothing is taken over.
+    pub(super) fn adopt<P: Pool>(
+        &self,
+        pool: &mut P,
+        first: usize,
+        frames: impl Iterator<Item = FrameId>,
+    ) -> Result<usize, Shortage> {
+        debug_assert!(self.granule() == PageSize::Small, "an object of other blocks takes no frames over");
+        let words = self.words(pool, first)?;
+        let mut count = 0;
+        for (place, frame) in words.iter().zip(frames) {
+            // ORDER: Relaxed: a look.
+            debug_assert!(place.load(Ordering::Relaxed) == 0, "nobody has asked for the page");
+            self.memory.info(frame).set_object(first + count);
+            // ORDER: Release pairs with Acquire in `page`: the frame is filled.
+            place.store(frame.number() as u64, Ordering::Release);
+            count += 1;
+        }
+        // ORDER: Relaxed: a statistic.
+        self.header().populated.fetch_add(count, Ordering::Relaxed);
+        Ok(count)
     }
 
     /// Makes sure that there are frames for all pages of a range, cut at the end.

@@ -3,6 +3,7 @@
 //! * A3: a frame that was unmapped is in a list of stale frames, or counts the reference, until every core has invalidated its translation.
 //! * A4: a frame that is shared until written is given back with its last reference.
 
+use super::entry::ENTRIES;
 use super::info::{FrameInfo, Way};
 use super::memory::{Memory, Pool};
 use super::{Progress, Space};
@@ -124,6 +125,12 @@ impl Pending {
     pub(super) fn table(&mut self, info: &FrameInfo, frame: FrameId, page: PageId) {
         self.stale(info, frame, Order::FRAME);
         self.invalidate(page, 1, PageSize::Small);
+        self.batch.tables_freed();
+    }
+
+    /// A full table of level 1 that goes to another space; `page` is the first that it mapped.
+    pub(super) fn table_leaves(&mut self, page: PageId) {
+        self.invalidate(page, ENTRIES, PageSize::Small);
         self.batch.tables_freed();
     }
 

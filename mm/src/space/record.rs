@@ -137,6 +137,34 @@ impl Record {
             .wrapping_add(page.number().wrapping_sub(Self::load(&self.base) as usize))
     }
 
+    /// What a record says that shows at `to` what this one shows at `from`.
+    pub(super) fn moved(&self, from: PageId, to: PageId) -> Terms {
+        let terms = self.terms();
+        match terms.object {
+            Some(_) => Terms { base: to, offset: self.offset_of(from) as u64, ..terms },
+            None => {
+                let before = from.number().wrapping_sub(terms.base.number());
+                Terms { base: PageId::new(to.number().wrapping_sub(before)), ..terms }
+            }
+        }
+    }
+
+    /// Whether the record shows at `page` what these terms show there.
+    pub(super) fn shows(&self, terms: &Terms, page: PageId) -> bool {
+        let own = self.terms();
+        let place = |terms: &Terms| {
+            let within = page.number().wrapping_sub(terms.base.number());
+            match terms.object {
+                Some(_) => (0, terms.offset.wrapping_add(within as u64)),
+                None => (within, terms.offset),
+            }
+        };
+        own.kind == terms.kind
+            && own.policy == terms.policy
+            && own.object == terms.object
+            && place(&own) == place(terms)
+    }
+
     pub(super) fn attachment(&self) -> Attachment {
         Attachment {
             space: Self::load(&self.head) >> 8,

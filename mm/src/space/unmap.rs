@@ -47,6 +47,19 @@ fn take_lent(entries: &[AtomicU64], record: usize) -> usize {
     entries.len()
 }
 
+/// Empties the leaves at the start that are this claim; returns how many.
+fn take_claims(entries: &[AtomicU64], claim: Entry) -> usize {
+    for (run, place) in entries.iter().enumerate() {
+        // ORDER: Relaxed, both: as in `take_leaves`.
+        if place.load(Ordering::Relaxed) != claim.raw() {
+            return run;
+        }
+        // ORDER: Relaxed; as above.
+        place.store(0, Ordering::Relaxed);
+    }
+    entries.len()
+}
+
 impl<M: Memory> Space<M> {
     /// Takes everything out of a range; where nothing is mapped, nothing happens. One step: what is left begins at [`Progress::More`].
     ///
@@ -160,6 +173,12 @@ impl<M: Memory> Space<M> {
             }
             if old.is_empty() {
                 index += 1;
+                continue;
+            }
+            if old == Entry::claim(taken.record) {
+                let run = take_claims(entries.get(index..).unwrap_or_default(), old);
+                taken.count += run;
+                index += run;
                 continue;
             }
             if old.record() != taken.record {

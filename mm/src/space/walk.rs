@@ -3,7 +3,7 @@
 //! A range operation descends once into each table it concerns, not once per page.
 
 use super::entry::{ENTRIES, Entry, Level, size, span};
-use super::info::Word;
+use super::info::{Use, Word};
 use super::memory::{Memory, Pool};
 use super::pending::Halt;
 use super::table::{Locked, Table};
@@ -146,9 +146,19 @@ impl<M: Memory> Space<M> {
         if old.is_owned() {
             debug_assert!(level == 2, "a space owns no block of 1 GiB");
             cx.pool.split(old.frame());
+            self.tell_frames(old.frame());
         }
         let count = table.fill(old, level - 1);
         Ok((table, count))
+    }
+
+    /// Says of each frame of a block what the block's first says for all: where it is shown. A block that was passed on has told that one only.
+    fn tell_frames(&self, block: FrameId) {
+        let Use::Private { page, .. } = self.memory.info(block).usage() else { return };
+        for index in 1..ENTRIES {
+            let page = PageId::new(page.number() + index);
+            self.memory.info(in_block(block, index)).set_private(self.short_id(), page);
+        }
     }
 
     /// Finds and locks the table of a page's unit, or the entry in its place.
@@ -564,7 +574,7 @@ impl<M: Memory> Space<M> {
     }
 
     /// The entry of `level` that splits into just these entries, if there is one.
-    fn uniform(&self, table: &Table<M>, level: Level) -> Option<Entry> {
+    pub(super) fn uniform(&self, table: &Table<M>, level: Level) -> Option<Entry> {
         let first = table.get(0);
         let aligned = !first.is_present() || first.frame().number().is_multiple_of(span(level));
         if first.is_empty() || !aligned || level == 3 && first.is_table() {

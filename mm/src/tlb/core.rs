@@ -1,6 +1,8 @@
 //! A core and the spaces whose translations it may hold: switching between them and catching up with their changes.
 
 use ::core::cell::Cell;
+#[cfg(not(loom))]
+use ::core::mem::offset_of;
 use ::core::ptr;
 
 use percpu::sync::atomic::{AtomicU64, Ordering, fence};
@@ -23,8 +25,16 @@ pub const SLOTS: usize = if cfg!(loom) { 2 } else { 6 };
 pub struct Active {
     /// The active space's id and, in bit 0, whether the core only idles on it; 0 for none.
     word: AtomicU64,
-    /// The space whose tables are loaded although `word` names the next one already; 0 for none (X6).
+    /// The space whose tables are loaded although `word` names the next one already, as there; 0 for none (X6).
     leaving: AtomicU64,
+}
+
+#[cfg(not(loom))]
+impl Active {
+    /// Where assembly finds the fields.
+    pub const WORD: usize = offset_of!(Self, word);
+    /// As `WORD`.
+    pub const LEAVING: usize = offset_of!(Self, leaving);
 }
 
 #[cfg(not(loom))]
@@ -68,7 +78,7 @@ impl Active {
             return false;
         }
         // ORDER: Acquire pairs with Release in `left`: the tables are not walked any more.
-        word == word_of(id) | LAZY || self.leaving.load(Ordering::Acquire) == id.0
+        word == word_of(id) | LAZY || self.leaving.load(Ordering::Acquire) == word_of(id)
     }
 
     #[inline(always)]
@@ -99,7 +109,7 @@ impl Active {
     #[inline(always)]
     fn leaving(&self, id: SpaceId) {
         // ORDER: Relaxed: the exchange in `publish` is after it.
-        self.leaving.store(id.0, Ordering::Relaxed);
+        self.leaving.store(word_of(id), Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -117,11 +127,32 @@ impl Default for Active {
 
 /// A space that the core may hold translations of.
 #[derive(Debug)]
+#[repr(C)]
 struct Slot {
     id: Cell<SpaceId>,
     /// The last generation that the core has caught up with (X3).
     seen: Cell<u64>,
     space: Cell<*const SpaceTlb>,
+    /// What [`Mmu::plain_load`] said.
+    load: Cell<u64>,
+}
+
+/// A slot, by its distance from the first in bytes: so that assembly finds it in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+struct SlotAt(usize);
+
+impl SlotAt {
+    /// No slot: behind the last, where one stands that no space ever has.
+    const NONE: Self = Self::new(SLOTS);
+
+    const fn new(index: usize) -> Self {
+        Self(index * size_of::<Slot>())
+    }
+
+    const fn index(self) -> usize {
+        self.0 / size_of::<Slot>()
+    }
 }
 
 /// A generation that no space reaches.
@@ -129,7 +160,12 @@ const NEVER: u64 = u64::MAX;
 
 impl Slot {
     const fn free() -> Self {
-        Self { id: Cell::new(SpaceId::NONE), seen: Cell::new(NEVER), space: Cell::new(ptr::null()) }
+        Self {
+            id: Cell::new(SpaceId::NONE),
+            seen: Cell::new(NEVER),
+            space: Cell::new(ptr::null()),
+            load: Cell::new(0),
+        }
     }
 
     /// Notes the generation; says whether translations may be of an older one.
@@ -145,12 +181,13 @@ impl Slot {
 /// A slot is also the number by which the hardware keeps the spaces apart, where it can. Where it cannot, the slots still spare the spaces'
 /// sets a change at every switch.
 #[derive(Debug)]
+#[repr(C)]
 pub struct CoreTlb {
-    slots: [Slot; SLOTS],
-    /// The slot of the loaded space; [`SLOTS`] for the kernel's own tables.
-    current: Cell<usize>,
-    /// The slot that was current before this one: the likeliest to be next.
-    before: Cell<usize>,
+    slots: [Slot; SLOTS + 1],
+    /// The slot of the loaded space; none for the kernel's own tables.
+    current: Cell<SlotAt>,
+    /// The slot that was current before this one, the likeliest to be next; none if going back to it takes more than a plain load.
+    before: Cell<SlotAt>,
     /// The slot to be given up next.
     victim: Cell<usize>,
     /// Whether the core's requests are on their way.
@@ -159,14 +196,31 @@ pub struct CoreTlb {
     pub(super) kicked: CoreCell<CoreSet>,
 }
 
+/// Where assembly finds what [`CoreTlb::go_back`] uses, which it may do in its place, with the same steps in the same order.
+#[cfg(not(loom))]
+impl CoreTlb {
+    /// The slot that is loaded, as a distance from [`CoreTlb::SLOT`].
+    pub const CURRENT: usize = offset_of!(Self, current);
+    /// The slot to go back to, likewise.
+    pub const BEFORE: usize = offset_of!(Self, before);
+    /// The first slot.
+    pub const SLOT: usize = offset_of!(Self, slots);
+    /// In a slot: the space, by the address of its [`SpaceTlb`].
+    pub const SLOT_SPACE: usize = offset_of!(Slot, space);
+    /// In a slot: the generation that was seen last.
+    pub const SLOT_SEEN: usize = offset_of!(Slot, seen);
+    /// In a slot: what to load.
+    pub const SLOT_LOAD: usize = offset_of!(Slot, load);
+}
+
 impl CoreTlb {
     /// A core with the kernel's own tables loaded.
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            slots: [const { Slot::free() }; SLOTS],
-            current: Cell::new(SLOTS),
-            before: Cell::new(0),
+            slots: [const { Slot::free() }; SLOTS + 1],
+            current: Cell::new(SlotAt::NONE),
+            before: Cell::new(SlotAt::NONE),
             victim: Cell::new(0),
             asking: Cell::new(false),
             kicked: CoreCell::new(CoreSet::EMPTY),
@@ -175,12 +229,13 @@ impl CoreTlb {
 
     #[inline(always)]
     fn current(&self) -> Option<&Slot> {
-        self.slots.get(self.current.get())
+        let index = self.current.get().index();
+        self.slots.get(index).filter(|_| index < SLOTS)
     }
 
     #[inline(always)]
     fn find(&self, id: SpaceId) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.id.get() == id)
+        self.slots.iter().take(SLOTS).position(|slot| slot.id.get() == id)
     }
 
     /// Makes the space active that was so before the current one, if `space` is that one and has not changed since: what two spaces that
@@ -190,10 +245,9 @@ impl CoreTlb {
     /// Those of [`Core::activate`].
     #[inline(always)]
     pub unsafe fn go_back<M: Mmu>(&self, active: &Active, mmu: &M, space: &SpaceTlb) -> bool {
-        let index = self.before.get();
-        let Some(slot) = self.slots.get(index) else { return false };
-        let current = self.current.get();
-        if slot.id.get() != space.id || index == current {
+        let (at, current) = (self.before.get(), self.current.get());
+        let Some(slot) = self.slots.get(at.index()) else { return false };
+        if slot.id.get() != space.id || at == current {
             return false;
         }
         active.leaving(active.shown());
@@ -207,9 +261,9 @@ impl CoreTlb {
             return false;
         }
         // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
-        unsafe { mmu.load(space.root, Tag::of_slot(index), Cached::Valid) };
+        unsafe { mmu.load(space.root, Tag::of_slot(at.index()), Cached::Valid) };
         self.before.set(current);
-        self.current.set(index);
+        self.current.set(at);
         active.left();
         true
     }
@@ -219,7 +273,7 @@ impl CoreTlb {
         let free = self.find(SpaceId::NONE);
         free.unwrap_or_else(|| {
             let turn = self.victim.get();
-            let turn = if turn == self.current.get() { (turn + 1) % SLOTS } else { turn };
+            let turn = if turn == self.current.get().index() { (turn + 1) % SLOTS } else { turn };
             self.victim.set((turn + 1) % SLOTS);
             turn
         })
@@ -285,7 +339,9 @@ impl<M: Mmu> Core<'_, M> {
         race_point!("tlb.compared");
         // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
         unsafe { self.mmu.load(space.root, Tag::of_slot(index), cached) };
-        self.tlb.before.set(self.tlb.current.replace(index));
+        let left = self.tlb.current.replace(SlotAt::new(index));
+        let plain = slot.load.get() != 0;
+        self.tlb.before.set(if plain { left } else { SlotAt::NONE });
         self.active.left();
         if cached == Cached::Stale && !fresh {
             self.counters.flushes.add(1);
@@ -301,6 +357,7 @@ impl<M: Mmu> Core<'_, M> {
             self.give_up(slot);
             slot.id.set(space.id);
             slot.space.set(ptr::from_ref(space));
+            slot.load.set(self.mmu.plain_load(space.root, Tag::of_slot(index)));
             space.enter(self.id);
             // ORDER: SeqCst; partner: the walk of the set in `shootdown`, after the generation was raised: it finds the core, or the load
             // of the generation that follows here finds the raise.
@@ -351,7 +408,7 @@ impl<M: Mmu> Core<'_, M> {
     #[inline]
     pub fn deactivate(&self) {
         self.mmu.load_kernel();
-        self.tlb.current.set(SLOTS);
+        self.tlb.current.set(SlotAt::NONE);
         self.active.leave();
     }
 

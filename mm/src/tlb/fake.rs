@@ -115,6 +115,10 @@ impl Mmu for FakeMmu {
         }
     }
 
+    fn plain_load(&self, root: FrameId, tag: Tag) -> u64 {
+        root.address() | u64::from(tag.raw())
+    }
+
     fn load_kernel(&self) {
         self.replace(KERNEL, 0);
     }

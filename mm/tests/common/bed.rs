@@ -2,7 +2,8 @@
 
 use super::{Arena, Tap, Watch};
 use mm::space::{
-    Access, Cx, Fault, Format, Mapping, Pending, Pool, Progress, Protection, Region, Space, SpaceError, Upper,
+    Access, Course, Cx, Fault, Format, Mapping, Pass, Passing, Pending, Phase, Pool, Progress, Protection,
+    Region, Space, SpaceError, Steps, Upper,
 };
 use mm::tlb::SpaceIds;
 use mm::virt::USER_PAGES;
@@ -109,6 +110,23 @@ impl Bed {
         }
     }
 
+    /// Passes pages, in pieces of some pages each.
+    pub(crate) fn pass(
+        &self,
+        (from, range): (&Space<Arena>, PageRange),
+        (to, target): (&Space<Arena>, usize),
+        how: Passing,
+    ) -> Result<(), SpaceError> {
+        let target = PageRange::new(PageId::new(target), range.len()).unwrap();
+        let mut pass = Pass { from: (from, range), to: (to, target), how, course: Course::START };
+        loop {
+            pass.run(&mut &*self, 300)?;
+            if pass.course.phase == Phase::Over {
+                return Ok(());
+            }
+        }
+    }
+
     pub(crate) fn close(&self, space: Space<Arena>) {
         self.unmap(&space, range(0, USER_PAGES)).unwrap();
         assert!(space.close(&mut self.tap()).is_ok(), "everything is unmapped");
@@ -123,6 +141,14 @@ impl Bed {
             all.push(region);
         }
         all
+    }
+}
+
+impl Steps<Arena> for &Bed {
+    type Pool<'p> = Tap<'p>;
+
+    fn step<R>(&mut self, space: &Space<Arena>, f: impl FnOnce(&mut Cx<'_, Tap<'_>>) -> R) -> R {
+        self.with(space, f)
     }
 }
 

@@ -49,6 +49,24 @@ fn collect(irq: &mut IrqOff, cores: usize, global: Epoch) -> usize {
     count
 }
 
+/// A moment: whatever a core did in the kernel then is over when it is past.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(Epoch);
+
+/// Now.
+#[must_use]
+pub fn moment() -> Moment {
+    Moment(GLOBAL.moment())
+}
+
+/// How often the epoch has to advance until every core has left the kernel that was in it at a moment, this one included; 0 when it is past.
+/// Tries to advance it, as [`leave_kernel`] does.
+pub fn until_past(irq: &mut IrqOff, cores: usize, moment: Moment) -> u64 {
+    let seat = |core: usize| CoreId::from_index(core).and_then(|core| SEAT.of(core));
+    LIMBO.with_mut(irq, |limbo| GLOBAL.advance(&mut limbo.scan, cores, seat));
+    GLOBAL.until_past(moment.0)
+}
+
 /// Announces that this core idles: until [`leave_idle`] it holds no reference and nobody waits for it.
 pub fn enter_idle(irq: &IrqOff) {
     SEAT.local(irq).rest();

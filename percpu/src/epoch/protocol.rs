@@ -62,6 +62,19 @@ impl Global {
         global
     }
 
+    /// The epoch now: what was done before is seen by whoever finds a later one.
+    pub(super) fn moment(&self) -> Epoch {
+        // ORDER: Release pairs with Acquire in `quiesce` and `advance`: the next epoch is made of this exchange (E5).
+        Epoch::from_raw(self.epoch.fetch_add(0, Ordering::Release))
+    }
+
+    /// How many advances are missing until a moment is past (E5).
+    pub(super) fn until_past(&self, moment: Epoch) -> u64 {
+        // ORDER: Acquire pairs with Release in `advance`: what the others did at the moment is seen.
+        let now = Epoch::from_raw(self.epoch.load(Ordering::Acquire));
+        moment.past().raw().saturating_sub(now.raw())
+    }
+
     /// Ends an extended quiescent state (E3).
     pub(super) fn wake(&self, seat: &Seat) {
         // ORDER: Relaxed: a guess, looked at again below.

@@ -22,6 +22,11 @@ impl Epoch {
         Self(self.0 + 1)
     }
 
+    /// When a moment in this epoch is past (E5).
+    pub(super) const fn past(self) -> Self {
+        Self(self.0 + 2)
+    }
+
     /// When an object ripens that a core at this epoch retires (E2).
     pub(super) const fn ripe(self) -> Self {
         Self(self.0 + 3)

@@ -13,9 +13,12 @@ mod calls;
 mod crowd;
 mod faults;
 mod hack;
+mod ipc;
 mod life;
 mod locks;
+mod pager;
 mod partner;
+mod pass;
 mod place;
 mod share;
 mod switch;
@@ -87,8 +90,11 @@ const TABLE: &[Bench<Lab>] = &[
     locks::CONDITION,
     wake::LATENCY,
     wake::SEND,
+    ipc::ROUND_TRIP,
     timer::JITTER,
     faults::FAULT,
+    pager::PAGER,
+    pass::TRANSFER,
     share::FAIR,
     share::STEAL,
     hack::HACK,

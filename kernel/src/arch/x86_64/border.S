@@ -107,19 +107,19 @@ border_stubs:
 
 # The ways out, to which `border.rs` turns the instructions that leave (`leave_kernel` in `user.S`).
 #   in: GS: the kernel's.  IF: clear.  CR3: the kernel's.
-#   call: all registers are the program's, apart from r8 and r9, which are 0.
+#   call: all registers are the program's; there is none to spare, but rsp can be put by for a few instructions, as on the way in.
 #   interrupt: all registers are the program's, rsp is on what IRETQ takes.
 .macro border_exits name, isolate, verw
 .balign 64
 .global border_call_\name
 border_call_\name:
     .if \isolate
-    mov r8, gs:[rip + {head} + {user_cr3}]
-    mov r9, gs:[rip + {head} + {keep}]
-    or gs:[rip + {head} + {user_cr3}], r9
-    mov cr3, r8
-    xor r8d, r8d
-    xor r9d, r9d
+    mov gs:[rip + {head} + {user_sp}], rsp
+    mov rsp, gs:[rip + {head} + {user_cr3}]
+    mov cr3, rsp
+    mov rsp, gs:[rip + {head} + {keep}]
+    or gs:[rip + {head} + {user_cr3}], rsp
+    mov rsp, gs:[rip + {head} + {user_sp}]
     .endif
     .if \verw
     verw word ptr [rip + border_selector]

@@ -14,14 +14,14 @@ use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::ipi::Interrupts;
-use super::{border, entry};
+use super::{border, entry, speculation};
 use crate::{machine, memory};
 
 core_local! {
     /// This core's spaces.
-    static TLB: CoreTlb = CoreTlb::new();
+    pub(super) static TLB: CoreTlb = CoreTlb::new();
     /// Which one of them it uses.
-    static ACTIVE: Active = Active::new();
+    pub(super) static ACTIVE: Active = Active::new();
     /// What it has done.
     static COUNTERS: Counters = Counters::new();
     /// Its requests to the others, on its own node.
@@ -106,6 +106,15 @@ impl Mmu for Hardware {
             // SAFETY: the caller's obligation.
             unsafe { load_specially(root, tag, cached) };
         }
+    }
+
+    fn plain_load(&self, root: FrameId, tag: Tag) -> u64 {
+        // ORDER: Relaxed; constant (`LOAD_BITS`).
+        let bits = LOAD_BITS.load(Ordering::Relaxed);
+        if bits & ISOLATED != 0 || speculation::is_between() {
+            return 0;
+        }
+        root.address() | (u64::from(tag.raw()) | CR3_KEEP) & bits
     }
 
     #[inline]

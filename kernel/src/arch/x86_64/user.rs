@@ -8,15 +8,23 @@ use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr;
 
+use abi::cap::{ObjectKind, Rights};
 use abi::ipc::{MessageCall, Tag};
 use abi::syscall;
+use cap::assembly;
+use ipc::Queue;
+use mm::tlb::{Active, CoreTlb, SpaceTlb};
 use percpu::{IrqOff, core_local};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
-use super::{border, tables, usercopy};
-use crate::thread::Thread;
+use super::{border, tables, tlb, usercopy};
+use crate::endpoint::Endpoint;
+use crate::spaces::{ENTERED, Space};
+use crate::talk::{self, Talk};
+use crate::thread::{Thread, ThreadRef};
+use crate::wait::place;
 use crate::{dispatch, messages, metrics, syscalls, traps};
 
 /// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
@@ -50,10 +58,16 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
+/// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
+const SYSCALL_BYTES: u64 = 2;
+
 /// In [`Frame::vector`]: by a system call.
 pub(crate) const SYSCALL: u32 = 0x100;
-/// In [`Frame::vector`]: by a call that passes messages, whose registers are all there (`abi::ipc`).
+/// In [`Frame::vector`]: by a call that passes messages (`abi::ipc`). What waits for a message has its tag there; what sends one, everything.
 pub(crate) const MESSAGE: u32 = 0x101;
+const _: () = {
+    assert!(Space::TLB == 0, "`message.S` takes a space's address for that of what cores keep of it");
+};
 
 /// Where a message's registers lie in a [`Frame`].
 pub(crate) mod register {
@@ -103,6 +117,18 @@ impl Frame {
         }
     }
 
+    /// After a system call: makes it again. What the convention preserves stays, the rest is as the kernel shows it after a call.
+    pub(crate) fn call_again(&mut self, number: u64, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) {
+        let Self { r15, r14, r13, r12, rbp, rbx, rip, rflags, rsp, .. } = *self;
+        *self = Self {
+            rip: rip.wrapping_sub(SYSCALL_BYTES),
+            rax: number,
+            cs: u64::from(tables::USER_CODE),
+            ss: u64::from(tables::USER_DATA),
+            ..Self { r15, r14, r13, r12, rbp, rbx, rflags, rsp, rdi, rsi, rdx, r10, r8, r9, ..Self::EMPTY }
+        };
+    }
+
     /// Nothing.
     pub(crate) const EMPTY: Self = Self {
         r15: 0,
@@ -141,6 +167,8 @@ pub(crate) struct Head {
     pending: Cell<u32>,
     /// Bits of [`extra`].
     extras: Cell<u32>,
+    /// The core's number, plus 1: what `thread::Doing` notes.
+    mark: Cell<u32>,
     /// A program's stack pointer, for three instructions.
     user_sp: Cell<u64>,
     /// Where the kernel's stack begins on entry.
@@ -174,9 +202,13 @@ pub(crate) mod extra {
     /// A thread that was woken and has not run since.
     pub(crate) const WOKEN: u32 = 1 << 2;
     /// A thread with a bound notification.
-    pub(crate) const BOUND: u32 = 1 << 4;
+    pub(crate) const BOUND: u32 = 1 << 6;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
+    /// On a core: the current thread may have some of these.
+    pub(crate) const THREAD: u32 = 1 << 4;
+    /// A thread that is watched.
+    pub(crate) const WATCHED: u32 = 1 << 5;
 }
 
 core_local! {
@@ -185,6 +217,7 @@ core_local! {
         current: Cell::new(ptr::null()),
         pending: Cell::new(0),
         extras: Cell::new(0),
+        mark: Cell::new(0),
         user_sp: Cell::new(0),
         kernel_sp: Cell::new(0),
         fs_base: Cell::new(0),
@@ -235,6 +268,12 @@ impl Head {
         self.pending.set(self.pending.get() | bits);
     }
 
+    /// Whether something is pending.
+    #[inline(always)]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.get() != 0
+    }
+
     /// Takes what is pending.
     #[inline(always)]
     pub(crate) fn take(&self) -> u32 {
@@ -257,6 +296,7 @@ impl Head {
 global_asm!(
     include_str!("registers.S"),
     include_str!("user.S"),
+    include_str!("message.S"),
     head = sym HEAD,
     current = const offset_of!(Head, current),
     pending = const offset_of!(Head, pending),
@@ -288,11 +328,49 @@ global_asm!(
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
     message = const MESSAGE,
-    message_call_number = const MessageCall::Call as u64,
-    message_reply_receive = const MessageCall::ReplyReceive as u64,
+    call = const MessageCall::Call as u64,
+    reply_receive = const MessageCall::ReplyReceive as u64,
     special = const Tag::SPECIAL as u32,
-    fast_call = sym messages::fast_call,
-    fast_reply_receive = sym messages::fast_reply_receive,
+    extras = const offset_of!(Head, extras),
+    stack_slot = const offset_of!(Head, stack_slot),
+    mark = const offset_of!(Head, mark),
+    frame_end = const Thread::FRAME + size_of::<Frame>(),
+    table = const Thread::TABLE,
+    space = const Thread::SPACE,
+    direct = const Thread::DIRECT,
+    at = const Thread::AT,
+    on = const Thread::TALK + Talk::ON,
+    runner = const Thread::TALK + Talk::RUNNER,
+    depth = const Thread::TALK + Talk::DEPTH,
+    reply = const Thread::TALK + Talk::REPLY,
+    max_depth = const talk::MAX_DEPTH,
+    callee = const place::CALLEE,
+    endpoint = const place::ENDPOINT,
+    leaf_shift = const assembly::LEAF_SHIFT,
+    leaf_mask = const assembly::LEAF_MASK,
+    slot_mask = const assembly::SLOT_MASK,
+    meta = const assembly::META,
+    object = const assembly::OBJECT,
+    badge = const assembly::BADGE,
+    may_send = const assembly::zeros(ObjectKind::Endpoint, Rights::SEND),
+    may_receive = const assembly::zeros(ObjectKind::Endpoint, Rights::RECEIVE),
+    queue = const Endpoint::WORD,
+    one = const Queue::<ThreadRef>::ONE,
+    marks = const ipc::Word::MARKS,
+    entered = sym ENTERED,
+    tlb = sym tlb::TLB,
+    tlb_before = const CoreTlb::BEFORE,
+    tlb_current = const CoreTlb::CURRENT,
+    slot_space = const CoreTlb::SLOT + CoreTlb::SLOT_SPACE,
+    slot_seen = const CoreTlb::SLOT + CoreTlb::SLOT_SEEN,
+    slot_load = const CoreTlb::SLOT + CoreTlb::SLOT_LOAD,
+    active = sym tlb::ACTIVE,
+    active_word = const Active::WORD,
+    active_leaving = const Active::LEAVING,
+    space_id = const Space::TLB + SpaceTlb::ID,
+    space_generation = const Space::TLB + SpaceTlb::GENERATION,
+    fast_messages = const metrics::Here::FAST_MESSAGES,
+    enter_space = sym messages::enter_space,
     message_call = sym messages::message_call,
     watched_message_call = sym messages::watched_message_call,
     leave = sym dispatch::leave,
@@ -300,6 +378,7 @@ global_asm!(
     trap = sym traps::trap,
     smap = sym usercopy::SMAP,
     user_bits = const mm::user::USER_END.trailing_zeros(),
+    user_end_high = const mm::user::USER_END >> u32::BITS,
     word = const size_of::<u64>(),
 );
 
@@ -358,6 +437,7 @@ const FS_BASE: Msr = Msr::new(0xc000_0100);
 /// Switches SYSCALL on on the core that calls, whose task-state segment is given.
 pub(crate) fn enter(irq: &IrqOff, task: &tables::Task) {
     HEAD.owned(irq).stack_slot.set(border::enter(irq, task));
+    HEAD.owned(irq).mark.set(dispatch::mark(irq));
     let selectors = u64::from(tables::KERNEL_CODE) << 32 | u64::from(tables::SYSRET_BASE) << 48;
     // SAFETY: the selectors are those of this core's table, in the order that both instructions expect (`tables`).
     unsafe { Msr::new(STAR).write(selectors) };

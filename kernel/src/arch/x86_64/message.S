@@ -1,0 +1,208 @@
+# Calls that pass messages (`abi::ipc`): the commonest of them from program to program, the rest into `messages`.
+#
+# The commonest are a call to a receiver that waits alone on this core, and an answer to a caller on this core that has lent its time, by a
+# thread that then waits alone; neither with anything special in its tag, and no thread with extended state or other extras. Then the
+# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. What is done to the threads is what `messages::deliver`,
+# `messages::reply_receive` and `talk` do, step by step; the looking up is `cap::Table::lookup`, the change of spaces `mm::tlb::CoreTlb::go_back`.
+# A test runs random programs with and without this way (`user/talk`).
+
+# decline_unless_usual: goes to the whole meaning unless tag and core are as said above.
+#   in: rsi = tag.  clobbers: flags.
+.macro decline_unless_usual
+    test esi, {special}
+    jnz message_slow
+    cmp dword ptr gs:[rip + {head} + {extras}], 0
+    jne message_slow
+.endm
+
+# look_up: the slot of a handle.
+#   in: rsp = thread, rdi = handle.  out: rcx = its first word, rbx + rax = its place.
+.macro look_up
+    mov rbx, [rsp + {table}]
+    mov eax, edi
+    shr eax, {leaf_shift}
+    and eax, {leaf_mask}
+    mov rbx, [rbx + rax]
+    mov eax, edi
+    and eax, {slot_mask}
+    mov rcx, [rbx + rax + {meta}]
+.endm
+
+# go_on: make rbx the current thread, with its space, and go there.
+#   in: rbx = thread, rdi = badge, the message's registers.  out: never returns.
+.macro go_on
+    mov gs:[rip + {head} + {current}], rbx
+    lea rax, [rbx + {frame_end}]
+    mov rcx, gs:[rip + {head} + {stack_slot}]
+    mov [rcx], rax
+    mov r11, [rbx + {space}]
+    cmp r11, gs:[rip + {entered}]
+    je 772f
+    mov rcx, gs:[rip + {tlb} + {tlb_before}]
+    cmp gs:[rcx + {tlb} + {slot_space}], r11
+    jne message_space
+    mov rax, gs:[rip + {active} + {active_word}]
+    mov gs:[rip + {active} + {active_leaving}], rax
+    mov rax, [r11 + {space_id}]
+    add rax, rax
+    xchg gs:[rip + {active} + {active_word}], rax
+    mov rax, [r11 + {space_generation}]
+    cmp gs:[rcx + {tlb} + {slot_seen}], rax
+    jne message_space
+    mov rax, gs:[rcx + {tlb} + {slot_load}]
+    mov cr3, rax
+    mov rax, gs:[rip + {tlb} + {tlb_current}]
+    mov gs:[rip + {tlb} + {tlb_before}], rax
+    mov gs:[rip + {tlb} + {tlb_current}], rcx
+    mov qword ptr gs:[rip + {active} + {active_leaving}], 0
+    mov gs:[rip + {entered}], r11
+772:
+    inc qword ptr gs:[rip + {metrics} + {fast_messages}]
+    mov rbp, [rbx + {rbp}]
+    mov rcx, [rbx + {rip}]
+    mov r11, [rbx + {rflags}]
+    mov rsp, [rbx + {rsp}]
+    mov rbx, [rbx + {rbx}]
+    xor eax, eax
+    leave_kernel sysretq, 0
+.endm
+
+# message_entry: from `syscall_entry`, for numbers behind those of the other calls.
+#   in: rsp = thread, with rip rflags rsp rbx rbp saved; rax = number; the other registers as the program left them, but for rcx r11.
+.balign 64
+message_entry:
+    cmp dword ptr [rsp + {rip} + 4], {user_end_high}
+    jae message_far
+    mov dword ptr [rsp + {vector}], {message}
+    mov [rsp + {rsi}], rsi
+    cmp rax, {call}
+    jne message_no_call
+    decline_unless_usual
+    mov [rsp + {rdi}], rdi
+    look_up
+    xor rdi, rcx
+    test rdi, {may_send}
+    jnz message_declined_call
+    mov r11, [rbx + rax + {object}]
+    mov rdi, [rbx + rax + {badge}]
+    cmp rcx, [rbx + rax + {meta}]
+    jne message_declined_call
+    # The receiver that waits alone, if one does: then the word's marks are those of `Queue::ONE`.
+    mov rax, [r11 + {queue}]
+    lea rbx, [rax - {one}]
+    test bl, {marks}
+    jnz message_declined_call
+    mov ecx, gs:[rip + {head} + {mark}]
+    cmp [rbx + {direct}], ecx
+    jne message_declined_call
+    mov rbp, [rsp + {on}]
+    cmp dword ptr [rbp + {depth}], {max_depth}
+    jae message_declined_call
+    # The caller waits from here on, for whoever of this core looks at it.
+    mov [rsp + {direct}], ecx
+    xor ecx, ecx
+    lock cmpxchg [r11 + {queue}], rcx
+    jne message_undo_call
+    mov [rbx + {reply}], rsp
+    mov [rbx + {direct}], ecx
+    mov [rbx + {on}], rbp
+    mov [rbp + {runner}], rbx
+    inc dword ptr [rbp + {depth}]
+    lea rax, [rbx + {callee}]
+    mov [rsp + {at}], rax
+    go_on
+
+.balign 64
+message_no_call:
+    cmp rax, {reply_receive}
+    jne message_slow
+    decline_unless_usual
+    look_up
+    mov r11, [rbx + rax + {object}]
+    cmp rcx, [rbx + rax + {meta}]
+    jne message_declined_reply
+    xor rcx, rdi
+    test rcx, {may_receive}
+    jnz message_declined_reply
+    # Who runs on another's time has it from the caller that it has to answer (DN2), which lives here.
+    mov rbp, [rsp + {on}]
+    cmp rbp, rsp
+    je message_declined_reply
+    mov rbx, [rsp + {reply}]
+    mov ecx, gs:[rip + {head} + {mark}]
+    cmp [rbx + {direct}], ecx
+    jne message_declined_reply
+    # Once it is parked another core may take it and give it a caller.
+    lea rax, [r11 + {endpoint}]
+    mov [rsp + {at}], rax
+    xor eax, eax
+    mov [rsp + {reply}], rax
+    mov [rsp + {direct}], ecx
+    lea rcx, [rsp + {one}]
+    lock cmpxchg [r11 + {queue}], rcx
+    jne message_undo_reply
+    xor edi, edi
+    mov [rbx + {direct}], edi
+    mov [rbp + {runner}], rbx
+    dec dword ptr [rbp + {depth}]
+    mov [rsp + {on}], rsp
+    go_on
+
+message_undo_call:
+    mov dword ptr [rsp + {direct}], 0
+message_declined_call:
+    mov rdi, [rsp + {rdi}]
+    mov eax, {call}
+    jmp message_slow
+message_undo_reply:
+    mov dword ptr [rsp + {direct}], 0
+    mov [rsp + {reply}], rbx
+message_declined_reply:
+    mov eax, {reply_receive}
+message_slow:
+    lea rcx, [rip + {message_call}]
+    dec dword ptr gs:[rip + {metrics} + {countdown}]
+    jnz message_save
+    lea rcx, [rip + {watched_message_call}]
+message_save:
+    mov [rsp + {rdi}], rdi
+    mov [rsp + {rdx}], rdx
+    mov [rsp + {r8}], r8
+    mov [rsp + {r9}], r9
+    mov [rsp + {r10}], r10
+    mov [rsp + {r12}], r12
+    mov [rsp + {r13}], r13
+    mov [rsp + {r14}], r14
+    mov [rsp + {r15}], r15
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    mov rdi, rax
+    call rcx
+    mov rdi, gs:[rip + {head} + {current}]
+    cmp dword ptr gs:[rip + {head} + {pending}], 0
+    je user_resume
+    call {leave}
+    ud2
+    # As `syscall_far`, but on the way in: a message leaves by several ways.
+message_far:
+    mov rdi, rsp
+    jmp syscall_far
+
+# message_space: the change of spaces that is more than going back to the one before.
+#   in: rbx = the thread that is current by now, the message's registers.
+message_space:
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    push rdi
+    push rsi
+    push rdx
+    push r8
+    push r9
+    push r10
+    mov rdi, rbx
+    call {enter_space}
+    pop r10
+    pop r9
+    pop r8
+    pop rdx
+    pop rsi
+    pop rdi
+    jmp 772b
