@@ -117,20 +117,16 @@ impl<P: Party> Queue<P> {
 
     /// Locks the queue. Interrupts are off, and nothing is waited for under the lock.
     pub fn lock(&self) -> Guard<'_, P> {
-        // ORDER: Relaxed: a guess, which the exchange verifies.
-        let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            if word == LOCKED {
-                hint::spin_loop();
-                // ORDER: Relaxed: as above.
-                word = self.word.load(Ordering::Relaxed);
-                continue;
-            }
+            // ORDER: Relaxed: a guess, which the exchange verifies.
+            let word = self.word.load(Ordering::Relaxed);
             // ORDER: Acquire pairs with Release in `park` and in `Guard::drop`. Relaxed on failure: another guess.
-            match self.word.compare_exchange_weak(word, LOCKED, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Guard::new(self, word),
-                Err(now) => word = now,
+            if word != LOCKED
+                && self.word.compare_exchange_weak(word, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                return Guard::new(self, word);
             }
+            hint::spin_loop();
         }
     }
 }

@@ -67,6 +67,9 @@ impl Part<AlarmRef> for Own {
     }
 }
 
+// SAFETY: every field follows the table above.
+unsafe impl Sync for Alarm {}
+
 impl Alarm {
     /// Not armed.
     pub(crate) const fn new(home: CoreId, ring: Ring) -> Self {

@@ -444,6 +444,49 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
     resume(irq, next.runner(), now)
 }
 
+/// Goes on at once with a thread of this core that waited, can be switched to directly and was taken out of where it waited, if it is more urgent
+/// than the current one, which has its results. Returns if not, and nothing was done.
+#[inline(always)]
+pub(crate) fn overtake(irq: &mut IrqOff, thread: ThreadRef) {
+    let (head, sched) = (HEAD.owned(irq), SCHED.owned(irq));
+    if head.is_pending() || head.extras() != 0 {
+        return;
+    }
+    let context = thread.context();
+    let Some(now) = sched.overtake(context, tsc::now) else { return };
+    thread.state.set(State::Runnable);
+    metrics::count(irq, Counter::WakesLocal);
+    go_to(irq, context, thread, now)
+}
+
+/// Gives the core up for the current thread, which waits and can be switched to directly where it does. As [`block`] without a deadline, but
+/// goes on with the next thread at once, if there is one and nothing else is to be done.
+#[inline(always)]
+pub(crate) fn give_way(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    let (head, sched) = (HEAD.owned(irq), SCHED.owned(irq));
+    if head.is_pending() || head.extras() != 0 || sched.current() != Some(thread.context()) {
+        block(irq, NEVER)
+    }
+    let now = tsc::now();
+    sched.stop(now, Stop::Blocked);
+    match sched.pick(now) {
+        Some(context) => go_to(irq, context, context.runner(), now),
+        None => dispatch(irq, ThreadState::Blocked),
+    }
+}
+
+/// Goes on with a thread that has just been made the scheduler's current one, from another one's system call that did nothing but that. It is
+/// not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`). Who has come into its inbox has
+/// interrupted it.
+#[inline(always)]
+fn go_to(irq: &mut IrqOff, context: ThreadRef, thread: ThreadRef, now: u64) -> ! {
+    if timer::armed(irq) > SCHED.owned(irq).at_least_for(context, now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    metrics::count(irq, Counter::Switches);
+    resume(irq, thread, now)
+}
+
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
 /// the wait says. A time that has passed ends a wait that nobody has ended yet.
 pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {

@@ -126,7 +126,7 @@ impl Lease {
     ) -> Result<Ref<Self>, Error> {
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let lease = Self {
-            header: Header::new(ObjectKind::Lease),
+            header: Header::new(),
             alarm: Alarm::new(irq.core(), ring),
             state: Lock::new(State::NEW),
             target,
@@ -231,7 +231,8 @@ pub(crate) fn info(held: &mut Held<'_, 0>, lease: &Lease) -> Result<LeaseInfo, E
     let (whole, turn) = lease.whole();
     let now = tsc::now();
     whole.update(held, now, |state| {
-        let told = if turn.is_some() && !state.goes_on(turn) { Err(Error::BadHandle) } else { Ok(state.told(now)) };
+        let told =
+            if turn.is_some() && !state.goes_on(turn) { Err(Error::BadHandle) } else { Ok(state.told(now)) };
         (told, Ended::Nothing)
     })
 }

@@ -49,7 +49,7 @@ impl Timer {
     pub(crate) fn new(irq: &IrqOff, notification: Ref<Notification>, bits: u64) -> Result<Ref<Self>, Error> {
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let timer = Self {
-            header: Header::new(ObjectKind::Timer),
+            header: Header::new(),
             alarm: Alarm::new(irq.core(), ring),
             notification,
             bits,

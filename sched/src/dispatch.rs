@@ -307,6 +307,37 @@ impl<E: Entity> Core<E> {
         self.requeue(e);
     }
 
+    /// Has `e`, which has been woken and is on no queue, run at once in place of the current thread, if it is the more urgent: what `ready`, `stop`
+    /// for a preemption and `pick` come to, without a queue for `e`. Gives the time. `None`, and nothing is done, if it is not more urgent, or if
+    /// there is more to it: budgets, a change of level, an end of a turn.
+    #[inline(always)]
+    pub fn overtake(&self, e: E, clock: impl FnOnce() -> u64) -> Option<u64> {
+        let task = e.task();
+        let (class, priority) = (task.class.get(), task.priority.get());
+        let before = self.current.get()?;
+        let given = before.task();
+        let simple = |class| matches!(class, Class::RealTime | Class::Normal);
+        if u32::from(priority) <= self.urgency.get() || !simple(class) || !simple(given.class.get()) {
+            return None;
+        }
+        let now = clock();
+        let ran = now.saturating_sub(self.since.get());
+        let turn = given.turn.get();
+        // A turn is never shorter than the first quantum, and of a real-time thread it ends by a yield only.
+        let length = if given.class.get() == Class::Normal { self.quanta[0].get() } else { OVER };
+        if given.left.get() <= ran || turn.saturating_add(ran) >= length {
+            return None;
+        }
+        if class == Class::Normal && (self.is_stale(task) || !self.earn(task, now)) {
+            return None;
+        }
+        self.account(given, now);
+        given.place.set(Place::Queued);
+        self.queue.push_first(before, given.priority.get());
+        self.run(e, u32::from(priority), now);
+        Some(now)
+    }
+
     /// Queues a thread that ran and could run on.
     fn requeue(&self, e: E) {
         let task = e.task();

@@ -422,6 +422,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Ready { thread: usize, why: Ready },
+    Overtake(usize),
     Pass(u64),
     Tick,
     Switch,
@@ -459,6 +460,7 @@ fn step() -> impl Strategy<Value = Step> {
     let thread = any::<usize>().prop_map(|thread| thread % THREADS);
     prop_oneof![
         8 => (thread.clone(), why).prop_map(|(thread, why)| Step::Ready { thread, why }),
+        6 => thread.clone().prop_map(Step::Overtake),
         8 => ticks.clone().prop_map(Step::Pass),
         6 => Just(Step::Tick),
         6 => Just(Step::Switch),
@@ -532,6 +534,10 @@ impl Pair {
                 self.agree(real, model);
             }
             Step::Ready { .. } => {}
+            Step::Overtake(thread) if self.place(thread) == Place::Nowhere && self.settled => {
+                self.overtake(thread);
+            }
+            Step::Overtake(_) => {}
             Step::Pass(ticks) => self.now += ticks,
             Step::Tick => self.tick(),
             Step::Switch => self.switch(Stop::Preempted),
@@ -595,6 +601,18 @@ impl Pair {
         self.model.run(next.id(), self.now);
     }
 
+    /// What is done at once is what waking, preempting and picking come to.
+    fn overtake(&mut self, thread: usize) {
+        let now = self.now;
+        let Some(at) = self.core.overtake(self.threads[thread], || now) else { return };
+        assert_eq!(at, now);
+        assert_eq!(self.model.ready(thread, now, Ready::Woken), Decision::Preempt);
+        self.model.stop(now, Stop::Preempted);
+        let candidates = self.model.candidates();
+        assert!(candidates.contains(&thread), "{thread}, but {candidates:?}");
+        self.model.run(thread, now);
+    }
+
     fn steal(&mut self, modulus: usize) {
         let allowed = |thread: usize| thread.is_multiple_of(modulus);
         let wanted = self.model.stealable().into_iter().find(|&thread| allowed(thread));
@@ -655,6 +673,24 @@ impl Pair {
             .map(|it| it.timeout.min(if it.place == Place::Throttled { it.renewal } else { NEVER }));
         assert!(self.core.next_event() <= timed.min().unwrap_or(NEVER));
     }
+}
+
+/// A thread that is more urgent takes over at once, one that is not does not, and neither does one that comes at a turn's end.
+#[test]
+fn the_more_urgent_overtakes() {
+    let mut pair = Pair::new();
+    let spec = SchedSpec { class: SchedSpec::REAL_TIME, priority: 64, ..SchedSpec::default() };
+    pair.step(&Step::Configure { thread: 1, spec });
+    pair.step(&Step::Ready { thread: 0, why: Ready::New });
+    pair.pick();
+    assert_eq!(pair.core.overtake(pair.threads[2], || 0), None, "equals");
+    pair.overtake(1);
+    assert_eq!(pair.model.current, Some(1), "the real-time thread runs");
+    pair.compare();
+    assert_eq!(pair.core.overtake(pair.threads[2], || 0), None, "the less urgent");
+    pair.switch(Stop::Blocked);
+    pair.step(&Step::Pass(TUNABLES.quanta[0]));
+    assert_eq!(pair.core.overtake(pair.threads[1], || pair.now), None, "the end of a quantum");
 }
 
 proptest! {

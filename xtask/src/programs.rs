@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// Every program, in the order of the numbers by which the kernel knows them. Each is a crate, and a folder under `user/`.
 pub const PROGRAMS: &[&str] =
-    &["bench", "churn", "fuzz", "hello", "hostile", "nop", "policy", "signals", "sync", "talk"];
+    &["arbiter", "bench", "churn", "fuzz", "hello", "hostile", "nop", "policy", "signals", "sync", "talk"];
 
 /// The crate that programs are written with; no program itself.
 pub const RUNTIME: &str = "rt";

@@ -25,7 +25,7 @@ fn signalled(irq: &IrqOff, handle: u64, bits: u64) -> Result<(Found<Notification
 
 pub(super) fn notification_signal(irq: &mut IrqOff, notification: u64, bits: u64) -> Result {
     let (notification, bits) = signalled(irq, notification, bits)?;
-    irq.locks(|held| notification::signal(held, &notification, bits));
+    notification::signal_by_thread(irq, &notification, bits);
     Ok(0)
 }
 

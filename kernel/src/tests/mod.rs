@@ -165,6 +165,8 @@ const TESTS: &[Test] = &[
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
     test("user.talk", user::talk),
+    test("user.signals", user::signals),
+    test("user.arbiter", user::arbiter),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("sched.fair", sched::fair),

@@ -14,6 +14,7 @@ mod crowd;
 mod faults;
 mod hack;
 mod ipc;
+mod leases;
 mod life;
 mod locks;
 mod pager;
@@ -21,6 +22,7 @@ mod partner;
 mod pass;
 mod place;
 mod share;
+mod signals;
 mod switch;
 mod team;
 mod timer;
@@ -91,6 +93,12 @@ const TABLE: &[Bench<Lab>] = &[
     wake::LATENCY,
     wake::SEND,
     ipc::ROUND_TRIP,
+    signals::SIGNAL,
+    signals::WAIT,
+    signals::BROADCAST,
+    leases::ALLOCATE,
+    leases::RELEASE,
+    leases::EXPIRE,
     timer::JITTER,
     faults::FAULT,
     pager::PAGER,

@@ -41,12 +41,7 @@ pub(crate) fn blocks(thread: Thread) -> Outcome {
 }
 
 /// A thread that waits once.
-fn waiter(
-    start: &Start,
-    core: usize,
-    of: Notification,
-    until: Deadline,
-) -> Outcome<JoinHandle<Result<u64>>> {
+fn waiter(start: &Start, core: usize, of: Notification, until: Deadline) -> Outcome<JoinHandle<Result<u64>>> {
     let waiter = on(start, core).spawn(move || of.wait_until(until)).map_err(unexpected)?;
     blocks(waiter.thread())?;
     Ok(waiter)
@@ -116,7 +111,12 @@ fn broadcast(start: &Start, core: usize) -> Outcome {
     let own = notification()?;
     let mut waiters = Vec::new();
     for number in 0..5 {
-        waiters.push(waiter(start, core + number, *own, if number == 2 { patience() } else { Deadline::NEVER })?);
+        waiters.push(waiter(
+            start,
+            core + number,
+            *own,
+            if number == 2 { patience() } else { Deadline::NEVER },
+        )?);
     }
     let woken = own.broadcast(6).map_err(unexpected)?;
     ensure!(woken == 5, "{woken} were woken");
@@ -178,10 +178,12 @@ fn suspend(start: &Start, core: usize) -> Outcome {
     for (until, how) in [(Deadline::NEVER, 0), (patience(), 1)] {
         let waiter = waiter(start, core, *own, until)?;
         waiter.thread().suspend().map_err(unexpected)?;
-        if how == 0 { own.signal(3).map_err(unexpected)? } else { drop(own.broadcast(3).map_err(unexpected)?) }
-        let parked = || {
-            waiter.thread().info().is_ok_and(|info| info.state == ThreadState::Suspended as u32)
-        };
+        if how == 0 {
+            own.signal(3).map_err(unexpected)?
+        } else {
+            drop(own.broadcast(3).map_err(unexpected)?)
+        }
+        let parked = || waiter.thread().info().is_ok_and(|info| info.state == ThreadState::Suspended as u32);
         ensure!(eventually(parked), "it does not stay suspended");
         waiter.thread().resume().map_err(unexpected)?;
         ensure!(waiter.join().map_err(unexpected)? == Ok(3), "it is not told");

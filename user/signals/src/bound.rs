@@ -47,7 +47,11 @@ fn waiting(start: &Start, core: usize) -> Outcome {
         let receiver = on(start, core).spawn(move || at.receive_until(0, until)).map_err(unexpected)?;
         blocks(receiver.thread())?;
         bell.bind(receiver.thread()).map_err(unexpected)?;
-        if broadcast { drop(bell.broadcast(9).map_err(unexpected)?) } else { bell.signal(9).map_err(unexpected)? }
+        if broadcast {
+            drop(bell.broadcast(9).map_err(unexpected)?)
+        } else {
+            bell.signal(9).map_err(unexpected)?
+        }
         let message = receiver.join().map_err(unexpected)?.map_err(unexpected)?;
         ensure!(message.tag == Tag(Tag::SIGNAL) && message.badge == 9, "it is told {message:x?}");
         ensure!(own.poll() == Ok(0), "what was told is still set");
@@ -127,8 +131,7 @@ fn suspend(start: &Start, core: usize) -> Outcome {
     let receiver = bound_receiver(start, core, *own, *door, Deadline::NEVER)?;
     receiver.thread().suspend().map_err(unexpected)?;
     own.signal(7).map_err(unexpected)?;
-    let parked =
-        || receiver.thread().info().is_ok_and(|info| info.state == ThreadState::Suspended as u32);
+    let parked = || receiver.thread().info().is_ok_and(|info| info.state == ThreadState::Suspended as u32);
     ensure!(eventually(parked), "it does not stay suspended");
     receiver.thread().resume().map_err(unexpected)?;
     let told = receiver.join().map_err(unexpected)?.map_err(unexpected)?;
@@ -222,7 +225,11 @@ fn while_sending(start: &Start, core: usize) -> Outcome {
     for calls in [false, true] {
         let sends = move || {
             let message = Message::new(3, [0; 8]);
-            if calls { at.call(message).map(|answer| answer.tag.label()) } else { at.send(&message).map(|()| 4) }
+            if calls {
+                at.call(message).map(|answer| answer.tag.label())
+            } else {
+                at.send(&message).map(|()| 4)
+            }
         };
         let sender = on(start, core).spawn(sends).map_err(unexpected)?;
         own.bind(sender.thread()).map_err(unexpected)?;

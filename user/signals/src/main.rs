@@ -9,6 +9,7 @@ extern crate alloc;
 mod basics;
 mod bound;
 mod hunt;
+mod timed;
 
 use alloc::string::String;
 
@@ -43,7 +44,7 @@ pub(crate) fn unexpected(error: abi::error::Error) -> String {
 /// A test by its name.
 pub(crate) type Test = (&'static str, fn(&Start) -> Outcome);
 
-const TESTS: &[&[Test]] = &[basics::TESTS, bound::TESTS, hunt::TESTS];
+const TESTS: &[&[Test]] = &[basics::TESTS, bound::TESTS, timed::TESTS, hunt::TESTS];
 
 fn main(start: &Start) -> u64 {
     let only = start.word("only");
