@@ -23,7 +23,7 @@ use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
 use crate::{
-    cores, expiry, homes, jobs, limits, machine, metrics, spaces, spread, talk, trace, upcall, wait,
+    alarm, cores, expiry, homes, jobs, limits, machine, metrics, spaces, spread, talk, trace, upcall, wait,
 };
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
@@ -267,7 +267,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
     let mut at = SCHED.owned(irq).next_event();
-    at = at.min(here.retry.get()).min(here.until.get()).min(expiry::next(irq));
+    at = at.min(here.retry.get()).min(here.until.get()).min(expiry::next(irq)).min(alarm::next(irq));
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
     }
@@ -375,6 +375,9 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             let _decision = SCHED.owned(&irq).tick(now);
             expire(&mut irq, now);
         }
+        if alarm::next(&irq) <= now {
+            alarm::ring(&mut irq, now);
+        }
         if now >= HERE.owned(&irq).until.get() {
             show_load(&irq);
             // SAFETY: no thread is current, and the stack above is done with.
@@ -463,6 +466,51 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
     // It is not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`).
     metrics::count(irq, Counter::Switches);
     resume(irq, next.runner(), now)
+}
+
+/// Goes on at once with a thread of this core that waited, can be switched to directly and was taken out of where it waited, if it is more urgent
+/// than the current one, which has its results. Returns if not, and nothing was done.
+#[inline(always)]
+pub(crate) fn overtake_in_call(irq: &mut IrqOff, thread: ThreadRef) {
+    let (head, sched) = (HEAD.owned(irq), SCHED.owned(irq));
+    if head.is_pending() || head.extras() != 0 {
+        return;
+    }
+    let (context, now) = (thread.context(), tsc::now());
+    if !sched.overtake(context, now) {
+        return;
+    }
+    thread.state.set(State::Runnable);
+    metrics::count(irq, Counter::WakesLocal);
+    go_to(irq, context, thread, now)
+}
+
+/// Gives the core up for the current thread, which waits and can be switched to directly where it does. As [`block`] without a deadline, but
+/// goes on with the next thread at once, if there is one and nothing else is to be done.
+#[inline(always)]
+pub(crate) fn give_way(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    let (head, sched) = (HEAD.owned(irq), SCHED.owned(irq));
+    if head.is_pending() || head.extras() != 0 || sched.current() != Some(thread.context()) {
+        block(irq, NEVER)
+    }
+    let now = tsc::now();
+    sched.stop(now, Stop::Blocked);
+    match sched.pick(now) {
+        Some(context) => go_to(irq, context, context.runner(), now),
+        None => dispatch(irq, ThreadState::Blocked),
+    }
+}
+
+/// Goes on with a thread that has just been made the scheduler's current one, from another one's system call that did nothing but that. It is
+/// not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`). Who has come into its inbox has
+/// interrupted it.
+#[inline(always)]
+fn go_to(irq: &mut IrqOff, context: ThreadRef, thread: ThreadRef, now: u64) -> ! {
+    if timer::armed(irq) > SCHED.owned(irq).at_least_for(context, now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    metrics::count(irq, Counter::Switches);
+    resume(irq, thread, now)
 }
 
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
@@ -635,6 +683,7 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     }
     expire(irq, now);
     expiry::step(irq);
+    alarm::ring(irq, now);
     let here = HERE.owned(irq);
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);

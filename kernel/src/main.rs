@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod acpi;
+mod alarm;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
 mod bank;
@@ -41,6 +42,7 @@ mod image;
 mod interrupt;
 mod jobs;
 mod layout;
+mod lease;
 mod levels;
 mod limits;
 mod loader;
@@ -71,6 +73,7 @@ mod tables;
 mod talk;
 mod tests;
 mod thread;
+mod timers;
 mod trace;
 mod traps;
 mod trial;

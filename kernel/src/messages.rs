@@ -232,6 +232,7 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
+#[inline(always)]
 pub(crate) fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
     let plain =
         deadline == NEVER && thread.extras.get() == 0 && !thread.doomed.get() && !thread.suspended.get();

@@ -181,6 +181,40 @@ pub(crate) fn signal_directly(
     Some(thread)
 }
 
+/// As [`signal`], by the current thread, whose call returns success: a thread of this core that is more urgent goes on at once.
+#[inline(always)]
+pub(crate) fn signal_by_thread(irq: &mut IrqOff, notification: &Notification, bits: u64) {
+    if bits == 0 {
+        return;
+    }
+    let hot = &notification.hot;
+    if let Some(thread) = hot.state.take_alone() {
+        percpu::race_point!("notification.taken");
+        thread.link.set_at(At::NOWHERE);
+        thread.answer(0, bits);
+        if thread.state.is_direct(dispatch::mark(irq)) {
+            dispatch::current(irq).answer(0, 0);
+            dispatch::overtake_in_call(irq, thread);
+        }
+        return irq.locks(|held| homes::send_home(held, thread));
+    }
+    hot.state.set(bits);
+    // ORDER: Relaxed: a guess; `tell_bound` looks again.
+    if !hot.state.is_deserted() || hot.bound.load(Ordering::Relaxed) != 0 {
+        look_again(irq, notification);
+    }
+}
+
+/// Bits have been set while somebody came, or has a thread bound.
+#[cold]
+#[inline(never)]
+fn look_again(irq: &mut IrqOff, notification: &Notification) {
+    irq.locks(|held| match notification.hot.state.hand_over() {
+        Some((thread, bits)) => wake(held, thread, bits),
+        None => tell_bound(held, notification),
+    });
+}
+
 /// Hands bits to every thread that waits; how many were woken.
 pub(crate) fn broadcast(held: &mut Held<'_, 0>, notification: &Notification, bits: u64) -> u64 {
     if bits == 0 {
@@ -205,11 +239,14 @@ fn wake(held: &mut Held<'_, 0>, thread: ThreadRef, bits: u64) {
 ///
 /// # Errors
 /// [`Error::PeerGone`] if the last capability is gone. What else can happen it is told when it goes on.
+#[inline(always)]
 pub(crate) fn wait(irq: &mut IrqOff, notification: &Notification, deadline: u64) -> Result<u64, Error> {
     let thread = dispatch::current(irq);
-    thread.state.wait(messages::direct_mark(irq, thread, deadline));
+    let mark = messages::direct_mark(irq, thread, deadline);
+    thread.state.wait(mark);
     thread.link.set_at(place::object(NonNull::from_ref(notification), place::NOTIFICATION));
     match notification.hot.state.park(thread) {
+        Parked::Waits if mark != 0 => dispatch::give_way(irq, thread),
         Parked::Waits => dispatch::block(irq, deadline),
         Parked::HasMore(bits) => Ok(bits | more(irq, thread)),
         Parked::Has(bits) => {

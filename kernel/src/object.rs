@@ -214,7 +214,8 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Interrupts => reclaim::<crate::machine_object::Interrupts>,
         ObjectKind::Ports => reclaim::<crate::ports::Ports>,
         ObjectKind::Devices => reclaim::<crate::machine_object::Devices>,
-        other => unreachable!("N2: no object of kind {other:?} is made"),
+        ObjectKind::Timer => reclaim::<crate::timers::Timer>,
+        ObjectKind::Lease => reclaim::<crate::lease::Lease>,
     };
     // SAFETY: obligation 1.
     unsafe { release(irq, header, reclaim) };

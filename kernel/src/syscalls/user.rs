@@ -3,7 +3,7 @@
 use abi::cap::CapInfo;
 use abi::debug::{BUCKETS, COUNTERS, Metrics};
 use abi::error::Error;
-use abi::quota::{BankInfo, BankSpec, Limits};
+use abi::quota::{BankInfo, BankSpec, LeaseInfo, Limits};
 use abi::task::{CoreInfo, CoreMask, Grant, ProcessInfo, ProcessSpec, SchedSpec, ThreadInfo, ThreadSpec};
 use mm::user::{CheckedSlice, UserSlice};
 use percpu::IrqOff;
@@ -41,6 +41,7 @@ plain! {
     BankSpec 2;
     BankInfo 4;
     Limits 4;
+    LeaseInfo 6;
     Metrics METRICS_WORDS;
 }
 

@@ -175,6 +175,8 @@ const TESTS: &[Test] = &[
     test("user.bound", peers::bound),
     test("user.kills", peers::kills),
     test("user.storm", peers::storm),
+    test("user.signals", user::signals),
+    test("user.arbiter", user::arbiter),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("interrupt.words", interrupt::words),

@@ -222,6 +222,16 @@ pub(super) fn sync(_: &mut Bed) -> Result {
     passes("sync", format_args!("rounds=300 "))
 }
 
+/// Notifications, timers, leases and channels: every way that a wait ends, and a hunt for lost wakes.
+pub(super) fn signals(_: &mut Bed) -> Result {
+    passes("signals", format_args!("rounds=400 "))
+}
+
+/// The quantum arbiter, with more clients than simulated qubits, and owners that stay too long.
+pub(super) fn arbiter(_: &mut Bed) -> Result {
+    passes("arbiter", format_args!(" "))
+}
+
 /// Messages between threads and processes.
 pub(super) fn talk(_: &mut Bed) -> Result {
     passes("talk", format_args!(" "))

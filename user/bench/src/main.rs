@@ -16,6 +16,7 @@ mod faults;
 mod hack;
 mod ipc;
 mod irq;
+mod leases;
 mod life;
 mod locks;
 mod pager;
@@ -23,6 +24,7 @@ mod partner;
 mod pass;
 mod place;
 mod share;
+mod signals;
 mod storm;
 mod switch;
 mod team;
@@ -107,6 +109,12 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::PAIRS,
     ipc::FAN_IN,
     ipc::THROUGHPUT,
+    signals::SIGNAL,
+    signals::WAIT,
+    signals::BROADCAST,
+    leases::ALLOCATE,
+    leases::RELEASE,
+    leases::EXPIRE,
     timer::JITTER,
     irq::USER,
     faults::FAULT,

@@ -114,6 +114,12 @@ handles! {
     Ports;
     /// All device registers.
     Devices;
+    /// A word of bits that can be set and waited for.
+    Notification;
+    /// Signals a notification at a time.
+    Timer;
+    /// Something that one owner has for a time.
+    Lease;
 }
 
 /// A capability that is deleted with this value. The object lives on while anybody else has one, or while it runs.
@@ -157,7 +163,7 @@ pub(crate) fn address<T>(of: &T) -> u64 {
 }
 
 /// Has a call fill a structure.
-fn info<T: Default>(call: impl FnOnce(u64) -> sys::Answer) -> Result<T> {
+pub(crate) fn info<T: Default>(call: impl FnOnce(u64) -> sys::Answer) -> Result<T> {
     let mut value = T::default();
     call(core::ptr::from_mut(&mut value) as u64)?;
     Ok(value)
