@@ -271,6 +271,7 @@ impl<'a, P: Party> Guard<'a, P> {
 
     /// Parties come in again.
     pub fn open(&mut self) {
+        // ORDER: Relaxed: by the lock.
         debug_assert!(self.queue.first.load(Ordering::Relaxed) == 0, "IQ3: who waited has been told");
         self.kind = Kind::Nobody;
     }

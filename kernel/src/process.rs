@@ -717,6 +717,7 @@ unsafe impl Object for Process {
             // SAFETY: as above.
             drop(unsafe { process.bank.get().read() });
             // SAFETY: as above; set by `limit` or from the start, and never taken out before.
+            // ORDER: Relaxed: nobody else has the process any more.
             drop(unsafe { Counted::from_raw(process.limits.load(Ordering::Relaxed)) });
             return slabs::give(held, object);
         }

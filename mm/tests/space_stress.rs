@@ -341,7 +341,7 @@ fn live(bed: &Bed, barrier: &Barrier, seed: u64, thread: usize) {
     for _ in 0..ROUNDS {
         worker.round();
         if barrier.wait().is_leader() {
-            bed.spaces.iter().for_each(|space| assert_eq!(common::check(&space).err(), None));
+            bed.spaces.iter().for_each(|space| assert_eq!(common::check(space).err(), None));
             bed.watch.grace();
         }
         barrier.wait();
@@ -364,7 +364,7 @@ fn run(seed: u64) {
     let Bed { arena, watch, spaces, object, .. } = bed;
     object.release(&mut Tap(&watch));
     for space in spaces {
-        let usage = common::check(&space).unwrap();
+        let usage = common::check(space).unwrap();
         assert_eq!((usage.tables, usage.mapped), (1, 0));
         assert!(space.close(&mut Tap(&watch)).is_ok(), "everything is unmapped");
     }

@@ -30,7 +30,7 @@ pub(super) const ALLOCATE: Bench<Lab> = Bench {
 pub(super) const RELEASE: Bench<Lab> = Bench {
     id: "lease.release",
     doc: "ending a lease before its time: the call, by its owner",
-    run: |_, _, meter| turns(Part::Release, meter),
+    run: |_, _, meter| turns(Part::Return, meter),
     ..ALLOCATE
 };
 
@@ -56,7 +56,7 @@ pub(super) const EXPIRE: Bench<Lab> = Bench {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Allocate,
-    Release,
+    Return,
 }
 
 fn make() -> Result<(Owned<Notification>, Owned<Lease>), Trouble> {
@@ -78,7 +78,7 @@ fn turns(part: Part, meter: &mut Meter<'_>) -> Result<(), Trouble> {
         let ended = Tsc.stop();
         match part {
             Part::Allocate => meter.window(from, given),
-            Part::Release => meter.window(ends, ended),
+            Part::Return => meter.window(ends, ended),
         }
         bell.poll().map_err(failed)?;
     }

@@ -98,7 +98,7 @@ pub(crate) enum Operation {
 /// Contents of the message of a seed.
 pub(crate) fn contents(seed: u32) -> (Tag, [u64; WORDS]) {
     let word = |index: usize| {
-        (u64::from(seed) << 8 | index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+        (u64::from(seed) << 8 | (index as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
     };
     (Tag::new(seed.rotate_left(16), seed as usize % (WORDS + 1)), core::array::from_fn(word))
 }

@@ -49,7 +49,10 @@ struct Lab {
     exact: bool,
 }
 
-const TESTS: &[(&str, fn(&Lab) -> Outcome)] = &[
+/// A test, by its name.
+type Test = (&'static str, fn(&Lab) -> Outcome);
+
+const TESTS: &[Test] = &[
     ("bank.carve", banks::carve),
     ("bank.frames", banks::frames),
     ("bank.last_frame", banks::last_frame),

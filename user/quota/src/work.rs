@@ -36,7 +36,10 @@ macro_rules! holds {
     };
 }
 
-const WORKS: &[(&str, fn(Start) -> Steps)] = &[
+/// A piece of work, by its name.
+type Work = (&'static str, fn(Start) -> Steps);
+
+const WORKS: &[Work] = &[
     ("nothing", |_| Ok(())),
     ("touch", touch),
     ("count", count),
@@ -64,7 +67,9 @@ pub(crate) fn main(start: Start, name: &str) -> u64 {
 /// A number that the compiler cannot know: so that a page is really written.
 fn write(start: *mut u8, page: usize) {
     // SAFETY: inside pages that this program has mapped, writable and as bytes.
-    unsafe { start.add(page * PAGE).write_volatile(1) };
+    let at = unsafe { start.add(page * PAGE) };
+    // SAFETY: as above.
+    unsafe { at.write_volatile(1) };
 }
 
 /// Writes to so many pages of its own.

@@ -179,7 +179,7 @@ fn suspend(start: &Start, core: usize) -> Outcome {
         let waiter = waiter(start, core, *own, until)?;
         waiter.thread().suspend().map_err(unexpected)?;
         if how == 0 {
-            own.signal(3).map_err(unexpected)?
+            own.signal(3).map_err(unexpected)?;
         } else {
             let _ = own.broadcast(3).map_err(unexpected)?;
         }

@@ -50,7 +50,7 @@ fn waiting(start: &Start, core: usize) -> Outcome {
         if broadcast {
             let _ = bell.broadcast(9).map_err(unexpected)?;
         } else {
-            bell.signal(9).map_err(unexpected)?
+            bell.signal(9).map_err(unexpected)?;
         }
         let message = receiver.join().map_err(unexpected)?.map_err(unexpected)?;
         ensure!(message.tag == Tag(Tag::SIGNAL) && message.badge == 9, "it is told {message:x?}");
