@@ -11,12 +11,12 @@ use core::ptr::NonNull;
 
 use abi::cap::{ObjectKind, Rights};
 use abi::error::Error;
-use ipc::{At, Kind, Queue, ReplySlot};
+use ipc::{At, Guard, Kind, Queue, ReplySlot};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
 
 use crate::object::{Header, Object, Ref};
-use crate::thread::ThreadRef;
+use crate::thread::{Thread, ThreadRef};
 use crate::{homes, messages, slabs};
 
 /// An endpoint.
@@ -27,6 +27,7 @@ use crate::{homes, messages, slabs};
 /// | `queue` | any core | any core | its own | 1 |
 /// | `receivers` | who makes and deletes capabilities | the same, senders | SeqCst | 0 |
 /// | `ending` | who ends it | the same | – | 0 |
+/// | `desk` | who holds the queue's lock | the same | by the lock | 0 |
 #[repr(C, align(64))]
 pub(crate) struct Endpoint {
     header: Header,
@@ -34,7 +35,35 @@ pub(crate) struct Endpoint {
     receivers: AtomicU32,
     /// Its waiters have been told; only its memory is left.
     ending: Cell<bool>,
+    desk: Desk,
     queue: Line<Queue<ThreadRef>>,
+}
+
+/// Who serves, and how urgently somebody waits (`inherit`).
+pub(crate) struct Desk {
+    server: Cell<Option<Ref<Thread>>>,
+    /// The most urgent of the senders, if there is a real-time one; else 0.
+    pub(crate) waiting: Cell<u32>,
+}
+
+impl Desk {
+    /// The server.
+    pub(crate) fn server(&self) -> Option<Ref<Thread>> {
+        let server = self.server.take();
+        self.server.set(server.clone());
+        server
+    }
+
+    /// Makes a thread the server; the one before, if it was another.
+    pub(crate) fn take_over(&self, thread: ThreadRef) -> Option<Ref<Thread>> {
+        let before = self.server.take();
+        if before.as_ref().is_some_and(|before| before.as_ptr() == thread.as_ptr()) {
+            self.server.set(before);
+            return None;
+        }
+        self.server.set(Some(thread.counted()));
+        before
+    }
 }
 
 /// By itself on a line.
@@ -77,6 +106,7 @@ impl Endpoint {
             header: Header::new(),
             receivers: AtomicU32::new(0),
             ending: Cell::new(false),
+            desk: Desk { server: Cell::new(None), waiting: Cell::new(0) },
             queue: Line(Queue::new()),
         };
         // SAFETY: memory for one endpoint, the caller's alone.
@@ -89,6 +119,11 @@ impl Endpoint {
     #[inline(always)]
     pub(crate) fn queue(&self) -> &Queue<ThreadRef> {
         &self.queue.0
+    }
+
+    /// What belongs to whoever has locked the queue.
+    pub(crate) fn desk(&self, _: &Guard<'_, ThreadRef>) -> &Desk {
+        &self.desk
     }
 
     /// A capability for it has been made.
@@ -109,7 +144,12 @@ impl Endpoint {
 
     /// Nobody receives any more: tells whoever waits. A receiver's own capability may have gone while it waited.
     fn close(&self, held: &mut Held<'_, 0>) {
-        self.queue.0.lock().close();
+        let server = {
+            let mut queue = self.queue.0.lock();
+            queue.close();
+            self.desk(&queue).server.take()
+        };
+        drop(server);
         loop {
             let Some(thread) = self.queue.0.lock().pop() else { break };
             thread.link.set_at(At::NOWHERE);

@@ -37,6 +37,7 @@ mod harness;
 mod heap;
 mod homes;
 mod image;
+mod inherit;
 mod interrupt;
 mod jobs;
 mod layout;

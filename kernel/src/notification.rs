@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
-use ipc::{At, Guard, Parked, Party};
+use ipc::{At, Guard, Parked, Party, Withdrawn};
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreId, Held, Ipi, IrqOff};
@@ -22,7 +22,7 @@ use percpu::{CoreId, Held, Ipi, IrqOff};
 use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, extra, register};
 use crate::object::{Header, Object, Ref};
-use crate::talk::{self, Role, Withdrawn};
+use crate::talk::{self, Role};
 use crate::thread::{State, Thread, ThreadRef};
 use crate::wait::{self, place};
 use crate::{dispatch, homes, messages, slabs};
