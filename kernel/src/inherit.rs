@@ -376,8 +376,9 @@ fn refresh(held: &Held<'_, 0>, context: ThreadRef) {
         at = caller;
     }
     if sched::Entity::task(&context).inherited() != most {
-        let decision = SCHED.owned(held).inherit(context, most, tsc::now());
-        homes::act_on(held, decision);
+        let now = tsc::now();
+        let decision = SCHED.owned(held).inherit(context, most, now);
+        homes::act_on(held, decision, now);
     }
 }
 

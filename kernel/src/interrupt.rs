@@ -328,21 +328,26 @@ impl Interrupt {
         });
     }
 
-    /// Signals the notification, if there is one.
+    /// Where it leads now, for the time that this core is in the kernel.
     #[inline(always)]
-    fn signal(&self, held: &mut Held<'_, 0>) {
+    fn route(&self, _: &IrqOff) -> Option<&Route> {
         // ORDER: Acquire pairs with Release in `bind`: the route is complete.
         let route = self.route.load(Ordering::Acquire);
         // SAFETY: I4: null, or a route that stays until this core leaves the kernel.
-        if let Some(route) = unsafe { route.as_ref() } {
+        unsafe { route.as_ref() }
+    }
+
+    /// Signals the notification, if there is one.
+    fn signal(&self, held: &mut Held<'_, 0>) {
+        if let Some(route) = self.route(held) {
             notification::signal(held, &route.notification, route.bits);
         }
     }
 
-    /// An interrupt that is no edge of a line that waits for one.
+    /// An interrupt that is no edge of a line that waits for one; whether it is to be signalled.
     #[cold]
     #[inline(never)]
-    fn came_otherwise(&self, held: &mut Held<'_, 0>) {
+    fn came_otherwise(&self, held: &mut Held<'_, 0>) -> bool {
         let step = self.change(Word::came);
         if step.pin {
             self.set_pin(held);
@@ -352,25 +357,35 @@ impl Interrupt {
         if step.spurious {
             metrics::count(held, Counter::SpuriousInterrupts);
         }
-        if step.signal {
-            self.signal(held);
-        }
+        step.signal
     }
 }
 
-/// A line has interrupted this core, which is in the kernel for it, or is again.
+/// A line has interrupted a program on this core. Does not come back if its driver has the core then.
 #[inline(always)]
-pub(crate) fn came(held: &mut Held<'_, 0>, line: usize) {
-    let Some(line) = ALL.get(line) else { return };
+pub(crate) fn strike(irq: &mut IrqOff, line: usize) {
+    let woken = irq.locks(|held| {
+        let route = came(held, line)?.route(held)?;
+        notification::signal_directly(held, &route.notification, route.bits)
+    });
+    if let Some(driver) = woken {
+        dispatch::overtake(irq, driver);
+    }
+}
+
+/// A line has interrupted this core, which is in the kernel for it, or is again: the line, if it is to be signalled.
+#[inline(always)]
+fn came(held: &mut Held<'_, 0>, line: usize) -> Option<&'static Interrupt> {
+    let line = ALL.get(line)?;
     metrics::count(held, Counter::DeviceInterrupts);
     trace::event(held, Event::Irq, u64::from(line.vector()), 0, 0);
     // ORDER: Relaxed: as in `change`. This is its common case.
     let usual = line.word.compare_exchange(Word::OPEN.0, Word::WAITING, Ordering::Relaxed, Ordering::Relaxed);
     if usual.is_err() {
-        return line.came_otherwise(held);
+        return line.came_otherwise(held).then_some(line);
     }
     apic::end_of_interrupt();
-    line.signal(held);
+    Some(line)
 }
 
 /// A line has interrupted kernel code, which lets that happen only where it has left the kernel as far as objects are concerned (the sleep
@@ -397,7 +412,9 @@ fn take_all_noted(held: &mut Held<'_, 0>) {
         while bits != 0 {
             let bit = bits.ilog2();
             bits &= !(1 << bit);
-            came(held, index * 64 + bit as usize);
+            if let Some(line) = came(held, index * 64 + bit as usize) {
+                line.signal(held);
+            }
         }
     }
 }

@@ -20,8 +20,10 @@
 extern crate alloc;
 
 mod acpi;
+mod alarm;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
+mod bank;
 mod bench;
 mod chance;
 mod cores;
@@ -41,7 +43,9 @@ mod inherit;
 mod interrupt;
 mod jobs;
 mod layout;
+mod lease;
 mod levels;
+mod limits;
 mod loader;
 mod log;
 mod machine;
@@ -70,6 +74,7 @@ mod tables;
 mod talk;
 mod tests;
 mod thread;
+mod timers;
 mod trace;
 mod traps;
 mod trial;

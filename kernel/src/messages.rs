@@ -20,9 +20,9 @@ use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
 use crate::talk::{self, Role};
-use crate::thread::{State, ThreadRef};
+use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
-use crate::{handler, homes, inherit, metrics, notification, spread, upcall};
+use crate::{handler, homes, inherit, limits, metrics, notification, spread, upcall};
 
 pub(crate) use fast::enter_space;
 
@@ -58,12 +58,23 @@ pub(crate) extern "C" fn message_call(number: u64) {
     }
 }
 
-/// As [`message_call`], for one that is timed or traced.
+/// As [`message_call`], for one that is timed or traced, or of a process with limits.
 pub(crate) extern "C" fn watched_message_call(number: u64) {
     let thread = {
         // SAFETY: as in `message_call`, whose witness is not made yet.
         let irq = unsafe { IrqOff::assume() };
-        dispatch::current(&irq)
+        let thread = dispatch::current(&irq);
+        if HEAD.owned(&irq).is_limited() {
+            metrics::keep_countdown(&irq);
+            if let Err(error) = limits::check(&irq, thread, number) {
+                return thread.set_register(register::STATUS, error as u64);
+            }
+            if !metrics::limited_call(&irq) {
+                drop(irq);
+                return message_call(number);
+            }
+        }
+        thread
     };
     let start = metrics::watch_call(number, thread.register(register::BADGE));
     message_call(number);
@@ -195,8 +206,7 @@ fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark,
     dispatch::block(irq, deadline)
 }
 
-/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more. Nobody switches to it directly,
-/// for it goes on with all its registers.
+/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more.
 pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Found<Endpoint>) {
     let alone = endpoint.queue().alone().filter(|&receiver| endpoint.queue().take(receiver));
     let receiver = match alone {
@@ -218,11 +228,16 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
     percpu::race_point!("messages.taken");
     receiver.link.set_at(At::NOWHERE);
     handler::tell(thread, receiver);
-    await_answer(irq, thread, receiver, (0, NEVER))
+    let mark = match direct_mark(irq, thread, NEVER) {
+        0 => 0,
+        mark => mark | Doing::FAULTED,
+    };
+    await_answer(irq, thread, receiver, (mark, NEVER))
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
-fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
+#[inline(always)]
+pub(crate) fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
     let plain =
         deadline == NEVER && thread.extras.get() == 0 && !thread.doomed.get() && !thread.suspended.get();
     if plain { dispatch::mark(irq) } else { 0 }

@@ -90,6 +90,8 @@ pub(crate) struct Thread {
     pub(crate) siblings: Cell<(Option<ThreadRef>, Option<ThreadRef>)>,
     /// Somebody who ends the process has seen it, under the same lock.
     pub(crate) condemned: Cell<bool>,
+    /// Somebody who limits the process has seen it, under the same lock.
+    pub(crate) limited: Cell<bool>,
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
@@ -152,6 +154,8 @@ pub(crate) struct Doing {
 }
 
 impl Doing {
+    /// In `direct`, with the mark: a thread that goes on with all its registers, not with a message.
+    pub(crate) const FAULTED: u32 = 1 << 31;
     /// Where the assembly finds `direct`.
     pub(crate) const DIRECT: usize = offset_of!(Self, direct);
 
@@ -196,7 +200,7 @@ impl Doing {
     #[inline(always)]
     pub(crate) fn is_direct(&self, mark: u32) -> bool {
         // ORDER: Relaxed: if it is this core's mark, this core wrote it.
-        self.direct.load(Ordering::Relaxed) == mark
+        self.direct.load(Ordering::Relaxed) & !Self::FAULTED == mark
     }
 
     #[inline(always)]
@@ -296,6 +300,7 @@ impl Thread {
             process,
             siblings: Cell::new((None, None)),
             condemned: Cell::new(false),
+            limited: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
             pressure: inherit::Pressure::new(),
@@ -504,6 +509,7 @@ impl Thread {
             }
         }
         drop(thread.fpu.take());
+        thread.process.thread_gone();
         drop(thread);
         slabs::give(held, own.0);
     }

@@ -24,7 +24,7 @@ pub(crate) extern "C" fn trap(frame: &Frame) {
     let mut irq = unsafe { IrqOff::assume() };
     match frame.vector as u8 {
         device @ FIRST_VECTOR..=LAST_VECTOR => {
-            irq.locks(|held| interrupt::came(held, usize::from(device - FIRST_VECTOR)));
+            interrupt::strike(&mut irq, usize::from(device - FIRST_VECTOR));
         }
         vector::PAGE_FAULT => on_page_fault(&mut irq, frame),
         vector::TIMER => dispatch::on_timer(&mut irq),

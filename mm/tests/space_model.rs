@@ -8,6 +8,7 @@
 mod common;
 
 use common::{Arena, BASE, Tap, Tlb, Watch};
+use mm::bank::Payer;
 use mm::space::{
     Access, Backing, Course, Cx, Fault, Format, Kind, Mapping, Object, Pass, Passing, Pending, Phase,
     Progress, Protection, Space, SpaceError, Steps, Upper,
@@ -110,6 +111,9 @@ const DEVICE: usize = BASE + FRAMES - 4096;
 /// Steps of all cases.
 static STEPS: AtomicUsize = AtomicUsize::new(0);
 
+/// Who pays for the spaces.
+const PAYERS: [Payer; 2] = [Payer::new(1), Payer::new(2)];
+
 /// The word of a page that accesses read and write.
 const WORD: usize = 7;
 
@@ -131,8 +135,9 @@ impl<'w> Bed<'w> {
     fn new(arena: Arena, watch: &'w Watch) -> Self {
         let mut tap = Tap(watch);
         let format = Format::new(true, true);
-        let spaces =
-            (0..2).map(|_| Space::new(arena, &mut tap, IDS.take(), format, Upper::Empty).unwrap()).collect();
+        let spaces = PAYERS
+            .map(|payer| Space::paid_by(payer, arena, &mut tap, IDS.take(), (format, Upper::Empty)).unwrap())
+            .into();
         let objects = vec![
             Object::new(arena, &mut tap, OBJECT_PAGES[0], PageSize::Small).unwrap(),
             Object::new(arena, &mut tap, OBJECT_PAGES[1], PageSize::Huge).unwrap(),
@@ -481,7 +486,7 @@ impl<'w> Bed<'w> {
 
     fn check(&self) {
         for space in &self.spaces {
-            space.check().unwrap_or_else(|broken| panic!("{broken:?}"));
+            common::check(&space).unwrap_or_else(|broken| panic!("{broken:?}"));
         }
     }
 
@@ -510,6 +515,7 @@ impl<'w> Bed<'w> {
         }
         self.watch.grace();
         assert_eq!(self.watch.used(), 0, "every frame is back");
+        assert!(self.watch.owing().is_empty(), "every payer is: {:?}", self.watch.owing());
     }
 
     fn unmap_all(&self, space: usize) {
@@ -523,7 +529,7 @@ impl<'w> Bed<'w> {
         let mut tap = Tap(self.watch);
         // SAFETY: the only CPU has forgotten the space, and nobody else has it.
         while let Progress::More(()) = unsafe { self.spaces[space].dismantle(&mut tap) } {}
-        let usage = self.spaces[space].check().unwrap();
+        let usage = common::check(&self.spaces[space]).unwrap();
         assert_eq!((usage.tables, usage.mapped), (1, 0), "nothing is left");
     }
 }

@@ -165,19 +165,61 @@ impl<E: Entity> Core<E> {
     #[inline]
     pub fn ready(&self, e: E, now: u64, why: Ready) -> Decision {
         let task = e.task();
-        let kind = task.kind.get();
-        let simple = if kind == Kind::Normal {
-            let boosted = task.generation.get() != self.generation.get();
-            !boosted && (why != Ready::Woken || self.earn(task, now))
-        } else {
-            kind == Kind::RealTime
-        };
-        if !simple {
+        if !self.is_simple(task, now, why) {
             return self.ready_slowly(e, now, why);
         }
         let priority = task.priority.get();
         self.enqueue_last(e, priority);
         self.against(u32::from(priority))
+    }
+
+    /// Whether a thread that can run has neither a budget nor a new level; a normal one has then earned what it has to.
+    #[inline(always)]
+    fn is_simple(&self, task: &Task<E>, now: u64, why: Ready) -> bool {
+        let kind = task.kind.get();
+        if kind != Kind::Normal {
+            return kind == Kind::RealTime;
+        }
+        let boosted = task.generation.get() != self.generation.get();
+        !boosted && (why != Ready::Woken || self.earn(task, now))
+    }
+
+    /// `e`, which lives here, is on no queue and has been woken, takes the core from the current thread if it is more urgent: as `ready`, `stop`
+    /// and `pick`. `false`, and nothing has changed, if it is not, and where more would have to be done.
+    ///
+    /// The last decision was obeyed: nobody who is queued is more urgent than the current thread.
+    #[inline(always)]
+    pub fn overtake(&self, e: E, now: u64) -> bool {
+        let Some(current) = self.current.get() else { return false };
+        let task = e.task();
+        let urgency = u32::from(task.priority.get());
+        if urgency <= self.urgency.get() || !self.is_simple(task, now, Ready::Woken) {
+            return false;
+        }
+        self.step_aside(current, now);
+        task.turn.set(0);
+        self.run(e, urgency, now);
+        true
+    }
+
+    /// `stop` of the current thread, which is preempted: shorter for one that has no budget and whose turn is surely not over, as a turn is never
+    /// shorter than the first quantum.
+    #[inline(always)]
+    fn step_aside(&self, e: E, now: u64) {
+        let task = e.task();
+        let ran = now.saturating_sub(self.since.get());
+        let turn = task.turn.get().saturating_add(ran);
+        let short = match task.kind.get() {
+            Kind::RealTime => turn != OVER,
+            Kind::Normal => task.left.get() > ran && turn < self.quanta[0].get(),
+            _ => false,
+        };
+        if !short {
+            return self.stop(now, Stop::Preempted);
+        }
+        self.account(task, now);
+        task.place.set(Place::Queued);
+        self.queue.push_first(e, task.priority.get());
     }
 
     /// `ready` for a thread that has a budget or inherits, or whose level changes.

@@ -456,6 +456,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Ready { thread: usize, why: Ready },
+    Overtake(usize),
     Pass(u64),
     Tick,
     Switch,
@@ -496,6 +497,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![4 => Just(0), 3 => 1..6_u32, 2 => 64..67_u32, 1 => 190..194_u32, 1 => Just(DEADLINE)];
     prop_oneof![
         8 => (thread.clone(), why).prop_map(|(thread, why)| Step::Ready { thread, why }),
+        6 => thread.clone().prop_map(Step::Overtake),
         8 => ticks.clone().prop_map(Step::Pass),
         6 => Just(Step::Tick),
         6 => Just(Step::Switch),
@@ -570,6 +572,7 @@ impl Pair {
                 self.agree(real, model);
             }
             Step::Ready { .. } => {}
+            Step::Overtake(thread) => self.overtake(thread),
             Step::Pass(ticks) => self.now += ticks,
             Step::Tick => self.tick(),
             Step::Switch => self.switch(Stop::Preempted),
@@ -617,6 +620,27 @@ impl Pair {
         let (real, model) = (self.core.tick(self.now), self.model.tick(self.now));
         assert!(due || !self.settled || real == Decision::Keep, "{real:?} before the event");
         self.agree(real, model);
+    }
+
+    /// A thread is woken and takes the core at once, or is ready as any other.
+    fn overtake(&mut self, it: usize) {
+        if self.place(it) != Place::Nowhere || !self.settled {
+            return;
+        }
+        let overtakes = self.core.overtake(self.threads[it], self.now);
+        let thread = self.model.threads[it];
+        let must = thread.spec.class == SchedSpec::REAL_TIME && !thread.has_budget();
+        let alone = self.model.current.is_none();
+        let decision = self.model.ready(it, self.now, Ready::Woken);
+        if !overtakes {
+            assert!(alone || !must || decision == Decision::Keep, "{it} is simple, and more urgent");
+            let real = self.core.ready(self.threads[it], self.now, Ready::Woken);
+            return self.agree(real, decision);
+        }
+        assert!(!alone && decision == Decision::Preempt, "{it} is not more urgent");
+        self.model.stop(self.now, Stop::Preempted);
+        assert_eq!(self.model.candidates(), [it]);
+        self.model.run(it, self.now);
     }
 
     fn yield_now(&mut self) {

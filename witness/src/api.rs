@@ -100,8 +100,8 @@ pub(crate) fn address(instruction: *mut Instruction) -> u64 {
 pub(crate) fn on_run(instruction: *mut Instruction, callback: OnRun, data: u64) {
     // SAFETY: as above; the data are a number.
     unsafe {
-        qemu_plugin_register_vcpu_insn_exec_cb(instruction, callback, NO_REGISTERS, data as *mut c_void)
-    };
+        qemu_plugin_register_vcpu_insn_exec_cb(instruction, callback, NO_REGISTERS, data as *mut c_void);
+    }
 }
 
 /// Has QEMU tell of its accesses to memory.
@@ -124,16 +124,12 @@ pub(crate) fn target(access: Access, address: u64) -> (&'static str, u64) {
     let at = unsafe { qemu_plugin_hwaddr_phys_addr(physical) };
     // SAFETY: a word of QEMU's about the access.
     let store = unsafe { qemu_plugin_mem_is_store(access) };
-    (
-        if device {
-            "device"
-        } else if store {
-            "write"
-        } else {
-            "read"
-        },
-        at,
-    )
+    let kind = match (device, store) {
+        (true, _) => "device",
+        (false, true) => "write",
+        (false, false) => "read",
+    };
+    (kind, at)
 }
 
 /// How many bytes an access touches.

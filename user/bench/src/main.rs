@@ -10,10 +10,13 @@ extern crate alloc;
 
 mod arch;
 mod calls;
+mod caps;
 mod crowd;
 mod faults;
 mod hack;
 mod ipc;
+mod irq;
+mod leases;
 mod life;
 mod locks;
 mod pager;
@@ -21,6 +24,7 @@ mod partner;
 mod pass;
 mod place;
 mod share;
+mod signals;
 mod storm;
 mod switch;
 mod team;
@@ -77,6 +81,12 @@ type Meter<'a> = runner::Meter<'a, Tsc>;
 const TABLE: &[Bench<Lab>] = &[
     calls::NULL,
     calls::YIELD,
+    caps::DERIVE,
+    caps::DELETE,
+    caps::GRANT,
+    caps::TRANSFER,
+    caps::REVOKE,
+    caps::REVOKE_MANY,
     switch::SWITCH,
     switch::SCALE,
     life::THREAD_LIFE,
@@ -99,7 +109,14 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::PAIRS,
     ipc::FAN_IN,
     ipc::THROUGHPUT,
+    signals::SIGNAL,
+    signals::WAIT,
+    signals::BROADCAST,
+    leases::ALLOCATE,
+    leases::RELEASE,
+    leases::EXPIRE,
     timer::JITTER,
+    irq::USER,
     faults::FAULT,
     pager::PAGER,
     pass::TRANSFER,

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use perf::clock::Nanos;
 use perf::runner::Trouble;
-use rt::handle::{Endpoint, Owned, Process, Region, Typed};
+use rt::handle::{Endpoint, Notification, Owned, Process, Region, Typed};
 use rt::memory;
 use rt::process::{Builder, Image};
 use rt::start::Start;
@@ -16,7 +16,7 @@ use rt::sync::{Futex, Kernel};
 use rt::thread;
 use rt::time::{self, Deadline};
 
-use super::{Failure, Lab, arch, failed, ipc, pager, place};
+use super::{Failure, Lab, arch, failed, ipc, pager, place, signals};
 
 /// What the other process does; `None` if it cannot.
 pub(super) fn run(start: Start, work: &str) -> u64 {
@@ -38,6 +38,10 @@ fn serve(start: Start, work: &str) -> Option<()> {
             thread::yield_now();
         },
         "wait" => wait_for_ever(words),
+        signals::WORK => {
+            start.thread().schedule(&place::FIRST).ok()?;
+            signals::answer(Notification(start.given(ObjectKind::Notification).next()?), words)
+        }
         _ if work.starts_with(pager::WORK) => {
             let every = work.strip_prefix(pager::WORK)?.parse().ok()?;
             pager::serve(Endpoint(start.given(ObjectKind::Endpoint).next()?), every).ok()
@@ -78,11 +82,22 @@ impl Partner {
         flags: u64,
         given: &[Handle],
     ) -> Result<Self, Trouble> {
+        Self::given(lab, work, core, flags, given).map(|(partner, _)| partner)
+    }
+
+    /// As [`start`](Self::start), with capabilities; and the page that both see.
+    pub(super) fn given(
+        lab: &Lab,
+        work: &str,
+        core: usize,
+        flags: u64,
+        handles: &[Handle],
+    ) -> Result<(Self, &'static [AtomicU32]), Trouble> {
         let image =
             lab.start.program("bench").ok_or(Trouble::Skipped("the loader has brought no `bench`"))?;
         let region = Region::create(1).map_err(failed)?;
         let words = memory::words(*region).map_err(failed)?;
-        let grants = core::iter::once(region.handle()).chain(given.iter().copied());
+        let grants = core::iter::once(region.handle()).chain(handles.iter().copied());
         let grants: Vec<_> = grants.map(Grant::whole).collect();
         let arguments = format!("partner={work}\0core={core}\0");
         let builder = Builder::new(Image::Loaded(image)).name("partner").arguments(&arguments);
@@ -94,7 +109,7 @@ impl Partner {
             // Asleep, not yielding: the partner has a lower priority.
             time::sleep(Deadline::after(Nanos::from_millis(1)));
         }
-        Ok(partner)
+        Ok((partner, words))
     }
 }
 

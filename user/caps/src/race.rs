@@ -17,6 +17,7 @@ use perf::prng::Prng;
 use rt::handle::{Core, Owned, Process, Region, Typed};
 use rt::memory;
 use rt::process::{Builder, Image};
+use rt::say;
 use rt::start::Start;
 use rt::sync::atomic::{AtomicU32, Ordering};
 use rt::thread;
@@ -27,10 +28,10 @@ use crate::{Check, done, ensure};
 /// Processes that work, roots, places on a process's board, threads of all processes at most.
 const PROCESSES: usize = 3;
 const ROOTS: usize = 2;
-const PLACES: usize = 24;
+const PLACES: usize = 6;
 const WORKERS: usize = 64;
 /// Capabilities of a round, at most.
-const GRANTS: u64 = 6;
+const GRANTS: u64 = 8;
 
 /// Words of the shared page.
 const ENDED: usize = 0;
@@ -158,19 +159,20 @@ struct Leader {
 
 impl Leader {
     fn run(mut self) -> Check {
-        let mut round = 0;
+        let (mut round, mut revoked) = (0, 0);
         while self.page.get(ENDED) < self.workers {
             self.hand_out(round)?;
             for _ in 0..self.random.below(8) {
                 thread::yield_now();
             }
-            done!(self.own.revoke());
+            revoked += done!(self.own.revoke());
             round += 1;
             self.page.set(OVER + self.root, round);
             self.wipe();
             thread::yield_now();
             ensure!(self.is_wiped(round));
         }
+        say!("caps: {round} rounds of root {}, {revoked} capabilities revoked", self.root);
         Ok(())
     }
 
@@ -215,7 +217,8 @@ pub(crate) fn work(start: &Start) -> Check {
     let mut workers = Vec::new();
     for one in 0..threads {
         let place = number * threads + one;
-        let mut worker = Worker { page, number, place, random: Prng::stream(seed, place as u32) };
+        let mut worker =
+            Worker { page, number, place, random: Prng::stream(seed, place as u32), uses: 0, vain: 0 };
         workers.push(done!(thread::spawn(move || worker.run(count))));
     }
     for worker in workers {
@@ -231,11 +234,14 @@ struct Worker {
     /// Of all.
     place: usize,
     random: Prng,
+    uses: u64,
+    vain: u64,
 }
 
 impl Worker {
     fn run(&mut self, count: u64) -> Check {
         let result = (0..count).try_for_each(|_| self.step());
+        say!("caps: worker {}: {} uses, {} in vain", self.place, self.uses, self.vain);
         if result.is_err() {
             self.page.add(BROKEN);
         }
@@ -290,7 +296,10 @@ impl Worker {
     fn use_it(&mut self, known: Core) -> Check {
         let over = self.page.over();
         let told = self.page.told(self.place);
-        if known.about_in(told).is_ok() {
+        self.uses += 1;
+        let found = known.about_in(told);
+        self.vain += u64::from(found.is_err());
+        if found.is_ok() {
             // ORDER: Relaxed, both: this thread's call has written them; if somebody has wiped them meanwhile, they say nothing.
             let (low, high) = (told[2].load(Ordering::Relaxed), told[3].load(Ordering::Relaxed));
             if let Some((root, round)) = of_badge(u64::from(high) << 32 | u64::from(low)) {

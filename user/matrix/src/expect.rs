@@ -86,9 +86,9 @@ pub(crate) fn ends_caller(call: &str) -> bool {
     matches!(call, "thread_exit" | "process_exit" | "period_end" | "yield_now" | "null")
 }
 
-/// Calls that are not made again and again: each makes a process, or copies a page of text.
+/// Calls that are not made again and again: each makes a process or a thread, or copies text to the log.
 pub(crate) fn is_slow(call: &str) -> bool {
-    matches!(call, "process_create" | "debug_write")
+    matches!(call, "process_create" | "thread_create" | "debug_write")
 }
 
 /// The error that a call has to give for a bad handle; `None` where the kind makes no sense.

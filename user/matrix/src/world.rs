@@ -8,11 +8,13 @@ use core::ptr::NonNull;
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use abi::task::{CoreMask, Grant, ProcessInfo, ProcessSpec, Protection, SchedSpec, ThreadInfo, ThreadSpec};
+use perf::clock::Nanos;
 use rt::handle::{Endpoint, Owned, Process, Region, Result, Thread, Typed};
 use rt::memory::{self, PAGE};
 use rt::process::{Builder, Image};
 use rt::start::Start;
 use rt::sys;
+use rt::time::{self, Deadline};
 
 /// Byte with which memory that nobody writes to is filled.
 const FILLED: u8 = 0xa5;
@@ -21,6 +23,10 @@ const PAGES: usize = 4;
 const HOLE: usize = 1;
 const CONSTANT: usize = 2;
 const FICKLE: usize = 3;
+
+/// Threads of this process: the main one, and the one that never starts.
+const THREADS: u64 = 2;
+const MOST_SLEEPS: usize = 1000;
 
 /// Everything.
 pub(crate) struct World {
@@ -54,6 +60,14 @@ pub(crate) struct Sight {
     child: ProcessInfo,
     thread: ThreadInfo,
     untouched: bool,
+}
+
+impl Sight {
+    /// As this one, but for what was seen of the memory.
+    pub(crate) fn written_as(self, other: &core::result::Result<Self, String>) -> Self {
+        let untouched = other.as_ref().map_or(self.untouched, |other| other.untouched);
+        Self { untouched, ..self }
+    }
 }
 
 extern "C" fn never(_: u64) -> ! {
@@ -113,7 +127,7 @@ impl World {
         let other = builder.grants(&grants).spawn(start.process())?;
         let told = self.endpoint.receive(0)?;
         self.foreign = Handle(told.words[0]);
-        other.wait(rt::time::Deadline::NEVER).map(drop)
+        other.wait(Deadline::NEVER).map(drop)
     }
 
     fn page(&self, number: usize) -> *mut u8 {
@@ -192,6 +206,17 @@ impl World {
         for at in 0..PAGE {
             // SAFETY: inside this world's own writable page.
             unsafe { self.page(0).wrapping_add(at).write_volatile(FILLED) };
+        }
+    }
+
+    /// Waits until what was made and given up is gone: a thread that never started goes with its last reference, when no core can be at it.
+    pub(crate) fn settle(&self) {
+        let gone = || Start::get().process().info().is_ok_and(|info| info.threads == THREADS);
+        for _ in 0..MOST_SLEEPS {
+            if gone() {
+                return;
+            }
+            time::sleep(Deadline::after(Nanos::new(100_000)));
         }
     }
 

@@ -20,8 +20,8 @@ const END: u32 = u32::MAX;
 /// What is signalled.
 const BITS: u64 = 0x50;
 
-/// Serves until a notification comes, whose bits it gives, or it is asked to end.
-fn serve(own: Endpoint) -> u64 {
+/// Serves until a notification comes, whose bits it gives, or it is asked to end. `other` is asked before every answer.
+fn serve(own: Endpoint, other: Option<Endpoint>) -> u64 {
     let mut next = own.receive(0);
     while let Ok(message) = next {
         if message.tag.has(Tag::SIGNAL) {
@@ -30,6 +30,10 @@ fn serve(own: Endpoint) -> u64 {
         if message.tag.label() == END {
             let _ = ipc::reply(&Message::EMPTY);
             return 0;
+        }
+        // What may time out takes the long way, and is the last that says what this thread does.
+        if other.is_some_and(|other| other.call_until(Message::EMPTY, soon()).is_err()) {
+            return 2;
         }
         next = own.reply_receive(Message::new(0, message.words));
     }
@@ -45,13 +49,8 @@ pub(crate) fn run(_: &Start) -> Result<u64, Failure> {
     let builder = Builder::default().cores(CoreMask::one(0)).flags(ThreadSpec::NO_FPU);
     let (own, other) = (Endpoint::create().map_err(unexpected)?, Endpoint::create().map_err(unexpected)?);
     let (to, next) = (*own, *other);
-    let asked = builder.spawn(move || serve(next)).map_err(unexpected)?;
-    let server = builder.spawn(move || {
-        // One that may time out takes the long way, and is the last that says that this thread calls.
-        let called = next.call_until(Message::EMPTY, soon());
-        if called.is_ok() { serve(to) } else { 2 }
-    });
-    let server = server.map_err(unexpected)?;
+    let asked = builder.spawn(move || serve(next, None)).map_err(unexpected)?;
+    let server = builder.spawn(move || serve(to, Some(next))).map_err(unexpected)?;
     let client = builder.spawn(move || (0..3).try_for_each(|_| to.call(Message::EMPTY).map(drop)));
     client.map_err(unexpected)?.join().map_err(unexpected)?.map_err(unexpected)?;
     // SAFETY: no address is passed.

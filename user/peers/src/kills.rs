@@ -11,8 +11,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use abi::cap::{Handle, Rights};
+use abi::debug::Dump;
 use abi::error::Error;
-use abi::task::{CoreMask, ExitStatus, Grant, ProcessSpec, ThreadSpec};
+use abi::task::{CoreMask, ExitStatus, Grant, ProcessSpec, SchedSpec, ThreadSpec};
 use perf::clock::{Nanos, Ticks};
 use perf::prng::Prng;
 use rt::handle::{Endpoint, Owned, Process, Reply, Result, Thread, Typed};
@@ -31,7 +32,7 @@ const CLIENTS: usize = 3;
 /// The code of whoever is killed.
 const KILLED: u64 = 0xdead;
 /// After which nobody waits any more.
-const WATCHDOG: Nanos = Nanos::from_millis(30_000);
+const WATCHDOG: Nanos = Nanos::from_millis(10_000);
 /// How long a client that gives up waits.
 const PATIENCE: Nanos = Nanos::new(200_000);
 /// How long a sleepy server sleeps.
@@ -281,7 +282,10 @@ pub(crate) fn run(start: &Start) -> core::result::Result<u64, Failure> {
     let spawn = |number| {
         let mut worker = Worker::new(Prng::stream(seed, number), process_rate).map_err(unexpected)?;
         let work = move || worker.work(count.div_ceil(workers)).map(|()| (worker.ends, worker.kills));
-        thread::spawn(work).map_err(unexpected)
+        // More urgent than those that it kills, or it would have to wait for them.
+        let urgent = SchedSpec { class: SchedSpec::REAL_TIME, priority: 100, ..SchedSpec::default() };
+        let builder = Builder::default().cores(CoreMask::one(number as usize)).schedule(urgent);
+        builder.spawn(work).map_err(unexpected)
     };
     let spawned: core::result::Result<Vec<_>, Failure> = (0..workers as u32).map(spawn).collect();
     let (mut ends, mut kills) = ([0u64; 24], [0u64; 4]);
@@ -305,6 +309,16 @@ pub(crate) fn run(start: &Start) -> core::result::Result<u64, Failure> {
     Ok(0)
 }
 
+/// Writes to the log what every core runs and has queued, and what this process's threads do.
+fn tell_of_threads() {
+    let Some(debug) = Start::get().debug() else { return };
+    let mut buffer = Vec::from([0; 8192]);
+    for what in [Dump::Scheduler, Dump::Process] {
+        let told = debug.dump(what as u64, Start::get().process().handle(), &mut buffer);
+        told.unwrap_or("nothing is told").lines().for_each(|line| say!("{line}"));
+    }
+}
+
 impl Worker {
     fn new(prng: Prng, process_rate: u64) -> Result<Self> {
         let table: &'static Table = Box::leak(Box::default());
@@ -316,6 +330,13 @@ impl Worker {
         Ok(Self { prng, table, parts, process_rate, ends: [0; 24], kills: [0; 4] })
     }
 
+    /// Where a worker is, for whoever wants to know why it does not get on.
+    fn at(&self, what: &str) {
+        if Start::get().number("verbose", 0) != 0 {
+            say!("peers: {:p} {what}", self.table);
+        }
+    }
+
     fn work(&mut self, rounds: u64) -> core::result::Result<(), Failure> {
         let inner = Endpoint::create().map_err(unexpected)?;
         set(&self.table.inner, inner.handle().0);
@@ -325,7 +346,12 @@ impl Worker {
         }
         let echo = self.begin(CLIENTS + 1, inner_thread).map_err(unexpected)?;
         for round in 0..rounds {
-            self.round().map_err(|why| format!("round {round}: {why}"))?;
+            if let Err(why) = self.round() {
+                // Whoever does not end would be waited for by whoever drops its handle.
+                say!("peers: round {round}: {why}");
+                tell_of_threads();
+                rt::start::exit(1);
+            }
         }
         drop((gifts, inner));
         self.ends[0] = get(&self.table.answers);
@@ -397,7 +423,9 @@ impl Worker {
             clients.push(self.begin(client, client_thread).map_err(unexpected)?);
         }
         self.linger();
+        self.at(&format!("{victim:?} {number}"));
         self.kill(victim, &server, &clients, &to)?;
+        self.at("killed");
         self.kills[victim as usize] += 1;
         self.finish(victim, server, root, clients)
     }
@@ -413,14 +441,14 @@ impl Worker {
         builder.grants(&grants).flags(ProcessSpec::NO_FPU).spawn(start.process())
     }
 
-    /// Lets some time pass, short times more often.
+    /// Lets some time pass, short times more often: with this core to itself, or leaving it to the others.
     fn linger(&mut self) {
-        let width = self.prng.below(16);
-        for turn in 0..self.prng.below(1 << width) {
-            if turn % 64 == 63 {
-                thread::yield_now();
-            }
-            core::hint::spin_loop();
+        let width = self.prng.below(17);
+        let some = self.prng.below(1 << width);
+        match self.prng.below(3) {
+            0 => {}
+            1 => (0..some % 4096).for_each(|_| core::hint::spin_loop()),
+            _ => time::sleep(Deadline::after(Nanos::new(some))),
         }
     }
 

@@ -97,7 +97,8 @@ fn disturb(threads: &[Thread], prng: &mut Prng, over: &AtomicU64) -> core::resul
             _ => thread.bind(&cores),
         };
         match result {
-            Ok(()) | Err(Error::WrongState) => {}
+            // Whoever has ended, or was joined.
+            Ok(()) | Err(Error::WrongState | Error::BadHandle) => {}
             Err(error) => return Err(format!("disturbing: {}", error.name())),
         }
         // Neither all the time nor in step.
