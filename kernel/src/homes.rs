@@ -17,7 +17,7 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{metrics, notification, spread, talk, trace, upcall, wait};
+use crate::{inherit, metrics, notification, spread, talk, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
@@ -160,7 +160,7 @@ pub(crate) fn queue(irq: &IrqOff, thread: ThreadRef, why: Ready) {
 
 /// Has a decision of the scheduler's looked at before this core goes on.
 #[inline(always)]
-fn act_on(irq: &IrqOff, decision: Decision, now: u64) {
+pub(crate) fn act_on(irq: &IrqOff, decision: Decision, now: u64) {
     if decision == Decision::Preempt {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
     } else if timer::armed(irq) > SCHED.owned(irq).at_least_until(now) {
@@ -336,6 +336,7 @@ fn finish_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
 
 /// The end of a thread that is on no queue and not current: whoever waits for it is told, and it gives up itself.
 pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    inherit::ended(held, thread);
     talk::abandon(held, thread);
     // That there is none is as good.
     let _ = notification::unbind(thread);

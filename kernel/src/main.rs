@@ -39,6 +39,7 @@ mod harness;
 mod heap;
 mod homes;
 mod image;
+mod inherit;
 mod interrupt;
 mod jobs;
 mod layout;

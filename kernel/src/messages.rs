@@ -22,7 +22,7 @@ use crate::object::Found;
 use crate::talk::{self, Role};
 use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
-use crate::{handler, homes, limits, metrics, notification, spread, upcall};
+use crate::{handler, homes, inherit, limits, metrics, notification, spread, upcall};
 
 pub(crate) use fast::enter_space;
 
@@ -147,8 +147,7 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
         Kind::Nobody | Kind::Senders => {
             thread.set_register(register::BADGE, badge);
             announce(thread, role, place_of(endpoint), 0);
-            queue.push_sender(thread);
-            drop(queue);
+            inherit::queue_up(irq, &endpoint, queue, thread);
             percpu::race_point!("messages.queued");
             dispatch::block(irq, asked.deadline)
         }
@@ -197,7 +196,13 @@ fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark,
     if is_at_hand(irq, receiver) && talk::can_lend(caller) {
         switch_to_callee(irq, caller, receiver, deadline)
     }
-    irq.locks(|held| homes::send_home(held, receiver));
+    let presses = inherit::calls(caller, receiver);
+    irq.locks(|held| {
+        homes::send_home(held, receiver);
+        if presses {
+            inherit::tell(held, &receiver);
+        }
+    });
     dispatch::block(irq, deadline)
 }
 
@@ -213,8 +218,7 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
                 Kind::Receivers => queue.pop().expect("IQ3: a queue with receivers has one"),
                 Kind::Nobody | Kind::Senders => {
                     announce(thread, Role::Calling, place_of(endpoint), 0);
-                    queue.push_sender(thread);
-                    drop(queue);
+                    inherit::queue_up(irq, &endpoint, queue, thread);
                     percpu::race_point!("messages.queued");
                     dispatch::block(irq, NEVER)
                 }
@@ -281,8 +285,14 @@ fn go_on(irq: &mut IrqOff, thread: ThreadRef) -> ! {
 }
 
 /// Takes the message of whoever waits longest to send, if somebody does.
-fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, ThreadRef>) {
+fn take_message(
+    irq: &mut IrqOff,
+    thread: ThreadRef,
+    endpoint: Found<Endpoint>,
+    mut queue: Guard<'_, ThreadRef>,
+) {
     let sender = queue.pop().expect("IQ3: a queue with senders has one");
+    let before = inherit::serve(&endpoint, &queue, thread);
     drop(queue);
     percpu::race_point!("messages.popped");
     if handler::has_faulted(sender) {
@@ -291,13 +301,15 @@ fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, Thread
         copy(irq, sender, thread);
     }
     if sender.talk.role.get() == Role::Calling {
+        let urgency = inherit::of_waiter(sender);
         thread.talk.reply.set(sender);
         sender.link.set_at(place::object(thread.as_ptr(), place::CALLEE));
-        return;
+        return inherit::received(irq, thread, urgency, before);
     }
     sender.link.set_at(At::NOWHERE);
     sender.set_register(register::STATUS, 0);
     irq.locks(|held| homes::send_home(held, sender));
+    inherit::received(irq, thread, 0, before);
 }
 
 /// What a receive has come to.
@@ -319,7 +331,11 @@ fn try_receive(
         return Ok(Received::Message);
     }
     // Mostly nobody waits.
-    if !bound && endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
+    if !bound
+        && endpoint.queue().is_free()
+        && !asked.tag.has(Tag::NO_WAIT)
+        && inherit::is_settled(thread, &endpoint)
+    {
         let mark = direct_mark(irq, thread, asked.deadline);
         announce(thread, Role::Receiving, place_of(endpoint), mark);
         if endpoint.queue().park(thread) {
@@ -332,11 +348,13 @@ fn try_receive(
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
         Kind::Senders => {
-            take_message(irq, thread, queue);
+            take_message(irq, thread, endpoint, queue);
             Ok(Received::Message)
         }
         Kind::Nobody | Kind::Receivers if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Receivers => {
+            let before = inherit::serve(&endpoint, &queue, thread);
+            inherit::received(irq, thread, 0, before);
             let mark = direct_mark(irq, thread, asked.deadline);
             announce(thread, Role::Receiving, place_of(endpoint), mark);
             queue.push_receiver(thread);
@@ -436,12 +454,13 @@ fn write_answer(irq: &IrqOff, thread: ThreadRef, caller: ThreadRef) {
 fn answer(irq: &mut IrqOff, thread: ThreadRef, caller: ThreadRef) -> bool {
     write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
-    let lent = thread.borrows();
+    let (lent, context) = (thread.borrows(), thread.context());
     if lent {
         talk::give_back(thread, caller);
     } else {
         irq.locks(|held| homes::send_home(held, caller));
     }
+    inherit::answered(irq, thread, context);
     lent
 }
 

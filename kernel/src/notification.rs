@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
-use ipc::{At, Guard, Kind, Parked, Party};
+use ipc::{At, Guard, Kind, Parked, Party, Withdrawn};
 use percpu::mailbox::{self, Kick, Node, Urgency};
 use percpu::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreId, Held, Ipi, IrqOff};
@@ -23,7 +23,7 @@ use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, extra, register};
 use crate::endpoint::Endpoint;
 use crate::object::{Header, Object, Ref};
-use crate::talk::{self, Withdrawn};
+use crate::talk;
 use crate::thread::{State, Thread, ThreadRef};
 use crate::wait::{self, place};
 use crate::{dispatch, homes, messages, slabs};

@@ -34,7 +34,7 @@ use crate::revoke::Revocation;
 use crate::spaces::Space;
 use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
-use crate::{handler, homes, slabs, wait};
+use crate::{handler, homes, inherit, slabs, wait};
 
 /// A thread.
 ///
@@ -46,7 +46,7 @@ use crate::{handler, homes, slabs, wait};
 /// | `ended`, `code` | the home, once | any core | Release / Acquire | 0, cold |
 /// | `frame` | the CPU while current; who decides how a wait ends; else the home | the same | by the inbox | 1–3 |
 /// | `space`, `process`, `id` | nobody after the start | any core | – | hot |
-/// | `talk`, `link` | see [`Talk`], [`Link`] | | | hot |
+/// | `talk`, `link`, `pressure` | see [`Talk`], [`Link`], [`inherit::Pressure`] | | | hot, cold |
 /// | `waiter` | who holds the lock of the list that `link` names | the same | by the lock | cold |
 /// | the rest | the home | the home | – | hot |
 #[repr(C, align(64))]
@@ -95,6 +95,8 @@ pub(crate) struct Thread {
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
+    /// What it has to do with inheritance.
+    pub(crate) pressure: inherit::Pressure,
     /// What it is revoking, between two steps.
     pub(crate) revocation: Cell<Option<Revocation>>,
     /// What is not in its frame of a fault that it waits for an answer to (FH1).
@@ -182,6 +184,12 @@ impl Doing {
         self.set_direct(mark);
     }
 
+    /// Whether the thread waits and could be switched to at its home.
+    pub(crate) fn waits_directly(&self) -> bool {
+        // ORDER: Relaxed: for the home, which wrote it.
+        self.direct.load(Ordering::Relaxed) != 0
+    }
+
     /// A thread that waits cannot be switched to any more without more being done. By its home.
     pub(crate) fn wait_plainly(&self) {
         let state = self.get();
@@ -228,6 +236,8 @@ impl Thread {
     pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
     /// As `DIRECT`.
     pub(crate) const TALK: usize = offset_of!(Self, talk);
+    /// Where [`inherit::Pressure`] lies.
+    pub(crate) const PRESSURE: usize = offset_of!(Self, pressure);
     /// Where the frame lies, in bytes from the thread's address.
     pub(crate) const FRAME: usize = offset_of!(Self, frame);
 
@@ -293,6 +303,7 @@ impl Thread {
             limited: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
+            pressure: inherit::Pressure::new(),
             revocation: Cell::new(None),
             fault: handler::NoteCell::default(),
             bound: Cell::new(None),
@@ -396,6 +407,11 @@ impl Thread {
     /// Counts one more reference, which is given up with [`Ref::adopt`].
     pub(crate) fn keep(&self) {
         object::acquire(&self.header);
+    }
+
+    /// Counts one more reference, if it is not about to go.
+    pub(crate) fn try_keep(&self) -> bool {
+        object::try_acquire(&self.header)
     }
 
     /// Says that its process did not take it.

@@ -209,6 +209,8 @@ pub(crate) mod extra {
     pub(crate) const SLOW: u32 = 1 << 7;
     /// A thread with a bound notification.
     pub(crate) const BOUND: u32 = 1 << 6;
+    /// A thread that passes urgency on.
+    pub(crate) const PRESSED: u32 = 1 << 7;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
     /// On a core: the current thread may have some of these.
