@@ -1,7 +1,11 @@
 //! Address spaces against a naive model: a map from page to what it shows.
 //!
 //! Random operations run on two spaces and on the model; accesses go through a simulated CPU, which walks the real tables and caches
-//! translations until it is told to drop them. After every operation the space's own check must agree, and in the end every frame is back.
+//! translations until it is told to drop them. After every operation the space's own check must agree, and what it has paid for, and in the
+//! end every frame is back.
+//!
+//! Planted bugs that paying caught: a shared frame that is let go and not counted (`Pending::unshare`), a page that is lent and stays the
+//! space's to pay for, a move that is taken for one between spaces of one payer.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -123,6 +123,9 @@ const TABLE: &[Bench<Lab>] = &[
     share::FAIR,
     share::STEAL,
     hack::HACK,
+    // Nothing behind these: this process has limits from then on.
+    calls::FILTERED,
+    calls::RATED,
 ];
 
 /// A call of the kernel's failed: the case has.

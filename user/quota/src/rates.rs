@@ -1,7 +1,7 @@
 //! Rates: how many calls are let through in a time, and at once.
 
 use alloc::format;
-use rt::sync::atomic::Ordering;
+use rt::sync::atomic::{AtomicU32, Ordering};
 
 use abi::quota::Limits;
 use rt::handle::Region;
@@ -19,16 +19,27 @@ struct Count {
     first: u64,
 }
 
+impl Count {
+    /// What one or two children have left, which have ended.
+    fn of(words: &[AtomicU32; memory::PAGE / 4]) -> Self {
+        // ORDER: Relaxed: the children have ended.
+        let half = |place: usize| u64::from(words[place].load(Ordering::Relaxed));
+        let word = |place: usize| half(place * 2) | half(place * 2 + 1) << 32;
+        let both = [0, 4].map(|at| [0, 1, 2, 3].map(|place| word(at + place)));
+        let (mut through, mut began, mut ended) = (0, u64::MAX, 0);
+        for [own, from, to, _] in both.into_iter().filter(|told| told[2] != 0) {
+            (through, began, ended) = (through + own, began.min(from), ended.max(to));
+        }
+        Self { through, ticks: ended.saturating_sub(began), first: word(3) }
+    }
+}
+
 /// Runs a child with limits, which makes calls for `ms` milliseconds, or has two children that do; gives what they have counted, together.
 fn run(lab: &Lab, work: &str, limits: Limits) -> Outcome<Count> {
     let region = Region::create(1).map_err(unexpected)?;
     let words = memory::words(*region).map_err(unexpected)?;
     Child { work, limits: Some(limits), region: Some(*region), ..Child::default() }.passes(lab.start)?;
-    // ORDER: Relaxed: the children have ended.
-    let word = |place: usize| u64::from(words[place * 2].load(Ordering::Relaxed));
-    // ORDER: Relaxed; as above.
-    let long = |place: usize| word(place) | u64::from(words[place * 2 + 1].load(Ordering::Relaxed)) << 32;
-    Ok(Count { through: word(0) + word(4), ticks: long(1).max(long(5)), first: word(2) })
+    Ok(Count::of(words))
 }
 
 /// What may be let through in that time beside a burst; `tolerance` thousandths more or less, where the clock can be trusted.
@@ -110,7 +121,5 @@ pub(crate) fn only_falls(lab: &Lab) -> Outcome {
     child.start().map_err(unexpected)?;
     let ended = child.wait(rt::time::Deadline::after(crate::children::PATIENCE)).map_err(unexpected)?;
     crate::children::passed(ended, &work)?;
-    // ORDER: Relaxed, all: the child has ended.
-    let [through, low, high] = [0, 2, 3].map(|place: usize| u64::from(words[place].load(Ordering::Relaxed)));
-    judge(lab, Count { through, ticks: low | high << 32, first: 0 }, 1_000, 100)
+    judge(lab, Count { first: 0, ..Count::of(words) }, 1_000, 100)
 }

@@ -302,7 +302,8 @@ fn spin(start: Start) -> Steps {
     Ok(())
 }
 
-/// Makes calls for so many milliseconds; words 0 and 1 say how many were let through, and how long it took.
+/// Makes calls for so many milliseconds; says how many were let through, when it began, when it ended, and how many were let through before
+/// one was refused for the first time, in the four words of its place.
 fn calls(start: Start) -> Steps {
     let words = words(start)?;
     let place = start.number("place", 0) as usize;
@@ -325,8 +326,8 @@ fn calls(start: Start) -> Steps {
             _ => through += 1,
         }
     }
-    let took = time::now().since(began).map_or(0, |ticks| ticks.count());
-    for (word, value) in words[place * 4..].iter().zip([through, took, first]) {
+    let told = [through, began.count(), time::now().count(), first];
+    for (word, value) in words[place * 4..].iter().zip(told) {
         // ORDER: Relaxed: looked at when this process has ended.
         word.store(value, Ordering::Relaxed);
     }
