@@ -19,7 +19,8 @@ pub(super) fn calls(_: &mut Bed) -> Result {
 ///
 /// Planted: the feature `late-derive`.
 pub(super) fn race(bed: &mut Bed) -> Result {
-    let threads = machine::topology().core_count().div_ceil(2);
+    // Beside the leading process, which has two.
+    let threads = (machine::topology().core_count().saturating_sub(2) / 3).max(1);
     let count = (OPS + OPS_PER_SECOND * u64::from(bed.soak)) / (3 * threads as u64);
     passes("caps", format_args!("kind=race threads={threads} count={count} seed={} ", bed.seed))
 }

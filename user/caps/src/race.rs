@@ -33,6 +33,10 @@ const WORKERS: usize = 64;
 /// Capabilities of a round, at most.
 const GRANTS: u64 = 8;
 
+/// Turns of a loop that a leader waits, at most; steps between two yields of a worker.
+const WAIT: u64 = 4_000;
+const TURNS: u64 = 64;
+
 /// Words of the shared page.
 const ENDED: usize = 0;
 const BROKEN: usize = 1;
@@ -157,19 +161,25 @@ struct Leader {
     workers: u32,
 }
 
+/// Lets the others do something. A leader that has no core for itself gives it away instead.
+fn wait(turns: u64) {
+    if Start::get().raw().cores == 1 {
+        return thread::yield_now();
+    }
+    (0..turns).for_each(|_| core::hint::spin_loop());
+}
+
 impl Leader {
     fn run(mut self) -> Check {
         let (mut round, mut revoked) = (0, 0);
         while self.page.get(ENDED) < self.workers {
             self.hand_out(round)?;
-            for _ in 0..self.random.below(8) {
-                thread::yield_now();
-            }
+            wait(self.random.below(WAIT));
             revoked += done!(self.own.revoke());
             round += 1;
             self.page.set(OVER + self.root, round);
             self.wipe();
-            thread::yield_now();
+            wait(self.random.below(WAIT));
             ensure!(self.is_wiped(round));
         }
         say!("caps: {round} rounds of root {}, {revoked} capabilities revoked", self.root);
@@ -265,6 +275,9 @@ impl Worker {
 
     fn step(&mut self) -> Check {
         let known = self.known();
+        if self.random.below(TURNS) == 0 {
+            thread::yield_now();
+        }
         let kind = self.random.below(16);
         if kind < 7 {
             return self.use_it(known);
