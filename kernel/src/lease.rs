@@ -248,7 +248,9 @@ const unsafe fn lease_of(alarm: NonNull<Alarm>) -> NonNull<Lease> {
 /// 1. The alarm of a lease, which is there.
 unsafe fn ring(alarm: NonNull<Alarm>, held: &mut Held<'_, 0>, _: u64, now: u64) -> u64 {
     // SAFETY: obligation 1.
-    let lease = unsafe { lease_of(alarm).as_ref() };
+    let lease = unsafe { lease_of(alarm) };
+    // SAFETY: obligation 1: it keeps the lease.
+    let lease = unsafe { lease.as_ref() };
     lease.update(held, now, |state| (state.due(), Ended::Nothing))
 }
 

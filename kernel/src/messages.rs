@@ -70,7 +70,6 @@ pub(crate) extern "C" fn watched_message_call(number: u64) {
                 return thread.set_register(register::STATUS, error as u64);
             }
             if !metrics::limited_call(&irq) {
-                drop(irq);
                 return message_call(number);
             }
         }

@@ -216,7 +216,7 @@ impl Capabilities {
         if inserted.is_err() {
             // SAFETY: the word of a moment ago, whose count the table has not taken.
             IrqOff::with(|irq| unsafe {
-                object::drop_word(irq, Gone { kind: T::KIND, rights, object: word })
+                object::drop_word(irq, Gone { kind: T::KIND, rights, object: word });
             });
         }
         inserted

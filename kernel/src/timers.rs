@@ -91,7 +91,9 @@ impl Timer {
 /// 1. The alarm of a timer, which is there.
 unsafe fn ring(alarm: NonNull<Alarm>, held: &mut Held<'_, 0>, due: u64, now: u64) -> u64 {
     // SAFETY: obligation 1.
-    let timer = unsafe { timer_of(alarm).as_ref() };
+    let timer = unsafe { timer_of(alarm) };
+    // SAFETY: obligation 1: it keeps the timer.
+    let timer = unsafe { timer.as_ref() };
     notification::signal(held, &timer.notification, timer.bits);
     timer.next(due, now)
 }

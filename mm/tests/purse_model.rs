@@ -120,9 +120,7 @@ fn run(limits: [usize; BANKS], steps: &[Step]) {
         purse.put(owner.taken, &mut source);
         purse.close(&mut source);
     }
-    for bank in &banks {
-        assert_eq!(bank.destroy(), Ok(()), "every unit is back");
-    }
+    banks.iter().for_each(|bank| assert_eq!(bank.destroy(), Ok(()), "every unit is back"));
     assert_eq!(root.stats().used, 0);
 }
 

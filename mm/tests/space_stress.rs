@@ -364,7 +364,7 @@ fn run(seed: u64) {
     let Bed { arena, watch, spaces, object, .. } = bed;
     object.release(&mut Tap(&watch));
     for space in spaces {
-        let usage = common::check(space).unwrap();
+        let usage = common::check(&space).unwrap();
         assert_eq!((usage.tables, usage.mapped), (1, 0));
         assert!(space.close(&mut Tap(&watch)).is_ok(), "everything is unmapped");
     }

@@ -13,9 +13,9 @@ use rt::sync::atomic::{AtomicBool, Ordering};
 use rt::thread::{Builder, JoinHandle};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, ensure, unexpected};
+use crate::{Outcome, Test, ensure, unexpected};
 
-pub(crate) const TESTS: &[(&str, fn(&Start) -> Outcome)] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("inherit-waiting", |start| above_all(start, waiting)),
     ("inherit-inversion", |start| above_all(start, inversion)),
     ("inherit-other-core", |start| above_all(start, other_core)),

@@ -34,7 +34,10 @@ pub(crate) fn unexpected(error: abi::error::Error) -> String {
     alloc::format!("unexpected {}", error.name())
 }
 
-const TESTS: [&[(&str, fn(&Start) -> Outcome)]; 2] = [basics::TESTS, inherit::TESTS];
+/// A test, by its name.
+pub(crate) type Test = (&'static str, fn(&Start) -> Outcome);
+
+const TESTS: [&[Test]; 2] = [basics::TESTS, inherit::TESTS];
 
 fn main(start: &Start) -> u64 {
     if let Some(work) = start.word("work") {
@@ -45,7 +48,6 @@ fn main(start: &Start) -> u64 {
         if only.is_some_and(|only| only != *name) {
             continue;
         }
-        say!("talk: {name}");
         if let Err(why) = test(start) {
             say!("talk: {name}: {why}");
             return number;
