@@ -95,7 +95,7 @@ fn shared_pages_are_copied_when_written() {
         common::Translation { frame: first, writable: true, executable: false, span: 1 }
     );
     for space in [&one, &two] {
-        common::check(&space).unwrap();
+        common::check(space).unwrap();
     }
     bed.close(one);
     assert!(frame(&two, 516).frame.number() >= BASE);
@@ -208,7 +208,7 @@ fn places_are_free_aligned_and_random() {
 
 /// Everything that can be seen of a space.
 fn snapshot(bed: &Bed, space: &Space<Arena>) -> (Vec<Region>, Usage, usize) {
-    (bed.regions(space), common::check(&space).unwrap(), bed.watch.used())
+    (bed.regions(space), common::check(space).unwrap(), bed.watch.used())
 }
 
 /// A space with regions of every kind, some touched, across borders of blocks and units.

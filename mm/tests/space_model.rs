@@ -224,7 +224,7 @@ impl<'w> Bed<'w> {
             }
             Op::Share { from, start, pages } => self.share(from, start, pages),
             Op::Pass { from, start, pages, to, target, how } => {
-                self.pass((from, start), pages, (to, target), how)
+                self.pass((from, start), pages, (to, target), how);
             }
             Op::Supply { space, page, value } => self.supply(space, page, value),
             Op::Look { space, page } => self.look(space, page),
@@ -412,7 +412,7 @@ impl<'w> Bed<'w> {
         }
         if result.is_err() {
             return if how == Passing::Share {
-                self.lend_what_was(from, start, pages)
+                self.lend_what_was(from, start, pages);
             };
         }
         if how == Passing::Share {
@@ -490,7 +490,7 @@ impl<'w> Bed<'w> {
 
     fn check(&self) {
         for space in &self.spaces {
-            common::check(&space).unwrap_or_else(|broken| panic!("{broken:?}"));
+            common::check(space).unwrap_or_else(|broken| panic!("{broken:?}"));
         }
     }
 

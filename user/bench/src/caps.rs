@@ -112,7 +112,7 @@ pub(super) const REVOKE: Bench<Lab> = Bench {
         for busy in [0, 1, 3, 7].into_iter().filter(|&busy| busy < lab.cores()) {
             let place = if busy == 0 { lab.alone() } else { Placement::scaling(1 + busy as u32) };
             for children in [1, 10, 100, 1000] {
-                let case = Case::new(place.clone()).with(CHILDREN, Value::Num(children));
+                let case = Case::new(place).with(CHILDREN, Value::Num(children));
                 visit(case.with(BUSY, Value::Num(busy as u64)));
             }
         }
