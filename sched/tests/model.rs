@@ -629,7 +629,7 @@ impl Pair {
         }
         let overtakes = self.core.overtake(self.threads[it], self.now);
         let thread = self.model.threads[it];
-        let must = thread.spec.class == SchedSpec::REAL_TIME && !thread.has_budget();
+        let must = thread.spec.class == SchedSpec::REAL_TIME && !thread.has_budget() && thread.inherited == 0;
         let alone = self.model.current.is_none();
         let decision = self.model.ready(it, self.now, Ready::Woken);
         if !overtakes {
