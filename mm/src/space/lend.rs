@@ -239,7 +239,7 @@ impl<M: Memory> Space<M> {
         let (number, object) = (lent.record, &lent.object);
         let first = lent.offset(PageId::new(leaves.page.number() + index - leaves.from));
         let frames = (index..index + run).map(|index| leaves.table.get(index).frame());
-        let run = object.adopt(cx.pool, first, frames).map_err(SpaceError::from)?;
+        let run = self.adopt_run(cx, object, first, run, frames).map_err(SpaceError::from)?;
         let record_lent = self.records.get(number).ok_or(Short::Lend)?;
         let exchanged = self.exchange(cx, (record_lent, number), record, run);
         debug_assert!(exchanged, "O2: a page of the record is held, and room was looked for");
@@ -291,6 +291,23 @@ impl<M: Memory> Space<M> {
         let exchanged = self.exchange(cx, (record, lent.record), old.record(), 1);
         debug_assert!(exchanged, "O2: a page of the record is held, and room was looked for");
         Ok(new)
+    }
+
+    /// Up to so many frames that the space owns become the object's, which pays for them from now on; says how many.
+    fn adopt_run<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        object: &Object<M>,
+        first: usize,
+        most: usize,
+        frames: impl Iterator<Item = FrameId>,
+    ) -> Result<usize, Shortage> {
+        object.purse().take_ahead(most, most, &mut Frames(cx.pool))?;
+        let adopted = object.adopt(cx.pool, first, frames);
+        let run = *adopted.as_ref().unwrap_or(&0);
+        object.purse().put(most - run, &mut Frames(cx.pool));
+        self.refund(cx.pool, run);
+        adopted
     }
 
     /// A frame becomes the object's, which pays for it from now on.
