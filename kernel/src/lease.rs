@@ -19,6 +19,7 @@ use percpu::{Held, IrqOff, Lock};
 
 use crate::alarm::{self, Alarm};
 use crate::arch::tsc;
+use crate::bank::Charge;
 use crate::notification::{self, Notification};
 use crate::object::{Header, Object, Ref};
 use crate::slabs;
@@ -43,6 +44,7 @@ pub(crate) struct Lease {
     target: Option<(Ref<Notification>, u64)>,
     /// The lease that this is a turn of, and the turn's number.
     turn: Option<(Ref<Lease>, u64)>,
+    _charge: Charge,
 }
 
 /// How far a lease has come.
@@ -124,6 +126,7 @@ impl Lease {
         target: Option<(Ref<Notification>, u64)>,
         turn: Option<(Ref<Self>, u64)>,
     ) -> Result<Ref<Self>, Error> {
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let lease = Self {
             header: Header::new(),
@@ -131,6 +134,7 @@ impl Lease {
             state: Lock::new(State::NEW),
             target,
             turn,
+            _charge: charge,
         };
         // SAFETY: memory for one lease, the caller's alone.
         unsafe { memory.write(lease) };

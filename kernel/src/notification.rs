@@ -21,6 +21,7 @@ use percpu::{CoreId, Held, Ipi, IrqOff};
 
 use crate::arch::ipi::Interrupts;
 use crate::arch::user::{HEAD, extra, register};
+use crate::bank::Charge;
 use crate::endpoint::Endpoint;
 use crate::object::{Header, Object, Ref};
 use crate::talk;
@@ -55,6 +56,8 @@ struct Hot {
     state: ipc::Notification<ThreadRef>,
     /// The bound thread's address; 0 for none.
     bound: AtomicU64,
+    /// None for the kernel's own.
+    charge: Option<Charge>,
 }
 
 // SAFETY: every field follows the table above.
@@ -66,11 +69,23 @@ const _: () = {
 };
 
 impl Notification {
-    /// A notification without bits; with one reference for the caller.
+    /// A notification without bits, for which nobody pays; with one reference for the caller.
     ///
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
+        Self::make(irq, None)
+    }
+
+    /// As [`Notification::new`]; the current process's bank pays.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub(crate) fn charged(irq: &IrqOff) -> Result<Ref<Self>, Error> {
+        Self::make(irq, Some(Charge::current(irq)?))
+    }
+
+    fn make(irq: &IrqOff, charge: Option<Charge>) -> Result<Ref<Self>, Error> {
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let notification = Self {
             header: Header::new(),
@@ -78,7 +93,7 @@ impl Notification {
             capabilities: AtomicU32::new(0),
             posted: AtomicBool::new(false),
             ending: Cell::new(false),
-            hot: Hot { state: ipc::Notification::new(), bound: AtomicU64::new(0) },
+            hot: Hot { state: ipc::Notification::new(), bound: AtomicU64::new(0), charge },
         };
         // SAFETY: memory for one notification, the caller's alone.
         unsafe { memory.write(notification) };
@@ -138,6 +153,8 @@ unsafe impl Object for Notification {
         // SAFETY: obligation 1: it is there until this gives it back.
         let own = unsafe { object.as_ref() };
         if own.ending.replace(true) {
+            // SAFETY: as above, once.
+            drop(unsafe { object.read() }.hot.charge);
             return slabs::give(held, object);
         }
         own.close(held);

@@ -9,6 +9,7 @@ use abi::error::Error;
 use percpu::{Held, IrqOff};
 
 use crate::arch::io::{self, KEPT_PORTS, Width};
+use crate::bank::Charge;
 use crate::object::{Header, Object, Ref};
 use crate::slabs;
 
@@ -50,11 +51,13 @@ pub(crate) struct Ports {
     claimable: Range,
     /// What can be accessed.
     open: Range,
+    /// None for those that are there from the beginning.
+    _charge: Option<Charge>,
 }
 
 const _: () = assert!(offset_of!(Ports, header) == 0, "N2: the header comes first");
 
-static ALL: Ports = Ports { header: Header::new(), claimable: Range::ALL, open: Range::NONE };
+static ALL: Ports = Ports { header: Header::new(), claimable: Range::ALL, open: Range::NONE, _charge: None };
 
 impl Ports {
     /// A reference to all ports.
@@ -76,8 +79,9 @@ impl Ports {
         if KEPT_PORTS.into_iter().any(|kept| range.meets(kept)) {
             return Err(Error::Occupied);
         }
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let ports = Self { header: Header::new(), claimable: range, open: range };
+        let ports = Self { header: Header::new(), claimable: range, open: range, _charge: Some(charge) };
         // SAFETY: memory for one range, which is ours.
         unsafe { memory.write(ports) };
         // SAFETY: the count that a header begins with.
@@ -129,6 +133,8 @@ unsafe impl Object for Ports {
     const KIND: ObjectKind = ObjectKind::Ports;
 
     unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
+        // SAFETY: obligation 1, once.
+        drop(unsafe { object.read() });
         slabs::give(held, object);
     }
 }

@@ -11,6 +11,7 @@ use percpu::mailbox::Node;
 use percpu::{Held, IrqOff};
 
 use crate::alarm::{self, Alarm};
+use crate::bank::Charge;
 use crate::notification::{self, Notification};
 use crate::object::{Header, Object, Ref};
 use crate::{machine, slabs};
@@ -34,6 +35,7 @@ pub(crate) struct Timer {
     bits: u64,
     /// Ticks from one signal to the next; 0 for only one.
     period: Cell<u64>,
+    _charge: Charge,
 }
 
 // SAFETY: every field follows the table above.
@@ -47,6 +49,7 @@ impl Timer {
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff, notification: Ref<Notification>, bits: u64) -> Result<Ref<Self>, Error> {
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let timer = Self {
             header: Header::new(),
@@ -54,6 +57,7 @@ impl Timer {
             notification,
             bits,
             period: Cell::new(0),
+            _charge: charge,
         };
         // SAFETY: memory for one timer, the caller's alone.
         unsafe { memory.write(timer) };

@@ -12,7 +12,7 @@ use crate::thread::Thread;
 use crate::timers::Timer;
 
 pub(super) fn notification_create(irq: &mut IrqOff) -> Result {
-    let notification = Notification::new(irq)?;
+    let notification = Notification::charged(irq)?;
     table(irq).insert(notification, Rights::ALL).map(|handle| handle.0)
 }
 

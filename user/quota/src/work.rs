@@ -2,6 +2,8 @@
 
 use rt::sync::atomic::{AtomicU64, Ordering};
 
+use core::cell::Cell;
+
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
 use abi::ipc::{MessageCall, Tag};
@@ -192,6 +194,16 @@ fn exhaust(start: Start) -> Steps {
     let (least, most) = (start.number("least", 1), start.number("most", 1));
     let program = start.number("program", 0);
     let own = start.process();
+    let shared = Cell::new(None);
+    let notification = || match shared.get() {
+        Some(handle) => Ok(handle),
+        None => {
+            // SAFETY: no address is passed.
+            let handle = Handle(unsafe { sys::notification_create() }?);
+            shared.set(Some(handle));
+            Ok(handle)
+        }
+    };
     let one = |number: usize| -> Result<u64> {
         match start.word("kind") {
             Some("thread") => {
@@ -201,6 +213,12 @@ fn exhaust(start: Start) -> Steps {
             }
             Some("region") => Region::create(1).map(|region| region.keep().handle().0),
             Some("endpoint") => rt::handle::Endpoint::create().map(|endpoint| endpoint.keep().handle().0),
+            // SAFETY: no address is passed.
+            Some("notification") => unsafe { sys::notification_create() },
+            // SAFETY: no address is passed.
+            Some("timer") => unsafe { sys::timer_create(notification()?, 1) },
+            // SAFETY: no address is passed.
+            Some("lease") => unsafe { sys::lease_create(notification()?, 1) },
             Some("bank") => {
                 let bank = start.bank().ok_or(Error::BadHandle)?;
                 bank.carve(&abi::quota::BankSpec::default()).map(|bank| bank.keep().handle().0)
