@@ -204,7 +204,7 @@ pub struct Metrics {
     pub core: u64,
     /// When it was read, in ticks of the time-stamp counter.
     pub now: u64,
-    /// One system call in so many is timed, on average; wakes and switches are timed one and all.
+    /// One system call in so many is timed, on average; one wake in sixteen, and the switches that go through the loop of a core.
     pub syscalls_per_sample: u64,
     /// What has been counted since the start, by [`Counter`].
     pub counters: [u64; COUNTERS],

@@ -56,7 +56,8 @@ impl Tag {
     const CAPS_SHIFT: u32 = 4;
     const ACCEPT_SHIFT: u32 = 10;
     const COUNT: u64 = 7;
-    const LABEL_SHIFT: u32 = 32;
+    /// Where the label lies.
+    pub const LABEL_SHIFT: u32 = 32;
 
     /// Bits with which a message is not passed on as it is: all but those that are told as they are.
     pub const SPECIAL: u64 = 0xffff_ffff & !Self::TOLD;

@@ -59,6 +59,12 @@ impl Limits {
         Self { calls: [u64::MAX; FILTER_WORDS], calls_per_second: 0, messages_per_second: 0 };
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 const _: () = assert!(crate::ipc::FIRST as usize + crate::ipc::MESSAGE_CALLS.len() <= 64 * FILTER_WORDS);
 
 /// How pages are given to another process.

@@ -82,7 +82,9 @@ fn loom_one_at_a_time() {
         let guarded = Arc::new((Ticket::new(), AtomicU32::new(0)));
         let work = |guarded: &(Ticket, AtomicU32)| {
             guarded.0.with(|| {
+                // ORDER: Relaxed, both: what the ticket orders is what is looked at.
                 let before = guarded.1.load(Ordering::Relaxed);
+                // ORDER: Relaxed; as above.
                 guarded.1.store(before + 1, Ordering::Relaxed);
             });
         };
@@ -93,6 +95,7 @@ fn loom_one_at_a_time() {
         });
         work(&guarded);
         other.join().unwrap();
+        // ORDER: Relaxed: the other thread has been joined.
         assert_eq!(guarded.1.load(Ordering::Relaxed), 3);
     });
 }
@@ -260,11 +263,13 @@ fn loom_revoke_meets_use() {
         let shared = Arc::new((scene, AtomicBool::new(false)));
         let other = shared.clone();
         let other = thread::spawn(move || {
+            // ORDER: Acquire pairs with Release below: the revocation has returned.
             let over = other.1.load(Ordering::Acquire);
             let found = other.0.b.lookup(child, KIND, Rights::NONE);
             assert!(!(over && found.is_ok()));
         });
         shared.0.revoke(shared.0.root).unwrap();
+        // ORDER: Release pairs with Acquire above.
         shared.1.store(true, Ordering::Release);
         other.join().unwrap();
     });

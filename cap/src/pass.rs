@@ -171,7 +171,9 @@ impl<M: Memory> Table<M> {
             if tours.any_doomed() {
                 help(&tours, &mut taken);
             }
-            let parent = self.parent(&tours, (from, meta), &mut nodes.parent)?;
+            let Some(parent) = self.parent(&tours, (from, meta), &mut nodes.parent) else {
+                return orphan(into, child);
+            };
             let node = core::mem::replace(&mut nodes.child, ptr::null_mut());
             tours.graft(node, parent, into, into.next_handle(child.id));
             Some(into.publish_tied(child.id, child.capability, node))
@@ -203,6 +205,18 @@ impl<M: Memory> Table<M> {
         source.set_node(node);
         Some(node)
     }
+}
+
+/// A child whose source has gone before it was there.
+#[cfg(not(feature = "late-derive"))]
+fn orphan<M: Memory>(_: &Table<M>, _: Child) -> Option<Handle> {
+    None
+}
+
+/// The planted bug: it is published nevertheless.
+#[cfg(feature = "late-derive")]
+fn orphan<M: Memory>(into: &Table<M>, child: Child) -> Option<Handle> {
+    Some(into.publish(child.id, child.capability))
 }
 
 #[cold]

@@ -28,16 +28,19 @@ impl World {
     }
 
     /// Nodes that are out.
+    #[cfg(loom)]
     pub(crate) fn nodes_out(&self) -> usize {
         self.nodes.lock().unwrap().len() - self.nodes_returned.lock().unwrap().len()
     }
 
     /// A table is drained: nobody is to come to it by a node any more.
+    #[cfg(loom)]
     pub(crate) fn forget(&self, table: &Table<Pool>) {
         self.tables.lock().unwrap().retain(|known| !ptr::eq(*known, table));
     }
 
     /// Timers that have been disarmed, in order.
+    #[cfg(loom)]
     pub(crate) fn disarmed(&self) -> Vec<usize> {
         self.disarmed.lock().unwrap().clone()
     }
@@ -64,6 +67,7 @@ impl Pool {
         self.given.lock().unwrap().len() - self.returned.lock().unwrap().len()
     }
 
+    #[cfg(loom)]
     pub(crate) fn world(&self) -> &World {
         &self.world
     }

@@ -138,7 +138,7 @@ fn a_slot_is_retired_after_its_last_generation() {
     let table = table(10);
     let first = table.insert(capability(1)).unwrap();
     let _ = table.delete(first).unwrap();
-    age(&table, first, u32::MAX - 1);
+    age(table, first, u32::MAX - 1);
     let last = table.insert(capability(2)).unwrap();
     assert_eq!((last.index(), last.generation()), (first.index(), u32::MAX));
     assert_eq!(table.lookup(last, KIND, Rights::NONE).unwrap().object, 2);
@@ -189,7 +189,7 @@ fn a_retired_slot_is_missing() {
     let table = table(SLOTS);
     let first = table.insert(capability(0)).unwrap();
     let _ = table.delete(first).unwrap();
-    age(&table, first, u32::MAX - 1);
+    age(table, first, u32::MAX - 1);
     let last = table.insert(capability(0)).unwrap();
     let _ = table.delete(last).unwrap();
     for object in 2..SLOTS as u64 {

@@ -22,8 +22,17 @@ mod link;
 mod notification;
 mod queue;
 mod reply;
+mod withdraw;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(test)]
+mod scene;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use link::{At, Link, Party, Word};
 pub use notification::{Notification, Parked};
 pub use queue::{Guard, Kind, Queue};
 pub use reply::{Aborted, ReplySlot};
+pub use withdraw::Withdrawn;

@@ -18,6 +18,11 @@ use percpu::sync::atomic::{AtomicU64, Ordering};
 use crate::link::{At, Party};
 use crate::queue::{Guard, Kind, Queue};
 
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 /// What came of the wish to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

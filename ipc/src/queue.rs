@@ -117,16 +117,19 @@ impl<P: Party> Queue<P> {
 
     /// Locks the queue. Interrupts are off, and nothing is waited for under the lock.
     pub fn lock(&self) -> Guard<'_, P> {
+        // ORDER: Relaxed: a guess, which the exchange verifies.
+        let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            // ORDER: Relaxed: a guess, which the exchange verifies.
-            let word = self.word.load(Ordering::Relaxed);
             if word == LOCKED {
                 hint::spin_loop();
+                // ORDER: Relaxed: as above.
+                word = self.word.load(Ordering::Relaxed);
                 continue;
             }
             // ORDER: Acquire pairs with Release in `park` and in `Guard::drop`. Relaxed on failure: another guess.
-            if self.word.compare_exchange_weak(word, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Guard::new(self, word);
+            match self.word.compare_exchange_weak(word, LOCKED, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Guard::new(self, word),
+                Err(now) => word = now,
             }
         }
     }
@@ -268,6 +271,7 @@ impl<'a, P: Party> Guard<'a, P> {
 
     /// Parties come in again.
     pub fn open(&mut self) {
+        // ORDER: Relaxed: by the lock.
         debug_assert!(self.queue.first.load(Ordering::Relaxed) == 0, "IQ3: who waited has been told");
         self.kind = Kind::Nobody;
     }

@@ -20,7 +20,7 @@ pub enum Aborted {
     Yes,
     /// It is not there: somebody has answered it, or it is elsewhere by now.
     No,
-    /// Somebody is copying its message or moving it: look at `at` again.
+    /// Somebody is copying its message or moving it, or was a moment ago: look at `at` again.
     Busy,
 }
 
@@ -84,6 +84,19 @@ impl<P: Party> ReplySlot<P> {
         self.exchange(word, word | BUSY).then_some(caller)
     }
 
+    /// A caller is about to come in from another slot, which it leaves before [`arrive`](Self::arrive): nobody takes it out meanwhile. The slot
+    /// was empty, and others may know it already.
+    pub fn await_arrival(&self, caller: P) {
+        // ORDER: Relaxed: the caller's core looks here after it has read `at`, which is written with Release afterwards.
+        self.word.store(caller.word().get() | BUSY, Ordering::Relaxed);
+    }
+
+    /// The caller that was awaited is here, and its `at` says so.
+    pub fn arrive(&self, caller: P) {
+        // ORDER: Release pairs with Acquire in `exchange`: whoever takes it out writes its `at` later than the owner did.
+        self.word.store(caller.word().get(), Ordering::Release);
+    }
+
     /// Takes the caller out, to answer it.
     pub fn take(&self) -> Option<P> {
         let caller = self.look()?;
@@ -105,14 +118,15 @@ impl<P: Party> ReplySlot<P> {
                 return Aborted::Yes;
             }
         }
+        // Busy, or just come to rest: then the exchanges were too early.
         // ORDER: Acquire pairs with Release in `clear`.
-        if self.word.load(Ordering::Acquire) == own | BUSY { Aborted::Busy } else { Aborted::No }
+        let here = party(self.word.load(Ordering::Acquire)) == Some(caller);
+        if here { Aborted::Busy } else { Aborted::No }
     }
 
     fn exchange(&self, from: u64, to: u64) -> bool {
-        // ORDER: AcqRel: Acquire pairs with Release in `offer`; Release: who takes the slot next sees what was done. Acquire on failure pairs with
-        // Release in `clear`.
-        self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        // ORDER: Acquire pairs with Release in `arrive` and `offer`: the caller's frame. Relaxed on failure: `abort`, which wants to know why, looks.
+        self.word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -22,7 +22,9 @@ use sched::{Decision, Ready, Stop, Tunables};
 use crate::arch::user::{self, HEAD, extra, pending};
 use crate::arch::{fpu, timer, tsc};
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{cores, expiry, homes, jobs, machine, metrics, spaces, spread, talk, trace, upcall, wait};
+use crate::{
+    alarm, cores, expiry, homes, jobs, limits, machine, metrics, spaces, spread, talk, trace, upcall, wait,
+};
 
 /// How often a loaded core looks for an idle one, per second (FEATURES 24).
 pub(crate) const BALANCE_HZ: u64 = 10;
@@ -224,6 +226,7 @@ fn load_extras(irq: &IrqOff, thread: ThreadRef, now: u64) {
     }
     trace::switched(irq, || thread.id());
     load_state(irq, thread);
+    limits::load(irq, thread);
     user::load_fs_base(irq, thread.tls());
     HEAD.owned(irq).set_extra(extra::THREAD, thread.extras.get() != 0);
 }
@@ -264,7 +267,7 @@ pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
 fn next_event(irq: &IrqOff, now: u64) -> u64 {
     let here = HERE.owned(irq);
     let mut at = SCHED.owned(irq).next_event();
-    at = at.min(here.retry.get()).min(here.until.get()).min(expiry::next(irq));
+    at = at.min(here.retry.get()).min(here.until.get()).min(expiry::next(irq)).min(alarm::next(irq));
     if SCHED.owned(irq).load() > 1 && machine::topology().core_count() > 1 {
         at = at.min(here.balance.get().max(now));
     }
@@ -372,6 +375,9 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             let _decision = SCHED.owned(&irq).tick(now);
             expire(&mut irq, now);
         }
+        if alarm::next(&irq) <= now {
+            alarm::ring(&mut irq, now);
+        }
         if now >= HERE.owned(&irq).until.get() {
             show_load(&irq);
             // SAFETY: no thread is current, and the stack above is done with.
@@ -386,6 +392,10 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         show_load(&irq);
         if HERE.owned(&irq).retry.get() != NEVER {
             collect(&mut irq);
+            // What was given back may have been the last thread of a process that ends.
+            if jobs::has_work(&irq) {
+                continue;
+            }
         }
         if HERE.owned(&irq).condition.get().is_some_and(|condition| condition()) {
             // SAFETY: no thread is current, and the stack above is done with.
@@ -458,11 +468,94 @@ pub(crate) fn yield_now(irq: &mut IrqOff) {
     resume(irq, next.runner(), now)
 }
 
+/// Goes on at once with a thread of this core that waited, can be switched to directly and was taken out of where it waited, if it is more urgent
+/// than the current one, which has its results. Returns if not, and nothing was done.
+#[inline(always)]
+pub(crate) fn overtake_in_call(irq: &mut IrqOff, thread: ThreadRef) {
+    let (head, sched) = (HEAD.owned(irq), SCHED.owned(irq));
+    if head.is_pending() || head.extras() != 0 {
+        return;
+    }
+    let (context, now) = (thread.context(), tsc::now());
+    if !sched.overtake(context, now) {
+        return;
+    }
+    thread.state.set(State::Runnable);
+    metrics::count(irq, Counter::WakesLocal);
+    go_to(irq, context, thread, now)
+}
+
+/// Gives the core up for the current thread, which waits and can be switched to directly where it does. As [`block`] without a deadline, but
+/// goes on with the next thread at once, if there is one and nothing else is to be done.
+#[inline(always)]
+pub(crate) fn give_way(irq: &mut IrqOff, thread: ThreadRef) -> ! {
+    let (head, sched) = (HEAD.owned(irq), SCHED.owned(irq));
+    if head.is_pending() || head.extras() != 0 || sched.current() != Some(thread.context()) {
+        block(irq, NEVER)
+    }
+    let now = tsc::now();
+    sched.stop(now, Stop::Blocked);
+    match sched.pick(now) {
+        Some(context) => go_to(irq, context, context.runner(), now),
+        None => dispatch(irq, ThreadState::Blocked),
+    }
+}
+
+/// Goes on with a thread that has just been made the scheduler's current one, from another one's system call that did nothing but that. It is
+/// not announced that this core leaves the kernel: who waits for that interrupts it (`spread::hurry`). Who has come into its inbox has
+/// interrupted it.
+#[inline(always)]
+fn go_to(irq: &mut IrqOff, context: ThreadRef, thread: ThreadRef, now: u64) -> ! {
+    if timer::armed(irq) > SCHED.owned(irq).at_least_for(context, now) {
+        timer::arm_before(irq, next_event(irq, now));
+    }
+    metrics::count(irq, Counter::Switches);
+    resume(irq, thread, now)
+}
+
 /// Blocks the current thread, which may have been enlisted, until it is woken or the time comes. What it called returns what whoever ends
 /// the wait says. A time that has passed ends a wait that nobody has ended yet.
+#[inline(always)]
 pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     let thread = current(irq);
     let now = tsc::now();
+    if thread.doomed.get() | thread.woken.get() | (deadline != NEVER) {
+        prepare_to_block(irq, thread, deadline, now);
+    }
+    let sched = SCHED.owned(irq);
+    if sched.current() == Some(thread.context()) {
+        sched.stop(now, Stop::Blocked);
+    } else {
+        sched.remove(thread.context());
+    }
+    // It has left the core: what is told now may wake it, if it watches itself.
+    HEAD.owned(irq).clear_current();
+    upcall::blocked(irq, thread);
+    next(irq, now, ThreadState::Blocked)
+}
+
+/// Nobody runs on this core any more: as [`dispatch`], which has to be taken only if there is more to do than to pick the next thread.
+#[inline(always)]
+fn next(irq: &mut IrqOff, now: u64, left: ThreadState) -> ! {
+    let head = HEAD.owned(irq);
+    let busy = head.is_pending()
+        || head.extras() & extra::TRACE != 0
+        || HERE.owned(irq).retired.get() >= RETIRED_AT_ONCE
+        || !mailbox::INBOX.local(irq).is_quiet()
+        || jobs::has_work(irq);
+    if !busy && let Some(context) = SCHED.owned(irq).pick(now) {
+        // It is not announced that this core leaves the kernel, as with a yield.
+        show_load(irq);
+        arm_timer(irq, now);
+        metrics::count(irq, Counter::Switches);
+        resume(irq, context.runner(), now)
+    }
+    dispatch(irq, left)
+}
+
+/// What seldom has to be looked at before a thread blocks. Does not come back if it does not block.
+#[inline(never)]
+fn prepare_to_block(irq: &mut IrqOff, thread: ThreadRef, deadline: u64, now: u64) {
     if thread.doomed.get() {
         end_wait(irq, thread);
     }
@@ -475,11 +568,6 @@ pub(crate) fn block(irq: &mut IrqOff, deadline: u64) -> ! {
     if deadline != NEVER && deadline > now {
         SCHED.owned(irq).arm(thread, deadline);
     }
-    stop_running(irq, thread, Stop::Blocked);
-    // It has left the core: what is told now may wake it, if it watches itself.
-    HEAD.owned(irq).clear_current();
-    upcall::blocked(irq, thread);
-    dispatch(irq, ThreadState::Blocked)
 }
 
 /// The current thread need not block: it goes on, when it has a turn if it has lost its own (`talk`).
@@ -577,7 +665,7 @@ pub(crate) fn end_current(irq: &mut IrqOff, thread: ThreadRef) -> ! {
     stop_running(irq, thread, if thread.borrows() { Stop::Blocked } else { Stop::Ended });
     HEAD.owned(irq).clear_current();
     irq.locks(|held| homes::finish(held, thread));
-    dispatch(irq, ThreadState::Ended)
+    next(irq, tsc::now(), ThreadState::Ended)
 }
 
 /// The timer's interrupt, in ring 3 or in the idle loop's sleep.
@@ -595,6 +683,7 @@ pub(crate) fn on_timer(irq: &mut IrqOff) {
     }
     expire(irq, now);
     expiry::step(irq);
+    alarm::ring(irq, now);
     let here = HERE.owned(irq);
     if here.until.get() <= now {
         HEAD.owned(irq).raise(pending::RESCHEDULE);

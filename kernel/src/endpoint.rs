@@ -11,12 +11,13 @@ use core::ptr::NonNull;
 
 use abi::cap::{ObjectKind, Rights};
 use abi::error::Error;
-use ipc::{At, Kind, Queue, ReplySlot};
+use ipc::{At, Guard, Kind, Queue, ReplySlot};
 use percpu::sync::atomic::{AtomicU32, Ordering};
 use percpu::{Held, IrqOff};
 
+use crate::bank::Charge;
 use crate::object::{Header, Object, Ref};
-use crate::thread::ThreadRef;
+use crate::thread::{Thread, ThreadRef};
 use crate::{homes, messages, slabs};
 
 /// An endpoint.
@@ -27,6 +28,7 @@ use crate::{homes, messages, slabs};
 /// | `queue` | any core | any core | its own | 1 |
 /// | `receivers` | who makes and deletes capabilities | the same, senders | SeqCst | 0 |
 /// | `ending` | who ends it | the same | – | 0 |
+/// | `desk` | who holds the queue's lock | the same | by the lock | 1 |
 #[repr(C, align(64))]
 pub(crate) struct Endpoint {
     header: Header,
@@ -34,12 +36,43 @@ pub(crate) struct Endpoint {
     receivers: AtomicU32,
     /// Its waiters have been told; only its memory is left.
     ending: Cell<bool>,
-    queue: Line<Queue<ThreadRef>>,
+    charge: Charge,
+    hot: Hot,
 }
 
-/// By itself on a line.
-#[repr(align(64))]
-struct Line<T>(T);
+/// Who serves, and how urgently somebody waits (`inherit`).
+pub(crate) struct Desk {
+    server: Cell<Option<Ref<Thread>>>,
+    /// The most urgent of the senders, if there is a real-time one; else 0.
+    pub(crate) waiting: Cell<u32>,
+}
+
+impl Desk {
+    /// The server.
+    pub(crate) fn server(&self) -> Option<Ref<Thread>> {
+        let server = self.server.take();
+        self.server.set(server.clone());
+        server
+    }
+
+    /// Makes a thread the server; the one before, if it was another.
+    pub(crate) fn take_over(&self, thread: ThreadRef) -> Option<Ref<Thread>> {
+        let before = self.server.take();
+        if before.as_ref().is_some_and(|before| before.as_ptr() == thread.as_ptr()) {
+            self.server.set(before);
+            return None;
+        }
+        self.server.set(Some(thread.counted()));
+        before
+    }
+}
+
+/// What messages touch, by itself on a line.
+#[repr(C, align(64))]
+struct Hot {
+    queue: Queue<ThreadRef>,
+    desk: Desk,
+}
 
 // SAFETY: every field follows the table above.
 unsafe impl Sync for Endpoint {}
@@ -50,6 +83,7 @@ pub(crate) struct Reply {
     header: Header,
     slot: ReplySlot<ThreadRef>,
     ending: Cell<bool>,
+    charge: Charge,
 }
 
 // SAFETY: the slot is atomic, and `ending` belongs to who ends the object.
@@ -65,19 +99,21 @@ const _: () = {
 
 impl Endpoint {
     /// Where the assembly finds the queue's word.
-    pub(crate) const WORD: usize = offset_of!(Self, queue) + Queue::<ThreadRef>::WORD;
+    pub(crate) const WORD: usize = offset_of!(Self, hot.queue) + Queue::<ThreadRef>::WORD;
 
     /// An endpoint at which nobody waits; with one reference for the caller.
     ///
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
         let endpoint = Self {
             header: Header::new(),
             receivers: AtomicU32::new(0),
             ending: Cell::new(false),
-            queue: Line(Queue::new()),
+            charge,
+            hot: Hot { queue: Queue::new(), desk: Desk { server: Cell::new(None), waiting: Cell::new(0) } },
         };
         // SAFETY: memory for one endpoint, the caller's alone.
         unsafe { memory.write(endpoint) };
@@ -88,7 +124,12 @@ impl Endpoint {
     /// Who waits.
     #[inline(always)]
     pub(crate) fn queue(&self) -> &Queue<ThreadRef> {
-        &self.queue.0
+        &self.hot.queue
+    }
+
+    /// What belongs to whoever has locked the queue.
+    pub(crate) fn desk(&self, _: &Guard<'_, ThreadRef>) -> &Desk {
+        &self.hot.desk
     }
 
     /// A capability for it has been made.
@@ -109,9 +150,14 @@ impl Endpoint {
 
     /// Nobody receives any more: tells whoever waits. A receiver's own capability may have gone while it waited.
     fn close(&self, held: &mut Held<'_, 0>) {
-        self.queue.0.lock().close();
+        let server = {
+            let mut queue = self.hot.queue.lock();
+            queue.close();
+            self.desk(&queue).server.take()
+        };
+        drop(server);
         loop {
-            let Some(thread) = self.queue.0.lock().pop() else { break };
+            let Some(thread) = self.hot.queue.lock().pop() else { break };
             thread.link.set_at(At::NOWHERE);
             percpu::race_point!("endpoint.closed");
             messages::refuse(thread, Error::PeerGone);
@@ -121,7 +167,7 @@ impl Endpoint {
 
     /// Whether nobody waits.
     fn is_deserted(&self) -> bool {
-        matches!(self.queue.0.lock().kind(), Kind::Nobody | Kind::Closed)
+        matches!(self.hot.queue.lock().kind(), Kind::Nobody | Kind::Closed)
     }
 }
 
@@ -134,6 +180,8 @@ unsafe impl Object for Endpoint {
         let own = unsafe { object.as_ref() };
         if own.ending.replace(true) {
             debug_assert!(own.is_deserted(), "EP2: who waited has been told");
+            // SAFETY: as above, once.
+            drop(unsafe { object.read() }.charge);
             return slabs::give(held, object);
         }
         own.close(held);
@@ -149,8 +197,9 @@ impl Reply {
     /// # Errors
     /// [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff) -> Result<Ref<Self>, Error> {
+        let charge = Charge::current(irq)?;
         let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let reply = Self { header: Header::new(), slot: ReplySlot::new(), ending: Cell::new(false) };
+        let reply = Self { header: Header::new(), slot: ReplySlot::new(), ending: Cell::new(false), charge };
         // SAFETY: memory for one reply, the caller's alone.
         unsafe { memory.write(reply) };
         // SAFETY: the count that a header begins with.
@@ -171,6 +220,8 @@ unsafe impl Object for Reply {
         // SAFETY: obligation 1: it is there until this gives it back.
         let own = unsafe { object.as_ref() };
         if own.ending.replace(true) {
+            // SAFETY: as above, once.
+            drop(unsafe { object.read() }.charge);
             return slabs::give(held, object);
         }
         if let Some(caller) = own.slot.take() {

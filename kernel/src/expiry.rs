@@ -184,7 +184,7 @@ pub(crate) fn step(irq: &IrqOff) -> bool {
     if let Some(timer) = here.run_out.get()
         && done < STEP
     {
-        if cap::purge(&Leaves, timer.timer().reference.object, STEP - done, |gone| drop_gone(irq, gone))
+        if cap::purge(&Leaves::NONE, timer.timer().reference.object, STEP - done, |gone| drop_gone(irq, gone))
             == Purged::Done
         {
             here.run_out.set(timer.timer().behind.take());
@@ -202,7 +202,7 @@ fn run_out(irq: &IrqOff, at: TimerRef) {
     // ORDER: Relaxed: with the family's lock, as the store in `disarm`.
     let armed = || !timer.disarmed.load(Ordering::Relaxed);
     let object = timer.reference.object;
-    match cap::expire(&Leaves, object, attached, armed, |gone| drop_gone(irq, gone)) {
+    match cap::expire(&Leaves::NONE, object, attached, armed, |gone| drop_gone(irq, gone)) {
         None => {}
         Some(Purged::Done) => at.free(irq),
         Some(Purged::More) => timer.behind.set(HERE.owned(irq).run_out.replace(Some(at))),

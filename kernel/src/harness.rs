@@ -7,6 +7,7 @@ use percpu::mailbox::{self, Kick, Signal, Urgency};
 use percpu::{Ipi, IrqOff};
 
 use crate::arch::ipi;
+use crate::bank::Bank;
 use crate::machine_object::{Core, Debug, Devices, Interrupts};
 use crate::object::Ref;
 use crate::ports::Ports;
@@ -33,7 +34,7 @@ pub(crate) fn notice(irq: &IrqOff) {
 }
 
 /// What a program is given by the kernel: first the debug interface, then a region if there is one, then the cores by their numbers, and
-/// then, if it is one of [`DRIVERS`], all interrupt lines, all ports, all device registers.
+/// then, if it is one of [`DRIVERS`], all interrupt lines, all ports, all device registers; last a bank if it is given one.
 pub(crate) struct Run<'a> {
     /// Its name in the bundle, without the folder.
     pub(crate) program: &'a str,
@@ -43,6 +44,8 @@ pub(crate) struct Run<'a> {
     pub(crate) region: Option<&'a Ref<Region>>,
     /// Flags of `ProcessSpec`.
     pub(crate) flags: u64,
+    /// The bank that it pays from, of which it has a capability, behind the others; without, the machine's pays.
+    pub(crate) bank: Option<&'a Ref<Bank>>,
 }
 
 impl Run<'_> {
@@ -59,6 +62,8 @@ impl Run<'_> {
             texts: (self.arguments.len(), environment_bytes()),
             parent: 0,
             flags: self.flags,
+            bank: self.bank.cloned().unwrap_or_else(Bank::root),
+            limits: None,
         };
         let mut text = |_: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
             match part {
@@ -99,6 +104,9 @@ impl Run<'_> {
             add(table.insert(Interrupts::get(), Rights::ALL)?)?;
             add(table.insert(Ports::all(), Rights::ALL)?)?;
             add(table.insert(Devices::get(), Rights::ALL)?)?;
+        }
+        if let Some(bank) = self.bank {
+            add(table.insert(bank.clone(), Rights::ALL)?)?;
         }
         Ok(count)
     }

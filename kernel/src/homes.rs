@@ -17,7 +17,7 @@ use crate::dispatch::{self, SCHED};
 use crate::object::Ref;
 use crate::process::Process;
 use crate::thread::{State, Thread, ThreadRef};
-use crate::{metrics, notification, spread, talk, trace, upcall, wait};
+use crate::{inherit, metrics, notification, spread, talk, trace, upcall, wait};
 
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
@@ -142,23 +142,28 @@ pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
         let to = spread::target(held, thread);
         return depart(held, thread, to);
     }
-    thread.ready_since.set(tsc::now());
-    thread.set_extra(extra::WOKEN, true);
-    queue(held, thread, why);
+    let now = tsc::now();
+    if metrics::times_wake(held) {
+        thread.ready_since.set(now);
+        thread.set_extra(extra::WOKEN, true);
+    }
+    let decision = SCHED.owned(held).ready(thread.context(), now, why);
+    act_on(held, decision, now);
 }
 
 /// Queues the context on which a thread runs that can.
 pub(crate) fn queue(irq: &IrqOff, thread: ThreadRef, why: Ready) {
-    let decision = SCHED.owned(irq).ready(thread.context(), tsc::now(), why);
-    act_on(irq, decision);
+    let now = tsc::now();
+    let decision = SCHED.owned(irq).ready(thread.context(), now, why);
+    act_on(irq, decision, now);
 }
 
 /// Has a decision of the scheduler's looked at before this core goes on.
 #[inline(always)]
-fn act_on(irq: &IrqOff, decision: Decision) {
+pub(crate) fn act_on(irq: &IrqOff, decision: Decision, now: u64) {
     if decision == Decision::Preempt {
         HEAD.owned(irq).raise(pending::RESCHEDULE);
-    } else if timer::armed(irq) > SCHED.owned(irq).at_least_until(tsc::now()) {
+    } else if timer::armed(irq) > SCHED.owned(irq).at_least_until(now) {
         // The current thread may have to give way some time.
         HEAD.owned(irq).raise(pending::TIMER);
     }
@@ -226,7 +231,7 @@ pub(crate) fn configure(held: &mut Held<'_, 0>, thread: ThreadRef, spec: &SchedS
         return Err(Error::WrongState);
     }
     let decision = SCHED.owned(held).configure(thread, spec, tsc::now())?;
-    act_on(held, decision);
+    act_on(held, decision, tsc::now());
     dispatch::show_promised(held);
     Ok(())
 }
@@ -251,7 +256,7 @@ pub(crate) fn start(held: &mut Held<'_, 0>, thread: ThreadRef) -> Result<(), Err
     let to = if bound { held.core() } else { spread::target(held, thread) };
     if to == held.core() {
         let decision = SCHED.owned(held).ready(thread, tsc::now(), Ready::New);
-        act_on(held, decision);
+        act_on(held, decision, tsc::now());
     } else {
         depart(held, thread, to);
     }
@@ -331,6 +336,7 @@ fn finish_new(held: &mut Held<'_, 0>, thread: ThreadRef) {
 
 /// The end of a thread that is on no queue and not current: whoever waits for it is told, and it gives up itself.
 pub(crate) fn finish(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    inherit::ended(held, thread);
     talk::abandon(held, thread);
     // That there is none is as good.
     let _ = notification::unbind(thread);

@@ -115,6 +115,7 @@ fn finish(irq: &mut IrqOff, process: &Process) -> bool {
     process.capabilities().free(irq);
     irq.locks(|held| spread::release_all(held, process.id()));
     process.set_state(ProcessState::Ended);
+    process.trim();
     irq.locks(|held| {
         handler::clear(held, process);
         tell(held, process);

@@ -8,6 +8,7 @@
 //! | 55 | in `handler` | where a process's faults go |
 //! | 60 | in `wait` | one bucket of waiters |
 //! | 70 | in `upcall` | the news for one watcher |
+//! | 70 | in `lease` | the turn of one lease |
 //! | 90 | in `syscalls` | what is on its way to a thread's home or back |
 //! | 90 | in `trace` | records on their way from the core that has them to the one that asked |
 //! | 100, 150 | in `tests` | what tests contend for; the first complaint of a test |

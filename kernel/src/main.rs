@@ -20,8 +20,10 @@
 extern crate alloc;
 
 mod acpi;
+mod alarm;
 #[path = "arch/x86_64/mod.rs"]
 mod arch;
+mod bank;
 mod bench;
 mod chance;
 mod cores;
@@ -37,10 +39,13 @@ mod harness;
 mod heap;
 mod homes;
 mod image;
+mod inherit;
 mod interrupt;
 mod jobs;
 mod layout;
+mod lease;
 mod levels;
+mod limits;
 mod loader;
 mod log;
 mod machine;
@@ -69,6 +74,7 @@ mod tables;
 mod talk;
 mod tests;
 mod thread;
+mod timers;
 mod trace;
 mod traps;
 mod trial;

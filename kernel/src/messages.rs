@@ -20,9 +20,9 @@ use crate::dispatch::{self, SCHED};
 use crate::endpoint::{Endpoint, Reply};
 use crate::object::Found;
 use crate::talk::{self, Role};
-use crate::thread::{State, ThreadRef};
+use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
-use crate::{handler, homes, metrics, notification, spread, upcall};
+use crate::{handler, homes, inherit, limits, metrics, notification, spread, upcall};
 
 pub(crate) use fast::enter_space;
 
@@ -58,12 +58,22 @@ pub(crate) extern "C" fn message_call(number: u64) {
     }
 }
 
-/// As [`message_call`], for one that is timed or traced.
+/// As [`message_call`], for one that is timed or traced, or of a process with limits.
 pub(crate) extern "C" fn watched_message_call(number: u64) {
     let thread = {
         // SAFETY: as in `message_call`, whose witness is not made yet.
         let irq = unsafe { IrqOff::assume() };
-        dispatch::current(&irq)
+        let thread = dispatch::current(&irq);
+        if HEAD.owned(&irq).is_limited() {
+            metrics::keep_countdown(&irq);
+            if let Err(error) = limits::check(&irq, thread, number) {
+                return thread.set_register(register::STATUS, error as u64);
+            }
+            if !metrics::limited_call(&irq) {
+                return message_call(number);
+            }
+        }
+        thread
     };
     let start = metrics::watch_call(number, thread.register(register::BADGE));
     message_call(number);
@@ -136,8 +146,7 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
         Kind::Nobody | Kind::Senders => {
             thread.set_register(register::BADGE, badge);
             announce(thread, role, place_of(endpoint), 0);
-            queue.push_sender(thread);
-            drop(queue);
+            inherit::queue_up(irq, &endpoint, queue, thread);
             percpu::race_point!("messages.queued");
             dispatch::block(irq, asked.deadline)
         }
@@ -186,12 +195,17 @@ fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark,
     if is_at_hand(irq, receiver) && talk::can_lend(caller) {
         switch_to_callee(irq, caller, receiver, deadline)
     }
-    irq.locks(|held| homes::send_home(held, receiver));
+    let presses = inherit::calls(caller, receiver);
+    irq.locks(|held| {
+        homes::send_home(held, receiver);
+        if presses {
+            inherit::tell(held, &receiver);
+        }
+    });
     dispatch::block(irq, deadline)
 }
 
-/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more. Nobody switches to it directly,
-/// for it goes on with all its registers.
+/// The current thread, which has faulted, calls whoever receives at an endpoint. Returns if nobody can any more.
 pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Found<Endpoint>) {
     let alone = endpoint.queue().alone().filter(|&receiver| endpoint.queue().take(receiver));
     let receiver = match alone {
@@ -203,8 +217,7 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
                 Kind::Receivers => queue.pop().expect("IQ3: a queue with receivers has one"),
                 Kind::Nobody | Kind::Senders => {
                     announce(thread, Role::Calling, place_of(endpoint), 0);
-                    queue.push_sender(thread);
-                    drop(queue);
+                    inherit::queue_up(irq, &endpoint, queue, thread);
                     percpu::race_point!("messages.queued");
                     dispatch::block(irq, NEVER)
                 }
@@ -214,10 +227,15 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
     percpu::race_point!("messages.taken");
     receiver.link.set_at(At::NOWHERE);
     handler::tell(thread, receiver);
-    await_answer(irq, thread, receiver, (0, NEVER))
+    let mark = match direct_mark(irq, thread, NEVER) {
+        0 => 0,
+        mark => mark | Doing::FAULTED,
+    };
+    await_answer(irq, thread, receiver, (mark, NEVER))
 }
 
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
+#[inline(always)]
 pub(crate) fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
     let plain =
         deadline == NEVER && thread.extras.get() == 0 && !thread.doomed.get() && !thread.suspended.get();
@@ -266,8 +284,14 @@ fn go_on(irq: &mut IrqOff, thread: ThreadRef) -> ! {
 }
 
 /// Takes the message of whoever waits longest to send, if somebody does.
-fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, ThreadRef>) {
+fn take_message(
+    irq: &mut IrqOff,
+    thread: ThreadRef,
+    endpoint: Found<Endpoint>,
+    mut queue: Guard<'_, ThreadRef>,
+) {
     let sender = queue.pop().expect("IQ3: a queue with senders has one");
+    let before = inherit::serve(&endpoint, &queue, thread);
     drop(queue);
     percpu::race_point!("messages.popped");
     if handler::has_faulted(sender) {
@@ -276,13 +300,15 @@ fn take_message(irq: &mut IrqOff, thread: ThreadRef, mut queue: Guard<'_, Thread
         copy(irq, sender, thread);
     }
     if sender.talk.role.get() == Role::Calling {
+        let urgency = inherit::of_waiter(sender);
         thread.talk.reply.set(sender);
         sender.link.set_at(place::object(thread.as_ptr(), place::CALLEE));
-        return;
+        return inherit::received(irq, thread, urgency, before);
     }
     sender.link.set_at(At::NOWHERE);
     sender.set_register(register::STATUS, 0);
     irq.locks(|held| homes::send_home(held, sender));
+    inherit::received(irq, thread, 0, before);
 }
 
 /// What a receive has come to.
@@ -304,7 +330,11 @@ fn try_receive(
         return Ok(Received::Message);
     }
     // Mostly nobody waits.
-    if !bound && endpoint.queue().is_free() && !asked.tag.has(Tag::NO_WAIT) {
+    if !bound
+        && endpoint.queue().is_free()
+        && !asked.tag.has(Tag::NO_WAIT)
+        && inherit::is_settled(thread, &endpoint)
+    {
         let mark = direct_mark(irq, thread, asked.deadline);
         announce(thread, Role::Receiving, place_of(endpoint), mark);
         if endpoint.queue().park(thread) {
@@ -317,11 +347,13 @@ fn try_receive(
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
         Kind::Senders => {
-            take_message(irq, thread, queue);
+            take_message(irq, thread, endpoint, queue);
             Ok(Received::Message)
         }
         Kind::Nobody | Kind::Receivers if asked.tag.has(Tag::NO_WAIT) => Err(Error::WouldBlock),
         Kind::Nobody | Kind::Receivers => {
+            let before = inherit::serve(&endpoint, &queue, thread);
+            inherit::received(irq, thread, 0, before);
             let mark = direct_mark(irq, thread, asked.deadline);
             announce(thread, Role::Receiving, place_of(endpoint), mark);
             queue.push_receiver(thread);
@@ -421,12 +453,13 @@ fn write_answer(irq: &IrqOff, thread: ThreadRef, caller: ThreadRef) {
 fn answer(irq: &mut IrqOff, thread: ThreadRef, caller: ThreadRef) -> bool {
     write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
-    let lent = thread.borrows();
+    let (lent, context) = (thread.borrows(), thread.context());
     if lent {
         talk::give_back(thread, caller);
     } else {
         irq.locks(|held| homes::send_home(held, caller));
     }
+    inherit::answered(irq, thread, context);
     lent
 }
 
@@ -448,8 +481,8 @@ fn reply(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
 fn answer_saved(irq: &mut IrqOff, thread: ThreadRef, handle: Handle) -> Result {
     let reply = thread.capabilities().find::<Reply>(handle, Rights::SEND)?;
     let caller = reply.slot().take();
-    // Whoever else has one finds nobody to answer.
-    thread.capabilities().delete(irq, handle)?;
+    // Whoever else has one finds nobody to answer. If it has been deleted meanwhile, the caller, once taken, is to be answered all the same.
+    let _deleted = thread.capabilities().delete(irq, handle);
     let caller = caller.ok_or(Error::PeerGone)?;
     write_answer(irq, thread, caller);
     caller.link.set_at(At::NOWHERE);
@@ -486,9 +519,12 @@ pub(crate) fn save_reply(irq: &mut IrqOff, thread: ThreadRef) -> Result<Handle> 
         irq.locks(|held| talk::part(held, thread));
     }
     if let Some(caller) = thread.talk.reply.begin_move() {
-        reply.slot().set(caller);
+        // The capability can be used already, by whoever guesses the handle.
+        reply.slot().await_arrival(caller);
+        percpu::race_point!("messages.saving");
         caller.link.set_at(place::object(reply.as_ptr(), place::REPLY));
         thread.talk.reply.clear();
+        reply.slot().arrive(caller);
     }
     // `take_turn` does not come back to do it.
     drop(reply);

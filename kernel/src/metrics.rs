@@ -17,6 +17,7 @@ use percpu::{CoreId, IrqOff, core_local};
 use perf::tally::{self, SAMPLE_MEAN};
 use perf::trace::Event;
 
+use crate::arch::user::HEAD;
 use crate::arch::{ipi, tsc};
 use crate::trace;
 
@@ -68,8 +69,12 @@ pub(crate) struct Here {
     counters: [Figure; COUNTERS],
     /// System calls until one is timed.
     countdown: AtomicU32,
+    /// Wakes until one is timed.
+    wakes_left: AtomicU32,
     /// What `countdown` started from.
     distance: AtomicU32,
+    /// Calls until one is timed, while all of them are checked (`limits`) and `countdown` stays at 1; 0 otherwise.
+    aside: AtomicU32,
     syscalls: Buckets,
     switches: Buckets,
     wakes: Buckets,
@@ -82,6 +87,8 @@ impl Here {
 
     /// Where `user.S` counts down.
     pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
+    /// Where it does for calls that are checked.
+    pub(crate) const ASIDE: usize = offset_of!(Self, aside);
 
     const fn new() -> Self {
         let mut counters = [const { Figure::new(0) }; COUNTERS];
@@ -89,27 +96,34 @@ impl Here {
         Self {
             counters,
             countdown: AtomicU32::new(1),
+            wakes_left: AtomicU32::new(WAKES_PER_SAMPLE),
             distance: AtomicU32::new(SAMPLE_MEAN),
+            aside: AtomicU32::new(0),
             syscalls: Buckets::new(),
             switches: Buckets::new(),
             wakes: Buckets::new(),
         }
     }
 
+    /// What counts calls down.
+    fn counting(&self, irq: &IrqOff) -> &AtomicU32 {
+        if HEAD.owned(irq).is_limited() { &self.aside } else { &self.countdown }
+    }
+
     /// Says how many calls ahead the next one is that is timed.
-    fn set_countdown(&self, calls: u32) {
+    fn set_countdown(&self, irq: &IrqOff, calls: u32) {
         // ORDER: Relaxed: this core is the only writer, and nothing follows from what others read.
-        self.countdown.store(calls, Ordering::Relaxed);
+        self.counting(irq).store(calls, Ordering::Relaxed);
         self.counters[Counter::Syscalls as usize].add(u64::from(calls));
     }
 
     /// Draws the distance to the next call that is timed.
-    fn draw(&self) {
+    fn draw(&self, irq: &IrqOff) {
         // ORDER: Relaxed, both: as above.
         let distance = tally::next_distance(self.distance.load(Ordering::Relaxed));
         // ORDER: Relaxed; as above.
         self.distance.store(distance, Ordering::Relaxed);
-        self.set_countdown(distance);
+        self.set_countdown(irq, distance);
     }
 }
 
@@ -125,10 +139,10 @@ pub(crate) extern "C" fn watch_call(number: u64, argument: u64) -> u64 {
     let irq = unsafe { IrqOff::assume() };
     let here = HERE.local(&irq);
     if trace::enabled(&irq, TraceEvents::SYSCALL) {
-        here.set_countdown(1);
+        here.set_countdown(&irq, 1);
         trace::event(&irq, Event::SyscallEnter, number, argument, 0);
     } else {
-        here.draw();
+        here.draw(&irq);
     }
     tsc::now()
 }
@@ -149,8 +163,42 @@ pub(crate) extern "C" fn watched_call(number: u64, start: u64, status: u64) {
 pub(crate) fn watch_next_call(irq: &IrqOff) {
     let here = HERE.local(irq);
     // ORDER: Relaxed: this core is the only writer.
-    let skipped = here.countdown.swap(1, Ordering::Relaxed) - 1;
+    let skipped = here.counting(irq).swap(1, Ordering::Relaxed) - 1;
     here.counters[Counter::Syscalls as usize].add(u64::from(skipped).wrapping_neg());
+}
+
+/// From now on every call comes by [`watch_call`]'s door, and those that are not timed turn away from it.
+pub(crate) fn set_countdown_aside(irq: &IrqOff) {
+    let here = HERE.local(irq);
+    // ORDER: Relaxed, both: this core is the only writer.
+    let left = here.countdown.swap(1, Ordering::Relaxed);
+    // ORDER: Relaxed; as above.
+    here.aside.store(left, Ordering::Relaxed);
+}
+
+/// Ends what [`set_countdown_aside`] began.
+pub(crate) fn restore_countdown(irq: &IrqOff) {
+    let here = HERE.local(irq);
+    // ORDER: Relaxed, both: this core is the only writer.
+    let left = here.aside.swap(0, Ordering::Relaxed);
+    // ORDER: Relaxed; as above.
+    here.countdown.store(left, Ordering::Relaxed);
+}
+
+/// A call that passes a message is about to be checked.
+pub(crate) fn keep_countdown(irq: &IrqOff) {
+    // ORDER: Relaxed: this core is the only writer.
+    HERE.local(irq).countdown.store(1, Ordering::Relaxed);
+}
+
+/// Counts a call that passes a message and was granted, as `user.S` does it for others; says whether it is timed.
+pub(crate) fn limited_call(irq: &IrqOff) -> bool {
+    let here = HERE.local(irq);
+    // ORDER: Relaxed, both: this core is the only writer.
+    let left = here.aside.load(Ordering::Relaxed) - 1;
+    // ORDER: Relaxed; as above.
+    here.aside.store(left, Ordering::Relaxed);
+    left == 0
 }
 
 /// Counts a system call that does nothing, as `user.S` does it.
@@ -163,6 +211,20 @@ pub(crate) fn pretend_call(irq: &IrqOff) {
     if left == 0 {
         watched_call(0, watch_call(0, 0), 0);
     }
+}
+
+/// Of so many wakes one is timed: reading the clock and going over the slow switch cost more than the wake.
+const WAKES_PER_SAMPLE: u32 = 16;
+
+/// Whether the wake at hand is to be timed.
+#[inline(always)]
+pub(crate) fn times_wake(irq: &IrqOff) -> bool {
+    let here = HERE.local(irq);
+    // ORDER: Relaxed: this core is the only writer.
+    let left = here.wakes_left.load(Ordering::Relaxed) - 1;
+    // ORDER: Relaxed; as above.
+    here.wakes_left.store(if left == 0 { WAKES_PER_SAMPLE } else { left }, Ordering::Relaxed);
+    left == 0
 }
 
 /// Records how long a switch took.
@@ -198,7 +260,9 @@ pub(crate) fn read(core: CoreId, metrics: &mut Metrics) -> bool {
     metrics.syscalls_per_sample = u64::from(SAMPLE_MEAN);
     metrics.counters.iter_mut().zip(&here.counters).for_each(|(slot, figure)| *slot = figure.get());
     // ORDER: Relaxed: as in `syscall_enter`.
-    let ahead = u64::from(here.countdown.load(Ordering::Relaxed));
+    let aside = here.aside.load(Ordering::Relaxed);
+    // ORDER: Relaxed; as above.
+    let ahead = u64::from(if aside != 0 { aside } else { here.countdown.load(Ordering::Relaxed) });
     let syscalls = &mut metrics.counters[Counter::Syscalls as usize];
     *syscalls = syscalls.saturating_sub(ahead);
     metrics.counters[Counter::Ipis as usize] = ipi::taken(core);

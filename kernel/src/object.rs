@@ -204,6 +204,7 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Process => reclaim::<crate::process::Process>,
         ObjectKind::Thread => reclaim::<crate::thread::Thread>,
         ObjectKind::Region => reclaim::<crate::region::Region>,
+        ObjectKind::Bank => reclaim::<crate::bank::Bank>,
         ObjectKind::Core => reclaim::<crate::machine_object::Core>,
         ObjectKind::Debug => reclaim::<crate::machine_object::Debug>,
         ObjectKind::Endpoint => reclaim::<Endpoint>,
@@ -213,7 +214,8 @@ pub(crate) unsafe fn drop_word(irq: &IrqOff, gone: Gone) {
         ObjectKind::Interrupts => reclaim::<crate::machine_object::Interrupts>,
         ObjectKind::Ports => reclaim::<crate::ports::Ports>,
         ObjectKind::Devices => reclaim::<crate::machine_object::Devices>,
-        other => unreachable!("N2: no object of kind {other:?} is made"),
+        ObjectKind::Timer => reclaim::<crate::timers::Timer>,
+        ObjectKind::Lease => reclaim::<crate::lease::Lease>,
     };
     // SAFETY: obligation 1.
     unsafe { release(irq, header, reclaim) };

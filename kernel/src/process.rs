@@ -4,29 +4,35 @@
 //! * **V2** A thread is in its process's list from when it is made until it has ended; none comes in once the process ends.
 //! * **V3** The space and the table are taken down by one job (`jobs`), which begins when the process ends without threads, or is given up
 //!   before it has started; nobody has a thread in the space then, and cores that still have its tables loaded are told.
+//! * **V4** A process keeps the bank that `objects` and its space draw from; another takes over from it before the start only.
 
 use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{ManuallyDrop, offset_of};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Block, ThreadSpec};
+use mm::bank::{Payer, Purse};
+use mm::space::Frames;
 use mm::user::UserPtr;
-use percpu::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreSet, Guests, Held, IrqOff, Lock};
 use perf::trace::Event;
 
+use crate::arch::user::extra;
 use crate::arch::usercopy::Word;
+use crate::bank::{Bank, Objects};
+use crate::limits::{Counted, Limits};
 use crate::object::{Header, Object, Ref, try_acquire};
 use crate::programs::load::{self, LoadError, Randomness};
 use crate::programs::startup::{Startup, Text};
 use crate::programs::{Machine, Program};
-use crate::spaces::{self, Space};
+use crate::spaces::{self, Space, Tap};
 use crate::tables::Capabilities;
 use crate::thread::{self, Thread, ThreadRef};
-use crate::{dispatch, handler, homes, jobs, machine, slabs, trace};
+use crate::{dispatch, handler, homes, jobs, limits, machine, slabs, trace};
 
 /// Pages above the start of a process's heap at which the kernel looks for room: what is below is the program's own choice.
 const ROOM: u64 = 1 << 24;
@@ -47,6 +53,9 @@ const STACK_PAGES: usize = 64;
 /// | `ticks`, `faults` | any core | any core | Relaxed: figures |
 /// | `guests` | any core | the job | its own, with `state` |
 /// | `job` | the job's core | the same | – |
+/// | `bank` | under the lock of `threads`, before the start | the same; its threads | by the start |
+/// | `objects` | who makes or ends a thread or leaf | any core | its own |
+/// | `limits` | once, under the lock of `threads` | any core | Release / Acquire |
 #[repr(C, align(64))]
 pub(crate) struct Process {
     header: Header,
@@ -69,6 +78,11 @@ pub(crate) struct Process {
     main_flags: u64,
     name: [u8; NAME_BYTES],
     pub(crate) job: Cell<jobs::Link>,
+    bank: UnsafeCell<Ref<Bank>>,
+    /// Pays for the process, its threads and the leaves of its table.
+    objects: Purse,
+    /// Its limits, or null. Set once, under the lock of `threads`; they stay as long as the process.
+    limits: AtomicPtr<Limits>,
 }
 
 // SAFETY: every field follows the table above.
@@ -128,6 +142,10 @@ pub(crate) struct Maker<'a> {
     pub(crate) parent: u64,
     /// Flags of [`ProcessSpec`].
     pub(crate) flags: u64,
+    /// The bank that pays.
+    pub(crate) bank: Ref<Bank>,
+    /// The limits of the process that makes it, for which the new one's are no wider.
+    pub(crate) limits: Option<&'a Limits>,
 }
 
 /// Gives a new process its capabilities: fills the handles, or says why not.
@@ -187,14 +205,15 @@ impl Process {
     }
 
     fn empty(irq: &mut IrqOff, maker: &Maker<'_>) -> Result<Ref<Self>, Error> {
-        let memory = slabs::take::<Self>(irq).ok_or(Error::NoMemory)?;
-        let Some(capabilities) = Capabilities::new(irq) else {
-            slabs::give(irq, memory);
-            return Err(Error::NoMemory);
+        let limits = match maker.limits {
+            Some(parent) => Some(Counted::new(irq, Some(parent)).ok_or(Error::NoMemory)?),
+            None => None,
         };
-        let Some(space) = spaces::create(irq) else {
-            capabilities.free(irq);
-            slabs::give(irq, memory);
+        let payer = maker.bank.payer();
+        let objects = Purse::new(payer);
+        objects.take(1, &mut Objects).map_err(|_| Error::NoMemory)?;
+        let Some((memory, capabilities, space)) = Self::parts(irq, payer) else {
+            objects.close(&mut Objects);
             return Err(Error::NoMemory);
         };
         let mut name = [0; NAME_BYTES];
@@ -219,11 +238,130 @@ impl Process {
             main_flags: if maker.flags & ProcessSpec::NO_FPU != 0 { ThreadSpec::NO_FPU } else { 0 },
             name,
             job: Cell::new(None),
+            bank: UnsafeCell::new(maker.bank.clone()),
+            objects,
+            limits: AtomicPtr::new(limits.map_or(ptr::null_mut(), Counted::into_raw)),
         };
         // SAFETY: memory for one process, the caller's alone.
         unsafe { memory.write(process) };
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
+    }
+
+    /// Memory for a process, its table and its space.
+    fn parts(irq: &IrqOff, payer: Payer) -> Option<(NonNull<Self>, Capabilities, Space)> {
+        let memory = slabs::take::<Self>(irq)?;
+        // SAFETY: inside the memory.
+        let purse = unsafe { memory.byte_add(offset_of!(Self, objects)) }.cast();
+        let Some(capabilities) = Capabilities::new(irq, Some(purse)) else {
+            slabs::give(irq, memory);
+            return None;
+        };
+        let Some(space) = spaces::create(irq, payer) else {
+            capabilities.free(irq);
+            slabs::give(irq, memory);
+            return None;
+        };
+        Some((memory, capabilities, space))
+    }
+
+    /// The bank that pays for what the process has and makes.
+    ///
+    /// # Safety
+    /// 1. The process has started, or the caller has the lock of its list; the reference ends before either does.
+    pub(crate) unsafe fn bank(&self) -> &Ref<Bank> {
+        // SAFETY: obligation 1: nobody changes it (V4).
+        unsafe { &*self.bank.get() }
+    }
+
+    /// The same, counted, whatever the process does.
+    pub(crate) fn counted_bank(&self, irq: &mut IrqOff) -> Ref<Bank> {
+        irq.locks(|held| {
+            self.threads.with(held, |_, _| {
+                // SAFETY: under the lock.
+                unsafe { self.bank() }.clone()
+            })
+        })
+    }
+
+    /// Has another bank pay from now on, also for what the process has already.
+    ///
+    /// # Errors
+    /// [`Error::WrongState`] if it has been started; [`Error::NoMemory`] if the bank has not that much.
+    pub(crate) fn assign(&self, irq: &mut IrqOff, bank: Ref<Bank>) -> Result<(), Error> {
+        let before = irq.locks(|held| {
+            self.threads.with(held, |_, held| {
+                if self.state() != ProcessState::New {
+                    return Err(Error::WrongState);
+                }
+                let frames = self.space().purse().move_to_another(&mut Frames(&mut Tap::new(held)));
+                let objects = self.objects.move_to_another(&mut Objects);
+                bank.charge(frames.amount(), objects.amount())?;
+                // SAFETY: under the lock.
+                unsafe { self.bank() }.refund(frames.amount(), objects.amount());
+                frames.settle(bank.payer());
+                objects.settle(bank.payer());
+                // SAFETY: under the lock, before the start (V4).
+                Ok(unsafe { self.bank.get().replace(bank.clone()) })
+            })
+        })?;
+        // Under no lock, as `bank`: the last reference retires it.
+        drop(before);
+        Ok(())
+    }
+
+    /// Its limits, if it has any.
+    #[inline]
+    pub(crate) fn limits(&self) -> Option<&Limits> {
+        // ORDER: Acquire pairs with Release in `limit`: they are filled in.
+        let at = self.limits.load(Ordering::Acquire);
+        // SAFETY: null, or limits that stay as long as the process.
+        unsafe { at.as_ref() }
+    }
+
+    /// Tightens its limits. When this returns, every call that its threads make is checked.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]; nothing has changed.
+    pub(crate) fn limit(&self, irq: &mut IrqOff, asked: &abi::quota::Limits) -> Result<(), Error> {
+        let mut new = match self.limits() {
+            Some(_) => None,
+            None => Some(Counted::new(irq, None).ok_or(Error::NoMemory)?),
+        };
+        irq.locks(|held| {
+            self.threads.with(held, |_, _| {
+                if let Some(limits) = self.limits() {
+                    return limits.tighten(asked);
+                }
+                let Some(limits) = new.take() else { return };
+                limits.tighten(asked);
+                // ORDER: Release pairs with Acquire in `limits`.
+                self.limits.store(limits.into_raw(), Ordering::Release);
+            });
+        });
+        percpu::race_point!("process.limited");
+        while let Some(thread) = irq.locks(|held| self.next_unlimited(held)) {
+            homes::at_home(irq, &thread, |held, thread| {
+                thread.set_extra(extra::LIMITED, true);
+                // Whoever would switch to it directly has to load it whole.
+                thread.state.wait_plainly();
+                if dispatch::running(held) == Some(thread) {
+                    limits::load(held, thread);
+                }
+                0
+            });
+        }
+        Ok(())
+    }
+
+    /// A thread that does not know yet that the process has limits.
+    fn next_unlimited(&self, held: &mut Held<'_, 0>) -> Option<Ref<Thread>> {
+        self.next_of(held, |thread| !thread.limited.replace(true))
+    }
+
+    /// The bank gets back what the process has drawn ahead.
+    pub(crate) fn trim(&self) {
+        self.objects.trim(&mut Objects);
     }
 
     /// Its number.
@@ -365,12 +503,18 @@ impl Process {
         affinity: CoreSet,
     ) -> Result<Ref<Thread>, Error> {
         let home = irq.core();
-        let thread = Thread::new(irq, process.clone(), spec, home, affinity)?;
+        process.objects.take(1, &mut Objects).map_err(|_| Error::NoMemory)?;
+        let thread = Thread::new(irq, process.clone(), spec, home, affinity)
+            .inspect_err(|_| process.objects.put(1, &mut Objects))?;
         // SAFETY: the list keeps it only until it ends, or until `destroy` takes it out (V2).
         let entry = unsafe { ThreadRef::new(thread.as_ptr()) };
         let entered = irq.locks(|held| {
             process.threads.with(held, |threads, _| {
                 let enters = process.is_running();
+                if enters && process.limits().is_some() {
+                    thread.limited.set(true);
+                    thread.set_extra(extra::LIMITED, true);
+                }
                 if enters {
                     threads.push(entry);
                 }
@@ -499,13 +643,22 @@ impl Process {
         }
     }
 
-    /// A thread that nobody has asked to end yet. The list is turned: those that were asked are behind.
+    /// A thread that nobody has asked to end yet.
     fn next_to_kill(&self, held: &mut Held<'_, 0>) -> Option<Ref<Thread>> {
+        self.next_of(held, |thread| !thread.condemned.replace(true))
+    }
+
+    /// The first of the threads sought, which it is no longer when `is_sought` has been asked. The list is turned to it: mostly the next one
+    /// is first then, though somebody else may be turning it, too.
+    fn next_of(&self, held: &mut Held<'_, 0>, is_sought: impl Fn(&ThreadRef) -> bool) -> Option<Ref<Thread>> {
         self.threads.with(held, |threads, _| {
-            loop {
-                let thread = threads.first.filter(|thread| !thread.condemned.replace(true))?;
+            for _ in 0..threads.count {
+                let thread = threads.first?;
                 threads.remove(thread);
                 threads.push(thread);
+                if !is_sought(&thread) {
+                    continue;
+                }
                 // SAFETY: it is in the list, so its memory is a thread's (V2); `destroy` waits for the lock.
                 let living = try_acquire(unsafe { thread.as_ptr().cast::<Header>().as_ref() });
                 if living {
@@ -513,6 +666,7 @@ impl Process {
                     return Some(unsafe { Ref::adopt(thread.as_ptr()) });
                 }
             }
+            None
         })
     }
 
@@ -536,6 +690,14 @@ impl Process {
         }
     }
 
+    /// A thread's memory goes back.
+    pub(crate) fn thread_gone(&self) {
+        self.objects.put(1, &mut Objects);
+        if self.state() == ProcessState::Ended {
+            self.trim();
+        }
+    }
+
     /// A thread that never started goes with its last reference.
     pub(crate) fn forget_thread(process: Ref<Self>, held: &mut Held<'_, 0>, thread: ThreadRef) {
         Self::thread_ended(process, held, thread, 0);
@@ -551,6 +713,12 @@ unsafe impl Object for Process {
         let process = unsafe { object.as_ref() };
         if process.state() == ProcessState::Ended {
             handler::clear(held, process);
+            process.objects.close(&mut Objects);
+            // SAFETY: as above.
+            drop(unsafe { process.bank.get().read() });
+            // SAFETY: as above; set by `limit` or from the start, and never taken out before.
+            // ORDER: Relaxed: nobody else has the process any more.
+            drop(unsafe { Counted::from_raw(process.limits.load(Ordering::Relaxed)) });
             return slabs::give(held, object);
         }
         // Given up before it started. It comes back here when it has been taken down.

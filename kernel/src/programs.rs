@@ -25,7 +25,7 @@ use crate::loader::Module;
 use crate::spaces::{Object, Physical};
 use crate::{layout, log, memory, start};
 
-pub(crate) use supply::{Machine, Supply};
+pub(crate) use supply::{Machine, Paid, Supply};
 
 /// The programs of the bundle.
 static BUNDLED: Once<Vec<Bundled>> = Once::new();
@@ -77,7 +77,9 @@ impl Program {
         read: Read<'_>,
     ) -> Result<Self, BuildError> {
         let plan = Self::plan_of(irq, supply, bytes, read)?;
-        let object = Object::new(Physical, &mut supply.pool(irq), plan.filled(), PageSize::Small)?;
+        let payer = supply.payer();
+        let made = Object::paid_by(payer, Physical, &mut supply.pool(irq), plan.filled(), PageSize::Small);
+        let object = made.inspect_err(|_| supply.pool(irq).forget(payer))?;
         let program = Self { plan, object };
         match program.fill(irq, supply, read) {
             Ok(()) => Ok(program),

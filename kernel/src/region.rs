@@ -5,12 +5,14 @@ use core::ptr::NonNull;
 
 use abi::cap::ObjectKind;
 use abi::error::Error;
+use mm::bank::Payer;
 use mm::id::FRAME_BYTES;
-use mm::space::Backing;
+use mm::space::{Backing, Pool};
 use mm::{FrameId, PageSize, PhysRange};
 use percpu::{Held, IrqOff};
 
 use crate::arch::{apic, paging};
+use crate::bank::{self, Charge};
 use crate::object::{Header, Object, Ref};
 use crate::spaces::{self, Physical, Tap};
 use crate::{machine, slabs, start};
@@ -20,6 +22,8 @@ use crate::{machine, slabs, start};
 pub(crate) struct Region {
     header: Header,
     content: Content,
+    /// None for the kernel's own.
+    charge: Option<Charge>,
 }
 
 /// What a region shows.
@@ -39,17 +43,34 @@ const MAX_PAGES: u64 = 1 << 18;
 const CONVENTIONAL: PhysRange = PhysRange::inside(0, 640 << 10);
 
 impl Region {
-    /// A region of zeroed pages, which are taken when first touched.
+    /// A region of zeroed pages, which are taken when first touched, and for which nobody pays.
     ///
     /// # Errors
     /// [`Error::BadArgument`] for no pages or too many; [`Error::NoMemory`].
     pub(crate) fn new(irq: &IrqOff, pages: u64) -> Result<Ref<Self>, Error> {
+        Self::make(irq, pages, None)
+    }
+
+    /// As [`Region::new`]; the current process's bank pays.
+    ///
+    /// # Errors
+    /// As [`Region::new`].
+    pub(crate) fn charged(irq: &IrqOff, pages: u64) -> Result<Ref<Self>, Error> {
+        Self::make(irq, pages, Some(Charge::current(irq)?))
+    }
+
+    fn make(irq: &IrqOff, pages: u64, charge: Option<Charge>) -> Result<Ref<Self>, Error> {
         if pages == 0 || pages > MAX_PAGES {
             return Err(Error::BadArgument);
         }
-        let made = spaces::Object::new(Physical, &mut Tap::new(irq), pages as usize, PageSize::Small);
-        let object = made.map_err(|_| Error::NoMemory)?;
-        Self::show(irq, Content::Memory(ManuallyDrop::new(object)))
+        let payer = charge.as_ref().map_or(Payer::NOBODY, |charge| bank::keep(charge.bank().clone()));
+        let tap = &mut Tap::new(irq);
+        let Ok(object) = spaces::Object::paid_by(payer, Physical, tap, pages as usize, PageSize::Small)
+        else {
+            tap.forget(payer);
+            return Err(Error::NoMemory);
+        };
+        Self::show(irq, Content::Memory(ManuallyDrop::new(object)), charge)
     }
 
     /// A region of device registers from a physical address on.
@@ -71,16 +92,16 @@ impl Region {
         if occupied || paging::uses(range) {
             return Err(Error::Occupied);
         }
-        Self::show(irq, Content::Device(range))
+        Self::show(irq, Content::Device(range), Some(Charge::current(irq)?))
     }
 
-    fn show(irq: &IrqOff, content: Content) -> Result<Ref<Self>, Error> {
+    fn show(irq: &IrqOff, content: Content, charge: Option<Charge>) -> Result<Ref<Self>, Error> {
         let Some(memory) = slabs::take::<Self>(irq) else {
             content.release(irq);
             return Err(Error::NoMemory);
         };
         // SAFETY: memory for one region, which is ours.
-        unsafe { memory.write(Self { header: Header::new(), content }) };
+        unsafe { memory.write(Self { header: Header::new(), content, charge }) };
         // SAFETY: the count that a header begins with.
         Ok(unsafe { Ref::adopt(memory) })
     }
@@ -134,8 +155,9 @@ unsafe impl Object for Region {
 
     unsafe fn destroy(object: NonNull<Self>, held: &mut Held<'_, 0>) {
         // SAFETY: obligation 1: nobody uses it any more.
-        let region = unsafe { object.read() };
-        region.content.release(held);
+        let Self { content, charge, .. } = unsafe { object.read() };
+        content.release(held);
+        drop(charge);
         slabs::give(held, object);
     }
 }

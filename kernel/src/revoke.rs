@@ -17,7 +17,7 @@ use crate::tables::Capabilities;
 use crate::{dispatch, machine, spread};
 
 /// Capabilities that one step takes out.
-const STEP: usize = 32;
+pub(crate) const STEP: usize = 32;
 
 /// Looks after which cores that have not passed through the kernel are interrupted again: the first time, they may not have shown yet
 /// that they run programs.

@@ -9,8 +9,9 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
+use mm::bank::Payer;
 use mm::frames::{Policy, Request};
-use mm::space::{Access, Cx, Fault, Format, FrameInfo, Memory, Pending, Pool, Progress, Shortage};
+use mm::space::{Access, Cx, Fault, Format, FrameInfo, Frames, Memory, Pending, Pool, Progress, Shortage};
 use mm::tlb::SpaceIds;
 use mm::virt::{PageId, PageRange};
 use mm::{FrameId, Order};
@@ -21,7 +22,7 @@ use x86_64::VirtAddr;
 use crate::arch::{border, speculation, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
-use crate::{cores, dispatch, machine, memory};
+use crate::{bank, cores, dispatch, machine, memory};
 
 /// The address spaces of this kernel.
 pub(crate) type Space = mm::space::Space<Physical>;
@@ -145,6 +146,38 @@ impl Pool for Tap<'_> {
     fn merge(&mut self, block: FrameId) -> bool {
         memory::with(self.irq, |frames, cache| frames.merge(cache, block)).is_ok()
     }
+
+    fn draw(&mut self, payer: Payer, least: usize, most: usize) -> Option<usize> {
+        // SAFETY: the process that has a space keeps its bank (V4), an object its own.
+        let draw = || unsafe { bank::draw_frames(payer, least, most) };
+        draw().or_else(|| {
+            // The current process may have the last ones in its purse.
+            let thread =
+                dispatch::running(self.irq).filter(|thread| thread.space().purse().payer() == payer)?;
+            thread.space().purse().try_trim(&mut Frames(&mut Tap::new(self.irq)));
+            draw()
+        })
+    }
+
+    fn pay_back(&mut self, payer: Payer, amount: usize) {
+        // SAFETY: as above.
+        unsafe { bank::pay_frames_back(payer, amount) };
+    }
+
+    fn spare(&self, payer: Payer) -> usize {
+        // SAFETY: as above; a bank that has just been exchanged is there until this core leaves the kernel (N1).
+        unsafe { bank::spare_frames(payer) }
+    }
+
+    fn keep(&mut self, payer: Payer) -> Option<Payer> {
+        // SAFETY: a space's, or what was one a moment ago (N1).
+        unsafe { bank::keep_another(payer) }
+    }
+
+    fn forget(&mut self, payer: Payer) {
+        // SAFETY: said once of an object, which has kept it.
+        unsafe { bank::forget(payer) };
+    }
 }
 
 /// Runs one step of an operation on a space, and settles it: every core that has to know does when this returns.
@@ -185,11 +218,11 @@ pub(crate) fn all<E>(
     }
 }
 
-/// An empty space, to be put where it stays.
-pub(crate) fn create(irq: &IrqOff) -> Option<Space> {
+/// An empty space, to be put where it stays; the payer's bank is kept as long as it is there.
+pub(crate) fn create(irq: &IrqOff, payer: Payer) -> Option<Space> {
     let features = machine::features();
     let format = Format::new(features.nx, features.huge_1g);
-    Space::new(Physical, &mut Tap::new(irq), IDS.take(), format, border::upper()).ok()
+    Space::paid_by(payer, Physical, &mut Tap::new(irq), IDS.take(), (format, border::upper())).ok()
 }
 
 /// The space that this core's user half shows.
@@ -266,7 +299,7 @@ pub(crate) struct Owned(ManuallyDrop<Box<Space>>);
 impl Owned {
     /// An empty space.
     pub(crate) fn new() -> Option<Self> {
-        let space = IrqOff::with(|irq| create(irq));
+        let space = IrqOff::with(|irq| create(irq, Payer::NOBODY));
         Some(Self(ManuallyDrop::new(Box::new(space?))))
     }
 

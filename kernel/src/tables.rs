@@ -8,22 +8,47 @@ use cap::{
     Attached, Capability, Drained, Entry, Family, Gone, Leaf, LeafAt, Memory, Node, NodeAt, Purged, Sentence,
     Table, TableAt,
 };
+use mm::bank::Purse;
 use percpu::epoch::{self, Retired};
 use percpu::{Held, IrqOff};
 
+use crate::bank::Objects;
 use crate::object::{self, Found, Object, Ref};
 use crate::{dispatch, expiry, slabs};
 
 /// Most capabilities of one process.
 const LIMIT: usize = 16_384;
 
-/// Leaves and nodes from the slabs of the core that needs one.
+/// Leaves and nodes from the slabs of the core that needs one; each leaf is an object for which the process pays.
 #[derive(Debug)]
-pub(crate) struct Leaves;
+pub(crate) struct Leaves {
+    purse: Option<NonNull<Purse>>,
+}
+
+impl Leaves {
+    /// For what takes no leaf.
+    pub(crate) const NONE: Self = Self { purse: None };
+
+    fn purse(&self) -> Option<&Purse> {
+        // SAFETY: the process's, which it has as long as its table.
+        self.purse.map(|purse| unsafe { purse.as_ref() })
+    }
+
+    fn put(&self) {
+        if let Some(purse) = self.purse() {
+            purse.put(1, &mut Objects);
+        }
+    }
+}
 
 impl Memory for Leaves {
     fn take(&self) -> Option<NonNull<Leaf>> {
-        IrqOff::with(|irq| slabs::take::<Leaf>(irq))
+        self.purse()?.take(1, &mut Objects).ok()?;
+        let leaf = IrqOff::with(|irq| slabs::take::<Leaf>(irq));
+        if leaf.is_none() {
+            self.put();
+        }
+        leaf
     }
 
     #[inline(always)]
@@ -34,6 +59,7 @@ impl Memory for Leaves {
 
     fn give_back(&self, leaf: LeafAt) {
         let Some(link) = NonNull::new(leaf.pointer().cast::<Retired>()) else { return };
+        self.put();
         IrqOff::with(|irq| {
             // SAFETY: its table has given it back. Those who look handles up in it are the process's own threads, which have ended; or it is
             // one that never came into the table.
@@ -99,11 +125,11 @@ pub(crate) struct Capabilities {
 }
 
 impl Capabilities {
-    /// An empty table.
-    pub(crate) fn new(irq: &IrqOff) -> Option<Self> {
+    /// An empty table. Its first leaf is taken when the purse is there, which stays as long as the table; without one nobody pays.
+    pub(crate) fn new(irq: &IrqOff, purse: Option<NonNull<Purse>>) -> Option<Self> {
         let table = slabs::take::<Table<Leaves>>(irq)?;
         // SAFETY: memory for one table, which is ours.
-        unsafe { table.write(Table::new(Leaves, LIMIT)) };
+        unsafe { table.write(Table::new(Leaves { purse }, LIMIT)) };
         Some(Self { table })
     }
 
@@ -190,7 +216,7 @@ impl Capabilities {
         if inserted.is_err() {
             // SAFETY: the word of a moment ago, whose count the table has not taken.
             IrqOff::with(|irq| unsafe {
-                object::drop_word(irq, Gone { kind: T::KIND, rights, object: word })
+                object::drop_word(irq, Gone { kind: T::KIND, rights, object: word });
             });
         }
         inserted

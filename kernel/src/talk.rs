@@ -14,7 +14,7 @@ use core::cell::Cell;
 use core::mem::offset_of;
 
 use abi::error::Error;
-use ipc::{Aborted, At, Guard, ReplySlot};
+use ipc::{At, ReplySlot, Withdrawn};
 use percpu::Held;
 use sched::{Ready, Stop};
 
@@ -25,7 +25,7 @@ use crate::endpoint::{Endpoint, Reply};
 use crate::notification::Notification;
 use crate::thread::{Thread, ThreadRef};
 use crate::wait::place;
-use crate::{homes, messages};
+use crate::{homes, inherit, messages};
 
 /// Most callers that one context goes through. Beyond it who is called runs on its own.
 pub(crate) const MAX_DEPTH: u32 = 16;
@@ -138,7 +138,7 @@ pub(crate) fn give_back(runner: ThreadRef, caller: ThreadRef) {
 }
 
 /// The thread that a caller waits for, if it is one.
-fn callee(at: At) -> Option<ThreadRef> {
+pub(crate) fn callee(at: At) -> Option<ThreadRef> {
     // SAFETY: made of a thread, and read just now.
     let thread = (at.0 & place::MARKS == place::CALLEE).then(|| unsafe { place::get::<Thread>(at) })?;
     // SAFETY: it lives until this core leaves the kernel.
@@ -177,6 +177,7 @@ fn recall(held: &mut Held<'_, 0>, caller: ThreadRef, first: ThreadRef) {
         sched.remove(context);
         homes::queue(held, first, Ready::New);
     }
+    inherit::left(held, first, context);
 }
 
 /// A thread that borrows a context must go where that does not: it goes on on its own, and the caller waits without lending. The
@@ -194,6 +195,7 @@ pub(crate) fn part(held: &mut Held<'_, 0>, thread: ThreadRef) {
     }
     let caller = thread.talk.reply.look().expect("DN2: a borrowed context came from a caller");
     give_back(thread, caller);
+    inherit::left(held, thread, context);
 }
 
 /// A thread that ends, or that receives without having answered, leaves its caller without an answer.
@@ -207,64 +209,40 @@ pub(crate) fn abandon(held: &mut Held<'_, 0>, thread: ThreadRef) {
     caller.link.set_at(At::NOWHERE);
     messages::refuse(caller, Error::PeerGone);
     homes::send_home(held, caller);
-}
-
-/// What came of [`withdraw`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Withdrawn {
-    /// It waits no longer.
-    Yes,
-    /// Somebody else has taken it, and sends it home.
-    No,
-    /// It is elsewhere by now.
-    LookAgain,
+    inherit::abandoned(held, thread);
 }
 
 /// Takes a thread out of where it waits in connection with messages, which `at` has said. At its home.
 pub(crate) fn withdraw(held: &mut Held<'_, 0>, thread: ThreadRef, at: At) -> Withdrawn {
-    let aborted = match at.0 & place::MARKS {
+    match at.0 & place::MARKS {
         // SAFETY: made of an endpoint, and read just now.
-        place::ENDPOINT => {
-            return leave_queue(thread, at, unsafe { place::get::<Endpoint>(at) }.queue().lock());
-        }
+        place::ENDPOINT => leave_endpoint(held, thread, at, unsafe { place::get(at) }),
         // SAFETY: made of a notification, and read just now.
-        place::NOTIFICATION => {
-            return leave_queue(thread, at, unsafe { place::get::<Notification>(at) }.lock());
-        }
-        place::CALLEE => match callee(at) {
-            Some(first) => {
-                let aborted = first.talk.reply.abort(thread);
-                if aborted == Aborted::Yes {
-                    recall(held, thread, first);
-                }
-                aborted
+        place::NOTIFICATION => unsafe { place::get::<Notification>(at) }.lock().withdraw(thread, at),
+        place::CALLEE => {
+            let first = callee(at).expect("IQ2: the place is a thread's");
+            let withdrawn = first.talk.reply.withdraw(thread, at);
+            if withdrawn == Withdrawn::Yes {
+                recall(held, thread, first);
+                inherit::gave_up(held, thread, first);
             }
-            None => Aborted::Busy,
-        },
-        place::REPLY => {
-            // SAFETY: made of a reply, and read just now.
-            unsafe { place::get::<Reply>(at) }.slot().abort(thread)
+            withdrawn
         }
+        // SAFETY: made of a reply, and read just now.
+        place::REPLY => unsafe { place::get::<Reply>(at) }.slot().withdraw(thread, at),
         other => unreachable!("IQ2: a thread waits at something of kind {other}"),
-    };
-    match aborted {
-        Aborted::Yes => {
-            thread.link.set_at(At::NOWHERE);
-            Withdrawn::Yes
-        }
-        // Answered, unless it was moved to another slot, which is written before it leaves the first.
-        Aborted::No if thread.link.at() == at => Withdrawn::No,
-        Aborted::No | Aborted::Busy => Withdrawn::LookAgain,
     }
 }
 
-fn leave_queue(thread: ThreadRef, at: At, mut queue: Guard<'_, ThreadRef>) -> Withdrawn {
-    if thread.link.at() != at {
-        return Withdrawn::LookAgain;
+fn leave_endpoint(held: &mut Held<'_, 0>, thread: ThreadRef, at: At, endpoint: &Endpoint) -> Withdrawn {
+    let (withdrawn, server) = {
+        let mut queue = endpoint.queue().lock();
+        let withdrawn = queue.withdraw(thread, at);
+        let gone = withdrawn == Withdrawn::Yes;
+        (withdrawn, if gone { inherit::left_queue(endpoint, &queue) } else { None })
+    };
+    if let Some(server) = server {
+        inherit::tell(held, &server);
     }
-    if !queue.remove(thread) {
-        return Withdrawn::No;
-    }
-    thread.link.set_at(At::NOWHERE);
-    Withdrawn::Yes
+    withdrawn
 }

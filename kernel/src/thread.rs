@@ -34,7 +34,7 @@ use crate::revoke::Revocation;
 use crate::spaces::Space;
 use crate::tables::{Capabilities, Slots};
 use crate::talk::Talk;
-use crate::{handler, homes, slabs, wait};
+use crate::{handler, homes, inherit, slabs, wait};
 
 /// A thread.
 ///
@@ -46,7 +46,7 @@ use crate::{handler, homes, slabs, wait};
 /// | `ended`, `code` | the home, once | any core | Release / Acquire | 0, cold |
 /// | `frame` | the CPU while current; who decides how a wait ends; else the home | the same | by the inbox | 1–3 |
 /// | `space`, `process`, `id` | nobody after the start | any core | – | hot |
-/// | `talk`, `link` | see [`Talk`], [`Link`] | | | hot |
+/// | `talk`, `link`, `pressure` | see [`Talk`], [`Link`], [`inherit::Pressure`] | | | hot, cold |
 /// | `waiter` | who holds the lock of the list that `link` names | the same | by the lock | cold |
 /// | the rest | the home | the home | – | hot |
 #[repr(C, align(64))]
@@ -90,9 +90,13 @@ pub(crate) struct Thread {
     pub(crate) siblings: Cell<(Option<ThreadRef>, Option<ThreadRef>)>,
     /// Somebody who ends the process has seen it, under the same lock.
     pub(crate) condemned: Cell<bool>,
+    /// Somebody who limits the process has seen it, under the same lock.
+    pub(crate) limited: Cell<bool>,
     /// It never came into the list.
     unlisted: Cell<bool>,
     pub(crate) watch: crate::upcall::Watch,
+    /// What it has to do with inheritance.
+    pub(crate) pressure: inherit::Pressure,
     /// What it is revoking, between two steps.
     pub(crate) revocation: Cell<Option<Revocation>>,
     /// What is not in its frame of a fault that it waits for an answer to (FH1).
@@ -150,6 +154,8 @@ pub(crate) struct Doing {
 }
 
 impl Doing {
+    /// In `direct`, with the mark: a thread that goes on with all its registers, not with a message.
+    pub(crate) const FAULTED: u32 = 1 << 31;
     /// Where the assembly finds `direct`.
     pub(crate) const DIRECT: usize = offset_of!(Self, direct);
 
@@ -178,6 +184,12 @@ impl Doing {
         self.set_direct(mark);
     }
 
+    /// Whether the thread waits and could be switched to at its home.
+    pub(crate) fn waits_directly(&self) -> bool {
+        // ORDER: Relaxed: for the home, which wrote it.
+        self.direct.load(Ordering::Relaxed) != 0
+    }
+
     /// A thread that waits cannot be switched to any more without more being done. By its home.
     pub(crate) fn wait_plainly(&self) {
         let state = self.get();
@@ -188,7 +200,7 @@ impl Doing {
     #[inline(always)]
     pub(crate) fn is_direct(&self, mark: u32) -> bool {
         // ORDER: Relaxed: if it is this core's mark, this core wrote it.
-        self.direct.load(Ordering::Relaxed) == mark
+        self.direct.load(Ordering::Relaxed) & !Self::FAULTED == mark
     }
 
     #[inline(always)]
@@ -224,6 +236,8 @@ impl Thread {
     pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
     /// As `DIRECT`.
     pub(crate) const TALK: usize = offset_of!(Self, talk);
+    /// Where [`inherit::Pressure`] lies.
+    pub(crate) const PRESSURE: usize = offset_of!(Self, pressure);
     /// Where the frame lies, in bytes from the thread's address.
     pub(crate) const FRAME: usize = offset_of!(Self, frame);
 
@@ -286,8 +300,10 @@ impl Thread {
             process,
             siblings: Cell::new((None, None)),
             condemned: Cell::new(false),
+            limited: Cell::new(false),
             unlisted: Cell::new(false),
             watch: crate::upcall::Watch::new(),
+            pressure: inherit::Pressure::new(),
             revocation: Cell::new(None),
             fault: handler::NoteCell::default(),
             bound: Cell::new(None),
@@ -393,6 +409,11 @@ impl Thread {
         object::acquire(&self.header);
     }
 
+    /// Counts one more reference, if it is not about to go.
+    pub(crate) fn try_keep(&self) -> bool {
+        object::try_acquire(&self.header)
+    }
+
     /// Says that its process did not take it.
     pub(crate) fn never_listed(&self) {
         self.unlisted.set(true);
@@ -488,6 +509,7 @@ impl Thread {
             }
         }
         drop(thread.fpu.take());
+        thread.process.thread_gone();
         drop(thread);
         slabs::give(held, own.0);
     }

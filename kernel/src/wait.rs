@@ -9,11 +9,11 @@
 
 use core::cell::Cell;
 
-use ipc::At;
+use ipc::{At, Withdrawn};
 use percpu::{Held, IrqOff, Lock};
 
 use crate::homes;
-use crate::talk::{self, Withdrawn};
+use crate::talk;
 use crate::thread::{State, ThreadRef};
 
 /// What is waited for, exactly: no two things share a key.

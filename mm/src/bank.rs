@@ -1,4 +1,4 @@
-//! Quota banks: memory is charged to the bank of the process that caused it.
+//! Quota banks: memory, or whatever else is counted, is charged to the bank of the process that caused it.
 //!
 //! A child's limit is carved out of what its parent has free, so that a charge touches the line of its own bank and no ancestor's; what
 //! a whole tree can use is bounded by its root's limit. Destroying a bank gives its limit back to its parent.
@@ -7,10 +7,13 @@
 //! * Q2: what was charged can be refunded, whatever happens meanwhile: neither resizing nor destroying takes it away.
 //! * Q3: a destroyed bank has no children and nothing charged, and nothing can be charged to it any more.
 
+mod purse;
 mod word;
 
 #[cfg(all(test, loom))]
 mod models;
+
+pub use purse::{BATCH, Exhausted, Moving, Payer, Purse, Source};
 
 use core::fmt;
 use percpu::const_fn;
@@ -229,6 +232,12 @@ impl<'p> Bank<'p> {
             Some(parent) => parent.put(|word, own| word.merge(limit, own)),
             None => Ok(()),
         }
+    }
+
+    /// What is free: neither charged nor carved out.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.word().free()
     }
 
     /// The bank's figures.

@@ -38,11 +38,12 @@ pub use info::{FrameInfo, Use};
 pub use load::Load;
 pub use look::Region;
 pub use map::{Backing, Mapping, When};
-pub use memory::{Memory, Pool, Shortage};
+pub use memory::{Frames, Memory, Pool, Shortage};
 pub use object::{Attachment, Object};
 pub use pass::{Course, Pass, Passing, Phase, Steps};
 pub use pending::Pending;
 
+use crate::bank::{Payer, Purse};
 use crate::frames::Policy;
 use crate::id::{FrameId, Order};
 use crate::tlb::{SpaceId, SpaceTlb};
@@ -171,6 +172,8 @@ pub enum Upper {
 
 /// An address space: the user half of one set of page tables.
 ///
+/// * A8: a space has paid for its roots, tables and records, its reservations whole, and each frame that an entry owns and that is of no
+///   reservation; a frame that several spaces own is paid for by each.
 /// * A7: the user half of a second root has the entries of the first. Both are changed under the first one's lock, the second earlier, so
 ///   that no program faults for want of an entry that the kernel finds in order. Nothing can be executed through those of the first.
 ///
@@ -178,6 +181,7 @@ pub enum Upper {
 /// |---|---|---|---|
 /// | `tlb` | see [`SpaceTlb`] | any core | its own |
 /// | `records` | who maps or unmaps what needs a record | any core | its own |
+/// | `purse` | who takes or gives frames | any core | its own |
 /// | the rest | nobody after start | any core | – |
 #[derive(Debug)]
 #[repr(C)]
@@ -188,6 +192,8 @@ pub struct Space<M> {
     /// Its root, or two.
     roots: Order,
     format: Format,
+    /// Pays for every frame that the tables own, for the tables, and for the records.
+    purse: Purse,
     records: Records<M>,
 }
 
@@ -195,7 +201,7 @@ impl<M: Memory> Space<M> {
     /// Where assembly finds what cores keep of the space.
     pub const TLB: usize = core::mem::offset_of!(Self, tlb);
 
-    /// An empty space.
+    /// An empty space that nobody pays for.
     ///
     /// # Errors
     /// [`Shortage`].
@@ -206,8 +212,29 @@ impl<M: Memory> Space<M> {
         format: Format,
         upper: Upper,
     ) -> Result<Self, Shortage> {
+        Self::paid_by(Payer::NOBODY, memory, pool, id, (format, upper))
+    }
+
+    /// An empty space, whose frames somebody pays for.
+    ///
+    /// # Errors
+    /// [`Shortage`].
+    pub fn paid_by<P: Pool>(
+        payer: Payer,
+        memory: M,
+        pool: &mut P,
+        id: SpaceId,
+        (format, upper): (Format, Upper),
+    ) -> Result<Self, Shortage> {
         let roots = if matches!(upper, Upper::Isolated { .. }) { Order::PAIR } else { Order::FRAME };
-        let root = pool.take(roots, Policy::Local)?;
+        let purse = Purse::new(payer);
+        let root = match memory::take(&purse, pool, roots, Policy::Local) {
+            Ok(root) => root,
+            Err(shortage) => {
+                purse.close(&mut Frames(pool));
+                return Err(shortage);
+            }
+        };
         match upper {
             Upper::Empty => memory.zero(root, roots),
             Upper::Kernel(kernel) => memory.root(kernel, root),
@@ -218,7 +245,31 @@ impl<M: Memory> Space<M> {
         }
         memory.info(root).set_table(Word::new(0));
         let tlb = SpaceTlb::new(id, root);
-        Ok(Self { tlb, memory, root, roots, format, records: Records::new(memory) })
+        Ok(Self { tlb, memory, root, roots, format, purse, records: Records::new(memory) })
+    }
+
+    /// What pays for its frames.
+    #[must_use]
+    pub fn purse(&self) -> &Purse {
+        &self.purse
+    }
+
+    /// Takes a block that the space pays for.
+    #[inline(always)]
+    fn take_frame<P: Pool>(&self, pool: &mut P, order: Order, policy: Policy) -> Result<FrameId, Shortage> {
+        memory::take(&self.purse, pool, order, policy)
+    }
+
+    /// Gives back a block that the space has paid for.
+    #[inline(always)]
+    fn give_frame<P: Pool>(&self, pool: &mut P, frame: FrameId, order: Order) {
+        memory::give(&self.purse, pool, frame, order);
+    }
+
+    /// So many frames that the space has paid for are its own no longer: given back, or only others' now.
+    #[inline(always)]
+    fn refund<P: Pool>(&self, pool: &mut P, frames: usize) {
+        self.purse.put(frames, &mut Frames(pool));
     }
 
     /// Who may cache its translations.
@@ -255,8 +306,10 @@ impl<M: Memory> Space<M> {
         if self.memory.info(self.root).table().count() != 0 {
             return Err(self);
         }
-        self.records.destroy(pool);
-        pool.give(self.root, self.roots);
+        self.records.destroy(&self.purse, pool);
+        self.give_frame(pool, self.root, self.roots);
+        debug_assert_eq!(self.purse.in_use(), 0, "A8: what a space has taken, it has given back");
+        self.purse.close(&mut Frames(pool));
         Ok(())
     }
 }

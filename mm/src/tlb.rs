@@ -245,6 +245,12 @@ pub trait Mmu {
     /// takes; 0 if there is more to it.
     fn plain_load(&self, root: FrameId, tag: Tag) -> u64;
 
+    /// Loads a space's tables by such a word.
+    ///
+    /// # Safety
+    /// 1. As for [`load`](Self::load), of the root that `word` was made for.
+    unsafe fn load_plainly(&self, word: u64);
+
     /// Loads the kernel's own tables, which map nothing in the user half.
     fn load_kernel(&self);
 }

@@ -104,7 +104,7 @@ fn a_giant_page_is_brought_while_its_region_goes() {
         interrupted(&bed, &space, 0, unmap, &mut |cx| space.fault(cx, PageId::new(UNIT + 3), Access::Write));
     assert_eq!(fault, Fault::Resolved, "to be tried again");
     assert_eq!(bed.touch(&space, UNIT + 3, Access::Write), Fault::NotMapped);
-    space.check().unwrap();
+    common::check(&space).unwrap();
     bed.close(space);
     assert_eq!(bed.watch.used(), 0);
     bed.arena.free();
@@ -140,7 +140,7 @@ fn a_record_is_reused_in_the_middle_of_a_share() {
     let frame = walk(bed.arena, two.root(), PageId::new(3 * UNIT + 5)).unwrap().frame;
     assert_eq!(objects[1].page(&mut bed.tap(), 5), Ok(Some(frame)));
     for space in [one, two] {
-        space.check().unwrap();
+        common::check(&space).unwrap();
         bed.close(space);
     }
     objects.into_iter().for_each(|object| object.release(&mut bed.tap()));
@@ -157,7 +157,7 @@ fn a_giant_promise_meets_something() {
     bed.map(&two, range(UNIT + 100 * 512 + 5, 1), &Mapping::anonymous());
     assert_eq!(bed.share(&one, &two, range(UNIT, UNIT)), Err(SpaceError::Occupied));
     for space in [one, two] {
-        space.check().unwrap();
+        common::check(&space).unwrap();
         bed.close(space);
     }
     assert_eq!(bed.watch.used(), 0);
@@ -183,7 +183,7 @@ fn a_map_that_fails_meets_foreign_regions() {
     // Two frames of records, a table of level 3, then two tables for the pages of each unit.
     let result = interrupted(&bed, &space, 5, meddle, &mut |cx| space.map(cx, range(start, 500), &mapping));
     assert_eq!(result, Err(SpaceError::Shortage(Shortage::Memory)));
-    space.check().unwrap();
+    common::check(&space).unwrap();
     bed.close(space);
     objects.into_iter().for_each(|object| object.release(&mut bed.tap()));
     assert_eq!(bed.watch.used(), 0);
@@ -244,11 +244,11 @@ fn pages_that_are_joined_are_invalidated_one_by_one() {
     }
     let (fault, batch) =
         bed.with_pool(&space, &mut bed.tap(), |cx| space.fault(cx, PageId::new(1535), Access::Write));
-    assert_eq!((fault, space.check().unwrap().large), (Fault::Resolved, 512));
+    assert_eq!((fault, common::check(&space).unwrap().large), (Fault::Resolved, 512));
     assert!(batch.is_whole(), "{batch:?}");
     bed.protect(&space, range(1030, 1), Protection::Read).unwrap();
     bed.protect(&space, range(1030, 1), Protection::ReadWrite).unwrap();
-    assert_eq!(space.check().unwrap().large, 0);
+    assert_eq!(common::check(&space).unwrap().large, 0);
     let device = Mapping::new(Backing::Device(FrameId::new(5 * UNIT)), Protection::ReadWrite);
     bed.map(&space, range(2 * UNIT, UNIT), &device);
     for (nth, refused) in [(0, range(1100, 700)), (1, range(2 * UNIT + 1000, 1))] {
@@ -258,7 +258,7 @@ fn pages_that_are_joined_are_invalidated_one_by_one() {
         assert_eq!(result, Err(SpaceError::Shortage(Shortage::Memory)));
         assert!(batch.is_whole(), "{batch:?}");
     }
-    assert_eq!(space.check().unwrap().large, 512 + UNIT);
+    assert_eq!(common::check(&space).unwrap().large, 512 + UNIT);
     bed.close(space);
     assert_eq!(bed.watch.used(), 0);
 }
@@ -302,12 +302,12 @@ fn supply_leaves_other_regions_alone() {
     for page in 1024..1536 {
         assert_eq!(bed.touch(&space, page, Access::Write), Fault::Resolved);
     }
-    let before = space.check().unwrap();
+    let before = common::check(&space).unwrap();
     let frame = bed.tap().take(Order::FRAME, Policy::Local).unwrap();
     for page in [1030, UNIT + 1000, 5] {
         let result = bed.with(&space, |cx| space.supply(cx, PageId::new(page), frame));
         assert_eq!(result, Err(SpaceError::NotMapped));
-        assert_eq!(space.check().unwrap(), before);
+        assert_eq!(common::check(&space).unwrap(), before);
     }
     bed.tap().give(frame, Order::FRAME);
     bed.close(space);

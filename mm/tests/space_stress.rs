@@ -13,6 +13,7 @@
 mod common;
 
 use common::{Arena, Tap, Watch, walk};
+use mm::bank::Payer;
 use mm::space::{
     Access, Backing, Cx, Fault, Format, Mapping, Object, Pending, Progress, Protection, Space, SpaceError,
     Upper,
@@ -58,8 +59,10 @@ impl Bed {
         let arena = Arena::new(FRAMES);
         let watch = Watch::new(arena, FRAMES);
         let format = Format::new(true, true);
-        let spaces =
-            [0, 1].map(|_| Space::new(arena, &mut Tap(&watch), IDS.take(), format, Upper::Empty).unwrap());
+        let spaces = [1, 2].map(|number| {
+            let (payer, how) = (Payer::new(number), (format, Upper::Empty));
+            Space::paid_by(payer, arena, &mut Tap(&watch), IDS.take(), how).unwrap()
+        });
         let object = Object::new(arena, &mut Tap(&watch), OBJECT, PageSize::Small).unwrap();
         Self { arena, watch, spaces, object, cores: RwLock::new(()) }
     }
@@ -338,7 +341,7 @@ fn live(bed: &Bed, barrier: &Barrier, seed: u64, thread: usize) {
     for _ in 0..ROUNDS {
         worker.round();
         if barrier.wait().is_leader() {
-            bed.spaces.iter().for_each(|space| assert_eq!(space.check().err(), None));
+            bed.spaces.iter().for_each(|space| assert_eq!(common::check(space).err(), None));
             bed.watch.grace();
         }
         barrier.wait();
@@ -361,12 +364,13 @@ fn run(seed: u64) {
     let Bed { arena, watch, spaces, object, .. } = bed;
     object.release(&mut Tap(&watch));
     for space in spaces {
-        let usage = space.check().unwrap();
+        let usage = common::check(&space).unwrap();
         assert_eq!((usage.tables, usage.mapped), (1, 0));
         assert!(space.close(&mut Tap(&watch)).is_ok(), "everything is unmapped");
     }
     watch.grace();
     assert_eq!(watch.used(), 0, "every frame is back");
+    assert!(watch.owing().is_empty(), "every payer is: {:?}", watch.owing());
     arena.free();
 }
 

@@ -2,7 +2,7 @@
 
 use crate::dispatch::{Core, DEADLINE};
 use crate::heap::{Heap, Part};
-use crate::task::{Class, Entity, Place};
+use crate::task::{Class, Entity, Kind, Place};
 
 /// What is wrong with a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,9 @@ impl<E: Entity> Core<E> {
             if task.place.get() != Place::Queued || self.current.get() == Some(e) {
                 return Err(Flaw::Place);
             }
-            if self.queue_of(task) != priority || task.class.get() == Class::Deadline {
+            let inherits = task.inherited.get() != 0;
+            let fits = (task.kind.get() == Kind::Inheriting) == inherits && priority >= task.inherited.get();
+            if self.queue_of(task) != priority || task.class.get() == Class::Deadline || !fits {
                 return Err(Flaw::Priority);
             }
             members += 1;

@@ -11,7 +11,7 @@
 
 use crate::dispatch::{Core, DEADLINE, Decision, PeriodEnd};
 use crate::feedback::{OVER, TOP};
-use crate::task::{Class, Entity, Place, Task, UNSEEN};
+use crate::task::{Class, Entity, Kind, Place, Task, UNSEEN};
 use crate::{NEVER, Tunables};
 use abi::error::Error;
 use abi::task::SchedSpec;
@@ -146,6 +146,7 @@ impl<E: Entity> Core<E> {
         let promised_before = task.class.get() == Class::Deadline && now < task.due.get();
         let budgeted = plan.budget > 0;
         task.class.set(plan.class);
+        task.kind.set(plan.class.kind());
         task.priority.set(plan.priority);
         task.budget.set(plan.budget);
         task.period.set(plan.period);
@@ -157,6 +158,7 @@ impl<E: Entity> Core<E> {
         // The generation before the core's: a normal thread starts anew at the first level.
         task.generation.set(self.generation.get().wrapping_sub(1));
         self.refresh(task);
+        task.show_kind();
         if budgeted && plan.class == Class::Deadline && promised_before {
             task.renewal.set(task.due.get());
         } else if budgeted {
@@ -209,7 +211,8 @@ impl<E: Entity> Core<E> {
     /// Begins the present period of a thread that has a budget and ran for the last `ran` ticks, if its last one is over. What it ran in
     /// the new one counts.
     pub(crate) fn roll(&self, task: &Task<E>, now: u64, ran: u64) {
-        if !matches!(task.class.get(), Class::Limited | Class::Deadline) || now < task.renewal.get() {
+        let never = matches!(task.kind.get(), Kind::Normal | Kind::RealTime);
+        if never || !task.has_budget() || now < task.renewal.get() {
             return;
         }
         Self::note_missed(task, self.begin_latest(task, now).saturating_add(1));
@@ -257,8 +260,9 @@ impl<E: Entity> Core<E> {
             urgency < DEADLINE
                 || self.current.get().is_none_or(|current| task.due.get() < current.task().due.get())
         } else {
-            self.enqueue_last(e, task.priority.get());
-            u32::from(task.priority.get()) > urgency
+            let priority = self.queue_of(task);
+            self.enqueue_last(e, priority);
+            u32::from(priority) > urgency
         };
         if preempt { Decision::Preempt } else { Decision::Keep }
     }
@@ -293,7 +297,7 @@ impl<E: Entity> Core<E> {
     pub fn end_period(&self, now: u64) -> Option<PeriodEnd> {
         let e = self.current.get()?;
         let task = e.task();
-        if !matches!(task.class.get(), Class::Limited | Class::Deadline) {
+        if !task.has_budget() {
             return None;
         }
         self.settle(now);

@@ -3,7 +3,8 @@
 //! * S1: the queues hold exactly the runnable threads that are not current (Benno), except that a thread whose budget is used up waits
 //!   among the throttled until its next period.
 //! * S2: a thread is on at most one of: the queue of its priority, the deadline heap, the throttled heap. `Task::place` says which.
-//! * S3: a queued normal thread is in the queue of its priority if its generation is the core's, else in that of the first level.
+//! * S3: a queued normal thread is in the queue of its priority if its generation is the core's, else in that of the first level; one that
+//!   inherits (`inherit`) is in that of what it inherits if this is more urgent.
 //! * S4: the densities of the threads with a deadline that live here sum up to at most the bound (`budget`).
 //!
 //! Everything is called by the owning core with interrupts off; `now` never decreases.
@@ -12,7 +13,7 @@ use crate::budget::Promises;
 use crate::feedback::{OVER, TOP};
 use crate::heap::{Heap, Run, Timeout};
 use crate::queue::Queue;
-use crate::task::{Class, Entity, Place, Task};
+use crate::task::{Class, Entity, Kind, Place, Task};
 use crate::{NEVER, Tunables};
 use abi::task::SchedSpec;
 use core::cell::Cell;
@@ -144,7 +145,7 @@ impl<E: Entity> Core<E> {
 
     /// Normal threads that could run, the current one included: what a balancer can move and a thief can take (`weight - 1` of them).
     pub fn weight(&self) -> usize {
-        let current = self.current.get().is_some_and(|e| e.task().class.get() == Class::Normal);
+        let current = self.current.get().is_some_and(|e| e.task().kind.get() == Kind::Normal);
         self.queue.normal() as usize + usize::from(current)
     }
 
@@ -175,9 +176,9 @@ impl<E: Entity> Core<E> {
     /// Whether a thread that can run has neither a budget nor a new level; a normal one has then earned what it has to.
     #[inline(always)]
     fn is_simple(&self, task: &Task<E>, now: u64, why: Ready) -> bool {
-        let class = task.class.get();
-        if class != Class::Normal {
-            return class == Class::RealTime;
+        let kind = task.kind.get();
+        if kind != Kind::Normal {
+            return kind == Kind::RealTime;
         }
         let boosted = task.generation.get() != self.generation.get();
         !boosted && (why != Ready::Woken || self.earn(task, now))
@@ -208,10 +209,10 @@ impl<E: Entity> Core<E> {
         let task = e.task();
         let ran = now.saturating_sub(self.since.get());
         let turn = task.turn.get().saturating_add(ran);
-        let short = match task.class.get() {
-            Class::RealTime => turn != OVER,
-            Class::Normal => task.left.get() > ran && turn < self.quanta[0].get(),
-            Class::Limited | Class::Deadline => false,
+        let short = match task.kind.get() {
+            Kind::RealTime => turn != OVER,
+            Kind::Normal => task.left.get() > ran && turn < self.quanta[0].get(),
+            _ => false,
         };
         if !short {
             return self.stop(now, Stop::Preempted);
@@ -221,12 +222,14 @@ impl<E: Entity> Core<E> {
         self.queue.push_first(e, task.priority.get());
     }
 
-    /// `ready` for a thread with a budget, or one whose level changes.
+    /// `ready` for a thread that has a budget or inherits, or whose level changes.
     #[inline(never)]
     fn ready_slowly(&self, e: E, now: u64, why: Ready) -> Decision {
         let task = e.task();
-        if task.class.get() != Class::Normal {
-            return self.ready_budgeted(e, now);
+        match task.kind.get() {
+            Kind::Normal => {}
+            Kind::Inheriting => return self.ready_inheriting(e, now, why),
+            Kind::RealTime | Kind::Limited | Kind::Deadline => return self.ready_budgeted(e, now),
         }
         if self.is_stale(task) {
             self.lift(task);
@@ -248,7 +251,7 @@ impl<E: Entity> Core<E> {
 
     /// What a queued thread of an urgency below [`DEADLINE`] means for the current one.
     #[inline]
-    fn against(&self, urgency: u32) -> Decision {
+    pub(crate) fn against(&self, urgency: u32) -> Decision {
         if urgency > self.urgency.get() { Decision::Preempt } else { Decision::Keep }
     }
 
@@ -274,7 +277,8 @@ impl<E: Entity> Core<E> {
         let task = e.task();
         let ran = now.wrapping_sub(self.since.get());
         let left = task.left.get();
-        if left <= ran || task.class.get() == Class::Limited || self.is_stale(next.task()) {
+        let simple = matches!(task.kind.get(), Kind::Normal | Kind::RealTime);
+        if left <= ran || !simple || self.is_stale(next.task()) {
             return self.yield_slowly(e, next, now).map(|next| (next, now));
         }
         // As `account` and `run` do, but for what a yield leaves as it is.
@@ -291,7 +295,7 @@ impl<E: Entity> Core<E> {
         Some((next, now))
     }
 
-    /// A yield at the end of a quantum, with a budget, or after a boost.
+    /// A yield at the end of a quantum, with a budget, after a boost, or while something is inherited.
     #[cold]
     #[inline(never)]
     fn yield_slowly(&self, e: E, next: E, now: u64) -> Option<E> {
@@ -303,7 +307,7 @@ impl<E: Entity> Core<E> {
                 let urgency = self.urgency.get();
                 self.remove(next);
                 self.refresh(next.task());
-                self.enqueue_last(e, task.priority.get());
+                self.enqueue_last(e, self.queue_of(task));
                 self.run(next, urgency, now);
                 return Some(next);
             }
@@ -352,20 +356,17 @@ impl<E: Entity> Core<E> {
     /// Queues a thread that ran and could run on.
     fn requeue(&self, e: E) {
         let task = e.task();
-        let class = task.class.get();
-        if matches!(class, Class::Limited | Class::Deadline) {
-            if task.left.get() == 0 {
+        if task.left.get() == 0 {
+            if task.has_budget() {
                 return self.throttle(e);
             }
-            if class == Class::Deadline {
-                return self.enqueue_due(e);
-            }
-        }
-        if class == Class::Normal && task.left.get() == 0 {
             self.sink(task);
         }
-        let priority = task.priority.get();
-        if task.turn.get() >= self.turn_length(class) {
+        if task.kind.get() == Kind::Deadline {
+            return self.enqueue_due(e);
+        }
+        let priority = self.queue_of(task);
+        if task.turn.get() >= self.turn_of(task) {
             return self.enqueue_last(e, priority);
         }
         task.place.set(Place::Queued);
@@ -407,6 +408,7 @@ impl<E: Entity> Core<E> {
         }
         let priority = self.queue.top()?;
         let e = self.queue.pop(priority)?;
+        self.refresh(e.task());
         self.run(e, u32::from(priority), now);
         Some(e)
     }
@@ -474,21 +476,20 @@ impl<E: Entity> Core<E> {
     /// Whether the current thread, whose account is up to date, can go on.
     fn judge(&self, e: E) -> Decision {
         let task = e.task();
-        let class = task.class.get();
         if task.left.get() == 0 {
-            if class != Class::Normal {
+            if task.has_budget() {
                 return Decision::Preempt;
             }
             self.sink(task);
-            self.urgency.set(u32::from(task.priority.get()));
+            self.urgency.set(task.priority());
         }
-        if class == Class::Deadline {
+        if task.kind.get() == Kind::Deadline {
             let earlier = self.deadlines.least() < task.due.get();
             return if earlier { Decision::Preempt } else { Decision::Keep };
         }
         let urgency = self.urgency.get();
         let top = self.queue.top().map_or(0, u32::from);
-        let turn_over = top == urgency && task.turn.get() >= self.turn_length(class);
+        let turn_over = top == urgency && task.turn.get() >= self.turn_of(task);
         if self.deadlines.first().is_some() || top > urgency || turn_over {
             return Decision::Preempt;
         }
@@ -504,12 +505,11 @@ impl<E: Entity> Core<E> {
         let Some(e) = self.current.get() else { return timed };
         let task = e.task();
         let charged = self.since.get();
-        let own = match task.class.get() {
-            Class::Normal => self.feedback_event(task),
-            Class::RealTime => NEVER,
-            Class::Limited | Class::Deadline => {
-                charged.saturating_add(task.left.get()).min(task.renewal.get())
-            }
+        let own = if self.takes_turns(task) { self.feedback_event(task) } else { NEVER };
+        let own = match task.kind.get() {
+            Kind::Normal | Kind::RealTime => own,
+            _ if !task.has_budget() => own,
+            _ => own.min(charged.saturating_add(task.left.get())).min(task.renewal.get()),
         };
         timed.min(own)
     }

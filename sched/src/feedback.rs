@@ -8,7 +8,7 @@
 //! far their shares differ. A boost leaves turns and order alone, so that it costs no one its share.
 
 use crate::dispatch::Core;
-use crate::task::{Class, Entity, Task};
+use crate::task::{Class, Entity, Kind, Task};
 use crate::{LEVELS, NEVER};
 
 /// Priority of the first level; each further level has the one below.
@@ -30,7 +30,12 @@ impl<E: Entity> Core<E> {
     /// Whether `task` is a normal thread, and there was a boost since it was last looked at.
     #[inline]
     pub(crate) fn is_stale(&self, task: &Task<E>) -> bool {
-        task.generation.get() != self.generation.get() && task.class.get() == Class::Normal
+        task.generation.get() != self.generation.get()
+            && match task.kind.get() {
+                Kind::Normal => true,
+                Kind::Inheriting => task.class.get() == Class::Normal,
+                Kind::RealTime | Kind::Limited | Kind::Deadline => false,
+            }
     }
 
     /// Lifts a normal thread to the first level if there was a boost since it was last looked at.
@@ -56,6 +61,9 @@ impl<E: Entity> Core<E> {
 
     /// The queue that a queued thread is in (S3).
     pub(crate) fn queue_of(&self, task: &Task<E>) -> u8 {
+        if task.kind.get() == Kind::Inheriting {
+            return self.inherited_queue(task);
+        }
         if self.is_stale(task) { TOP } else { task.priority.get() }
     }
 
@@ -92,16 +100,31 @@ impl<E: Entity> Core<E> {
     pub(crate) fn sink(&self, task: &Task<E>) {
         let level = (task.level.get() + 1).min(TOP - 1);
         self.place_at(task, level, self.quantum(level));
-        task.turn.set(OVER);
+        if self.takes_turns(task) {
+            task.turn.set(OVER);
+        }
     }
 
-    /// How long a turn of a class is, as things stand.
+    /// Whether a thread takes turns with its equals, as those of the normal band do.
     #[inline]
-    pub(crate) fn turn_length(&self, class: Class) -> u64 {
-        if class != Class::Normal {
-            // First in, first out; only a yield ends a turn.
-            return OVER;
+    pub(crate) fn takes_turns(&self, task: &Task<E>) -> bool {
+        match task.kind.get() {
+            Kind::Normal => true,
+            Kind::Inheriting => self.inherited_queue(task) <= TOP,
+            Kind::RealTime | Kind::Limited | Kind::Deadline => false,
         }
+    }
+
+    /// How long a thread's turn is, as things stand.
+    #[inline]
+    pub(crate) fn turn_of(&self, task: &Task<E>) -> u64 {
+        // The others are first in, first out; only a yield ends a turn.
+        if self.takes_turns(task) { self.turn_length() } else { OVER }
+    }
+
+    /// How long a turn in the normal band is.
+    #[inline]
+    fn turn_length(&self) -> u64 {
         let others = self.queue.normal().max(1);
         let shift = u32::BITS - (others - 1).leading_zeros();
         self.tunables.get().rotation.checked_shr(shift).unwrap_or(0).max(self.quantum(0))
@@ -114,7 +137,7 @@ impl<E: Entity> Core<E> {
         }
         let mut left = task.left.get();
         if self.has_equal() {
-            left = left.min(self.turn_length(Class::Normal).saturating_sub(task.turn.get()));
+            left = left.min(self.turn_length().saturating_sub(task.turn.get()));
         }
         self.since.get().saturating_add(left).min(self.boost.get())
     }
@@ -130,7 +153,7 @@ impl<E: Entity> Core<E> {
         let task = e.task();
         if task.class.get() == Class::Normal {
             self.lift(task);
-            self.urgency.set(u32::from(TOP));
+            self.urgency.set(task.priority());
         }
     }
 }

@@ -5,6 +5,7 @@
 //! * [`Heap`]: what is due, the earliest first; the kernel's own timers use it too.
 //! * [`Tunables`]: quanta and bounds.
 //! * [`balance`]: who takes threads from whom, as pure functions over what cores show of themselves.
+//! * [`rate`]: how often a process may call.
 //!
 //! Bands, the most urgent first: deadlines (earliest first, admitted by density), real time (priorities 64 to 255, first in first out),
 //! normal (a feedback queue of five levels, priorities 1 to 5). Times are ticks of one clock that the caller reads; S1–S4 are in `dispatch`.
@@ -17,7 +18,9 @@ mod budget;
 mod dispatch;
 mod feedback;
 mod heap;
+mod inherit;
 mod queue;
+pub mod rate;
 mod task;
 mod tunables;
 

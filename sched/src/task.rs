@@ -27,6 +27,33 @@ pub enum Class {
     Deadline,
 }
 
+/// As what the queues treat a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// [`Class::Normal`].
+    Normal,
+    /// [`Class::RealTime`].
+    RealTime,
+    /// [`Class::Limited`].
+    Limited,
+    /// [`Class::Deadline`].
+    Deadline,
+    /// Of any class but `Deadline`, and more urgent than that for the time being (`inherit`).
+    Inheriting,
+}
+
+impl Class {
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::Normal => Kind::Normal,
+            Self::RealTime => Kind::RealTime,
+            Self::Limited => Kind::Limited,
+            Self::Deadline => Kind::Deadline,
+        }
+    }
+}
+
 /// Where a thread is (S2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -101,8 +128,8 @@ impl<E> Default for Stem<E> {
 ///
 /// | line | fields |
 /// |---|---|
-/// | 0 | links of the run queue, ticks left, turn, accounting, class, priority, level, place |
-/// | 1 | deadline heap, budget, period, deadline, renewal |
+/// | 0 | links of the run queue, ticks left, turn, accounting, kind, priority, level, place |
+/// | 1 | deadline heap, budget, period, deadline, renewal, class, what is inherited |
 /// | 2 | timeout |
 ///
 /// The offsets hold for references of eight bytes.
@@ -119,8 +146,8 @@ pub struct Task<E> {
     pub(crate) stopped: Cell<u64>,
     /// The core's count of boosts that `level` and `left` date from.
     pub(crate) generation: Cell<u32>,
-    pub(crate) class: Cell<Class>,
-    /// The queue that it belongs to, unless a boost came in between; for a deadline 0.
+    pub(crate) kind: Cell<Kind>,
+    /// The queue that it belongs to, unless a boost came in between or it inherits; for a deadline 0.
     pub(crate) priority: Cell<u8>,
     pub(crate) level: Cell<u8>,
     pub(crate) place: Cell<Place>,
@@ -137,6 +164,9 @@ pub struct Task<E> {
     pub(crate) missed: Cell<u32>,
     /// The thread has ended its period and waits for the next.
     pub(crate) resting: Cell<bool>,
+    pub(crate) class: Cell<Class>,
+    /// The least priority of its queue for the time being (`inherit`); 0 if it inherits none.
+    pub(crate) inherited: Cell<u8>,
 
     pub(crate) timeout_links: Links<E>,
     /// The key is [`NEVER`] while no timeout is armed.
@@ -164,7 +194,7 @@ impl<E> Task<E> {
             switches: Cell::new(0),
             stopped: Cell::new(0),
             generation: Cell::new(UNSEEN),
-            class: Cell::new(Class::Normal),
+            kind: Cell::new(Kind::Normal),
             priority: Cell::new(feedback::TOP),
             level: Cell::new(0),
             place: Cell::new(Place::Nowhere),
@@ -175,24 +205,36 @@ impl<E> Task<E> {
             renewal: Cell::new(0),
             missed: Cell::new(0),
             resting: Cell::new(false),
+            class: Cell::new(Class::Normal),
+            inherited: Cell::new(0),
             timeout_links: Links::new(),
             timeout_stem: Stem::new(),
             due: Cell::new(0),
         }
     }
 
-    /// How the thread is scheduled.
+    /// How the thread is scheduled, whatever it inherits.
     pub fn class(&self) -> Class {
         self.class.get()
     }
 
     /// Its present priority, as `ThreadInfo` tells it: 1 to 5 for normal threads (5 is the first level), 64 to 255 for real time, 256 with
-    /// a deadline. Exact for threads that run or have run since the last boost.
+    /// a deadline; no less than what it inherits. Exact for threads that run or have run since the last boost.
     pub fn priority(&self) -> u32 {
         match self.class.get() {
             Class::Deadline => crate::dispatch::DEADLINE,
-            _ => u32::from(self.priority.get()),
+            _ => u32::from(self.priority.get().max(self.inherited.get())),
         }
+    }
+
+    /// The priority that it inherits, 0 for none.
+    pub fn inherited(&self) -> u32 {
+        u32::from(self.inherited.get())
+    }
+
+    /// Whether it has a budget for each period.
+    pub(crate) fn has_budget(&self) -> bool {
+        matches!(self.class.get(), Class::Limited | Class::Deadline)
     }
 
     /// Ticks that the thread has run, up to the last time that the core accounted for it.

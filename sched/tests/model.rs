@@ -6,7 +6,9 @@
 //! Planted bugs that this caught: a bit of the bitmap that stays, a link that `push_last`, `unlink`, `rotate` or `splice` forgets, a heap that
 //! does not mend ranks after a removal or loses a parent link, `queue_of` without the boost, no earning while waiting, a full quantum on
 //! each wake, a period that forgets what ran in it, no throttling on wake or on preemption, a yield at the quantum's exact end that is
-//! taken for one before it, `steal` that ignores the affinity or begins at the first level.
+//! taken for one before it, `steal` that ignores the affinity or begins at the first level; of inheritance: `queue_of`,
+//! `configure`, a yield, or a period that begins without it, who becomes less urgent behind its equals, turns in the upper bands or none in the
+//! normal one, no `rise`, no lift after a boost, no new urgency of the current thread, a budget that does not end.
 
 mod common;
 
@@ -34,6 +36,7 @@ enum Place {
 struct Thread {
     spec: SchedSpec,
     place: Place,
+    inherited: u32,
     level: usize,
     /// What is left of quantum or budget; `NEVER` without either.
     left: u64,
@@ -52,6 +55,7 @@ struct Thread {
 const THREAD: Thread = Thread {
     spec: SchedSpec { class: SchedSpec::NORMAL, priority: 0, budget: 0, period: 0, deadline: 0 },
     place: Place::Nowhere,
+    inherited: 0,
     level: 0,
     left: TUNABLES.quanta[0],
     turn: 0,
@@ -80,11 +84,17 @@ impl Thread {
     }
 
     fn urgency(&self) -> u32 {
-        match self.spec.class {
+        let own = match self.spec.class {
             SchedSpec::NORMAL => 5 - self.level as u32,
             SchedSpec::REAL_TIME => self.spec.priority as u32,
             _ => DEADLINE,
-        }
+        };
+        own.max(self.inherited)
+    }
+
+    /// Whether it takes turns with its equals.
+    fn is_in_normal_band(&self) -> bool {
+        self.urgency() < 64
     }
 
     fn lift(&mut self) {
@@ -95,7 +105,7 @@ impl Thread {
     fn sink(&mut self) {
         self.level = (self.level + 1).min(4);
         self.left = TUNABLES.quanta[self.level];
-        self.turn_over = true;
+        self.turn_over |= self.is_in_normal_band();
     }
 
     fn begin(&mut self, start: u64) {
@@ -169,7 +179,7 @@ impl Model {
     }
 
     fn normals(&self) -> usize {
-        self.waiting.iter().filter(|&&it| self.threads[it].is_normal()).count()
+        self.waiting.iter().filter(|&&it| self.threads[it].is_in_normal_band()).count()
     }
 
     fn turn_length(&self) -> u64 {
@@ -183,7 +193,7 @@ impl Model {
     /// Whether the thread has to go behind its equals.
     fn is_turn_over(&self, it: usize) -> bool {
         let thread = &self.threads[it];
-        thread.turn_over || thread.is_normal() && thread.turn >= self.turn_length()
+        thread.turn_over || thread.is_in_normal_band() && thread.turn >= self.turn_length()
     }
 
     fn beats_current(&self, it: usize) -> bool {
@@ -402,6 +412,30 @@ impl Model {
         })
     }
 
+    fn inherit(&mut self, it: usize, inherited: u32, now: u64) -> Decision {
+        if inherited == self.threads[it].inherited {
+            return Decision::Keep;
+        }
+        let waits = self.threads[it].place == Place::Waiting && !self.threads[it].has_deadline();
+        if self.threads[it].place == Place::Current {
+            self.settle(now);
+        }
+        let before = self.threads[it].urgency();
+        self.threads[it].inherited = inherited;
+        if self.threads[it].place == Place::Current {
+            return self.tick(now);
+        }
+        if waits {
+            self.waiting.retain(|&other| other != it);
+            if self.threads[it].urgency() > before {
+                self.insert_last(it);
+            } else {
+                self.insert_first(it);
+            }
+        }
+        decide(waits && self.beats_current(it))
+    }
+
     fn end_period(&mut self, now: u64) -> Option<PeriodEnd> {
         let current = self.current.filter(|&it| self.threads[it].has_budget())?;
         self.settle(now);
@@ -413,7 +447,7 @@ impl Model {
     /// Normal threads that wait at the lowest level, the first first, then the levels above.
     fn stealable(&self) -> Vec<usize> {
         let mut found: Vec<usize> =
-            self.waiting.iter().copied().filter(|&it| self.threads[it].is_normal()).collect();
+            self.waiting.iter().copied().filter(|&it| self.threads[it].is_in_normal_band()).collect();
         found.sort_by_key(|&it| self.threads[it].urgency());
         found
     }
@@ -430,6 +464,7 @@ enum Step {
     Yield,
     Remove(usize),
     Configure { thread: usize, spec: SchedSpec },
+    Inherit { thread: usize, urgency: u32 },
     Steal { modulus: usize },
     Arm { thread: usize, after: u64 },
     Disarm(usize),
@@ -458,6 +493,8 @@ fn step() -> impl Strategy<Value = Step> {
     let stop = prop_oneof![4 => Just(Stop::Blocked), 1 => Just(Stop::Suspended), 1 => Just(Stop::Ended)];
     let ticks = prop_oneof![6 => 0..30_u64, 2 => 30..300_u64, 1 => 300..3000_u64];
     let thread = any::<usize>().prop_map(|thread| thread % THREADS);
+    let inherited =
+        prop_oneof![4 => Just(0), 3 => 1..6_u32, 2 => 64..67_u32, 1 => 190..194_u32, 1 => Just(DEADLINE)];
     prop_oneof![
         8 => (thread.clone(), why).prop_map(|(thread, why)| Step::Ready { thread, why }),
         6 => thread.clone().prop_map(Step::Overtake),
@@ -468,6 +505,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Yield),
         2 => thread.clone().prop_map(Step::Remove),
         3 => (thread.clone(), spec()).prop_map(|(thread, spec)| Step::Configure { thread, spec }),
+        4 => (thread.clone(), inherited).prop_map(|(thread, urgency)| Step::Inherit { thread, urgency }),
         1 => (1..4_usize).prop_map(|modulus| Step::Steal { modulus }),
         2 => (thread.clone(), ticks).prop_map(|(thread, after)| Step::Arm { thread, after }),
         1 => thread.prop_map(Step::Disarm),
@@ -550,6 +588,12 @@ impl Pair {
                 let real = self.core.configure(self.threads[thread], &spec, now);
                 assert_eq!(real, self.model.configure(thread, spec, now), "{spec:?}");
                 self.settled &= real != Ok(Decision::Preempt);
+            }
+            Step::Inherit { thread, urgency } => {
+                let real = self.core.inherit(self.threads[thread], urgency, now);
+                // A deadline is not inherited, but the highest priority below.
+                let model = self.model.inherit(thread, urgency.min(255), now);
+                self.agree(real, model);
             }
             Step::Steal { modulus } => self.steal(modulus),
             Step::Arm { thread, after } => {
@@ -649,7 +693,8 @@ impl Pair {
         assert_eq!(self.core.audit(), Ok(()));
         assert_eq!(self.core.current().map(Ref::id), model.current);
         assert_eq!(self.core.load(), model.waiting.len() + usize::from(model.current.is_some()));
-        let normal = model.current.is_some_and(|it| model.threads[it].is_normal());
+        let normal =
+            model.current.is_some_and(|it| model.threads[it].is_normal() && model.threads[it].inherited == 0);
         assert_eq!(self.core.weight(), model.normals() + usize::from(normal));
         let promised = (model.promised() * 1_000_000).div_ceil(1 << 32);
         assert_eq!(u128::from(self.core.promised()), promised);

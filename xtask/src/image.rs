@@ -20,13 +20,15 @@ pub enum Flavour {
     Racing,
     /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: shootdowns are acknowledged too early.
     EarlyAck,
+    /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: what is derived does not go with what it was derived of.
+    LateDerive,
 }
 
 impl Flavour {
     /// The Cargo profile.
     const fn profile(self) -> &'static str {
         match self {
-            Self::Plain | Self::Racing | Self::EarlyAck => "kernel",
+            Self::Plain | Self::Racing | Self::EarlyAck | Self::LateDerive => "kernel",
             Self::Debuggable => "kernel-debug",
         }
     }
@@ -37,16 +39,17 @@ impl Flavour {
             Self::Plain | Self::Debuggable => &[],
             Self::Racing => &["race"],
             Self::EarlyAck => &["race", "early-ack"],
+            Self::LateDerive => &["race", "late-derive"],
         }
     }
 
     /// The folder of its build output inside the usual one; none for those that share it. Features do not change where Cargo puts what
-    /// it has built, so a flavour with some of its own would take the plain one's place. The two that hunt races take each other's, which
+    /// it has built, so a flavour with some of its own would take the plain one's place. Those that hunt races take each other's, which
     /// saves building everything a third time: only the bundle made at once is used of them.
     const fn folder(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::Debuggable => None,
-            Self::Racing | Self::EarlyAck => Some("racing"),
+            Self::Racing | Self::EarlyAck | Self::LateDerive => Some("racing"),
         }
     }
 
@@ -56,6 +59,7 @@ impl Flavour {
             Self::Plain | Self::Debuggable => "image",
             Self::Racing => "racing",
             Self::EarlyAck => "early-ack",
+            Self::LateDerive => "late-derive",
         }
     }
 
@@ -66,6 +70,7 @@ impl Flavour {
             "plain" => Some(Self::Plain),
             "racing" => Some(Self::Racing),
             "early-ack" => Some(Self::EarlyAck),
+            "late-derive" => Some(Self::LateDerive),
             _ => None,
         }
     }
@@ -139,7 +144,7 @@ mod tests {
 
     #[test]
     fn flavours_with_features_stay_out_of_the_plain_ones_way() {
-        let words = ["plain", "racing", "early-ack"];
+        let words = ["plain", "racing", "early-ack", "late-derive"];
         let flavours = words.map(|word| Flavour::parse(word).unwrap());
         for (i, flavour) in flavours.into_iter().enumerate() {
             assert_eq!(flavour.features().is_empty(), flavour.folder().is_none(), "{flavour:?}");

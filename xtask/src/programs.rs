@@ -11,8 +11,10 @@ use std::fs;
 use std::process::Command;
 
 /// Every program, in the order of the numbers by which the kernel knows them. Each is a crate, and a folder under `user/`.
-pub const PROGRAMS: &[&str] =
-    &["bench", "churn", "devices", "fuzz", "hello", "hostile", "nop", "policy", "sync", "talk"];
+pub const PROGRAMS: &[&str] = &[
+    "arbiter", "bench", "caps", "churn", "devices", "fuzz", "hello", "hostile", "matrix", "nop", "peers",
+    "policy", "quota", "signals", "sync", "talk",
+];
 
 /// The crate that programs are written with; no program itself.
 pub const RUNTIME: &str = "rt";

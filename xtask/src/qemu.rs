@@ -4,6 +4,7 @@
 //! 7.2 and current releases accept.
 
 use crate::error::{Class, Error, Result};
+use crate::process;
 use crate::topology::{Tables, Topology, count};
 use std::env;
 use std::fmt;
@@ -124,13 +125,15 @@ pub struct QemuSpec {
     pub serial: Serial,
     /// Whether a debugger is waited for.
     pub debugger: Debugger,
+    /// A plugin that watches it: its file and arguments, joined by commas.
+    pub plugin: Option<String>,
 }
 
 impl QemuSpec {
     /// A machine whose serial port is read by a session.
     #[must_use]
     pub fn new(topology: Topology, accelerator: Accelerator) -> Self {
-        Self { topology, accelerator, serial: Serial::Pipe, debugger: Debugger::None }
+        Self { topology, accelerator, serial: Serial::Pipe, debugger: Debugger::None, plugin: None }
     }
 }
 
@@ -189,6 +192,15 @@ impl Qemu {
         &self.program
     }
 
+    /// Whether it takes plugins: that was decided when it was built.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn takes_plugins(&self) -> Result<bool> {
+        let output = process::collect(Command::new(&self.program).args(["-plugin", "help"]))?;
+        Ok(output.status.success())
+    }
+
     /// Whether machines under this accelerator have x2APIC.
     #[must_use]
     pub fn has_x2apic(&self, accelerator: Accelerator) -> bool {
@@ -228,6 +240,9 @@ impl Qemu {
         });
         if spec.debugger == Debugger::Wait {
             list.words(&["-gdb", "tcp:127.0.0.1:1234", "-S"]);
+        }
+        if let Some(plugin) = &spec.plugin {
+            list.pair("-plugin", plugin.clone());
         }
         list.pair("-device", format!("isa-debug-exit,iobase={:#x},iosize=0x04", abi::exit::PORT));
         list.pair("-kernel", payload.loader.display().to_string());

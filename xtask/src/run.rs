@@ -28,7 +28,13 @@ pub fn execute(args: &RunArgs) -> Result<()> {
     let image = image::build(flavour)?;
     let lane = lane::resolve(args.lane, &qemu, &image)?;
     let debugger = if args.gdb { Debugger::Wait } else { Debugger::None };
-    let spec = QemuSpec { topology, accelerator: accelerator(lane)?, serial: Serial::Terminal, debugger };
+    let spec = QemuSpec {
+        topology,
+        accelerator: accelerator(lane)?,
+        serial: Serial::Terminal,
+        debugger,
+        plugin: None,
+    };
     let cmdline = format!("lane={} {cmdline}", lane.word());
     let arguments = qemu.arguments(&spec, &image.payload, &cmdline)?;
     ui::line(&format!("run: {}, {}; leave with Ctrl-A X", spec.topology, lane.word()));

@@ -1,6 +1,7 @@
 //! The kernel's benchmark table. Rows measure what they are named after, on every placement that makes sense on the machine.
 
 mod basics;
+mod caps;
 mod crew;
 mod frames;
 mod heap;
@@ -91,6 +92,8 @@ const TABLE: &[Bench<Lab>] = &[
     vm::FAULT,
     vm::SCALE,
     life::LIFE,
+    caps::LOOKUP,
+    caps::STEP,
     tlb::SHOOTDOWN,
     latency::CAS,
     latency::MEMORY,

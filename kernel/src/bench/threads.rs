@@ -161,6 +161,7 @@ impl Waiter {
             arguments: arguments.0.get(..arguments.1).unwrap_or_default(),
             region: Some(&region),
             flags: ProcessSpec::FIXED,
+            bank: None,
         };
         let made = run.make(irq).map_err(|_| Trouble::Skipped("the loader has brought no `bench`"))?;
         let waiter = Self { process: made, words, _region: region };

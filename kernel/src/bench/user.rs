@@ -106,6 +106,7 @@ fn serve(irq: &mut IrqOff, words: &Words, sink: &mut dyn FnMut(&Record<'_>)) -> 
         arguments: &words.bytes[..words.length],
         region: Some(&region),
         flags: ProcessSpec::FIXED,
+        bank: None,
     };
     let process = run.make(irq)?;
     let mut receiver = Receiver::new(channel);

@@ -1,9 +1,12 @@
 //! Where the frames of a new process come from.
 
+use mm::bank::Payer;
 use mm::space::{Cx, Pending, Pool};
 use percpu::IrqOff;
 
 use crate::arch::tlb;
+use crate::bank::{self, Bank};
+use crate::object::Ref;
 use crate::spaces::{Space, Tap};
 
 /// Gives pools to the steps of a longer operation: a pool lasts as long as interrupts stay off, which is one step.
@@ -15,6 +18,11 @@ pub(crate) trait Supply {
 
     /// The pool for one step.
     fn pool<'a>(&'a self, irq: &'a IrqOff) -> Self::Pool<'a>;
+
+    /// Who pays for the pages of a program; it is kept until the pool is told to forget it.
+    fn payer(&self) -> Payer {
+        Payer::NOBODY
+    }
 
     /// Runs one step on a space and settles it, as `spaces::with` does.
     #[inline(always)]
@@ -42,7 +50,7 @@ pub(crate) trait Supply {
     }
 }
 
-/// All memory of the machine, and nobody pays.
+/// All memory of the machine; nobody pays for programs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine;
 
@@ -52,5 +60,24 @@ impl Supply for Machine {
     #[inline(always)]
     fn pool<'a>(&'a self, irq: &'a IrqOff) -> Tap<'a> {
         Tap::new(irq)
+    }
+}
+
+/// All memory of the machine; a bank pays for programs.
+pub(crate) struct Paid<'b>(pub(crate) &'b Ref<Bank>);
+
+impl Supply for Paid<'_> {
+    type Pool<'a>
+        = Tap<'a>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn pool<'a>(&'a self, irq: &'a IrqOff) -> Tap<'a> {
+        Tap::new(irq)
+    }
+
+    fn payer(&self) -> Payer {
+        bank::keep(self.0.clone())
     }
 }

@@ -21,12 +21,17 @@ pub(super) fn cap_delete(irq: &mut IrqOff, handle: u64) -> Result {
 
 pub(super) fn cap_info(irq: &mut IrqOff, handle: u64, info: u64) -> Result {
     let entry = table(irq).entry(Handle(handle))?;
+    percpu::race_point!("caps.found");
     let told = CapInfo { kind: entry.kind as u32, rights: u32::from(entry.rights.0), badge: entry.badge };
     user::write(irq, info, &told).map(|()| 0)
 }
 
 pub(super) fn cap_revoke(irq: &mut IrqOff, handle: u64) -> Result {
-    revoke::revoke(irq, table(irq), Handle(handle))
+    let own = table(irq);
+    if own.entry(Handle(handle))?.rights.and(Rights::CONTROL.with(Rights::GRANT)) == Rights::NONE {
+        return Err(Error::MissingRight);
+    }
+    revoke::revoke(irq, own, Handle(handle))
 }
 
 pub(super) fn cap_grant(irq: &mut IrqOff, process: u64, from: u64, rights: u64, badge: u64) -> Result {

@@ -119,7 +119,7 @@ pub(super) fn protect(
 }
 
 pub(super) fn region_create(irq: &mut IrqOff, pages: u64) -> Result {
-    let region = Region::new(irq, pages)?;
+    let region = Region::charged(irq, pages)?;
     table(irq).insert(region, Rights::ALL).map(|handle| handle.0)
 }
 

@@ -7,8 +7,9 @@ use percpu::IrqOff;
 use super::{Result, find, get, pack, table, unpack};
 use crate::homes::at_home;
 use crate::notification::{self, Notification};
-use crate::object::Found;
+use crate::object::{Found, Ref};
 use crate::thread::Thread;
+use crate::timers::Timer;
 
 pub(super) fn notification_create(irq: &mut IrqOff) -> Result {
     let notification = Notification::new(irq)?;
@@ -24,7 +25,7 @@ fn signalled(irq: &IrqOff, handle: u64, bits: u64) -> Result<(Found<Notification
 
 pub(super) fn notification_signal(irq: &mut IrqOff, notification: u64, bits: u64) -> Result {
     let (notification, bits) = signalled(irq, notification, bits)?;
-    irq.locks(|held| notification::signal(held, &notification, bits));
+    notification::signal_by_thread(irq, &notification, bits);
     Ok(0)
 }
 
@@ -62,10 +63,19 @@ pub(super) fn notification_bind(irq: &mut IrqOff, notification: u64, thread: u64
     }))
 }
 
-pub(super) fn timer_create(_: &mut IrqOff, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
+/// As [`signalled`], to be kept.
+pub(super) fn target(irq: &IrqOff, handle: u64, bits: u64) -> Result<(Ref<Notification>, u64)> {
+    let (found, bits) = signalled(irq, handle, bits)?;
+    Ok((found.try_ref().ok_or(Error::BadHandle)?, bits))
 }
 
-pub(super) fn timer_set(_: &mut IrqOff, _: u64, _: u64, _: u64) -> Result {
-    Err(Error::Unsupported)
+pub(super) fn timer_create(irq: &mut IrqOff, notification: u64, bits: u64) -> Result {
+    let (notification, bits) = target(irq, notification, bits)?;
+    let timer = Timer::new(irq, notification, bits)?;
+    table(irq).insert(timer, Rights::ALL).map(|handle| handle.0)
+}
+
+pub(super) fn timer_set(irq: &mut IrqOff, timer: u64, deadline: u64, period: u64) -> Result {
+    let timer = get::<Timer>(irq, timer, Rights::CONTROL)?;
+    timer.set(irq, deadline, period).map(|()| 0)
 }

@@ -6,10 +6,12 @@ use abi::task::{ExitStatus, Grant, NAME_BYTES, ProcessInfo, ProcessSpec, Process
 use percpu::IrqOff;
 
 use super::{Answer, Result, find, get, table, user};
+use crate::bank::Bank;
 use crate::dispatch;
+use crate::object::Ref;
 use crate::process::{Maker, Process};
 use crate::programs::startup::Part;
-use crate::programs::{self, BuildError, Machine, Program};
+use crate::programs::{self, BuildError, Machine, Paid, Program};
 use crate::tables::Capabilities;
 use crate::wait::{self, Key};
 
@@ -49,22 +51,23 @@ fn create(irq: &mut IrqOff, parent: u64, spec: u64, flaw: &mut u64) -> Result {
         let program = programs::get(spec.image_bytes as usize).ok_or(Error::BadArgument)?;
         return make(irq, &parent, &spec, program, name);
     }
-    let program = build(irq, &spec, flaw)?;
+    let bank = parent.counted_bank(irq);
+    let program = build(irq, &spec, &bank, flaw)?;
     let made = make(irq, &parent, &spec, &program, name);
     // The mappings keep the pages.
     program.release(irq, &Machine);
     made
 }
 
-/// Builds a program of an image in the caller's memory.
-fn build(irq: &mut IrqOff, spec: &ProcessSpec, why: &mut u64) -> Result<Program> {
+/// Builds a program of an image in the caller's memory; the bank pays for its pages.
+fn build(irq: &mut IrqOff, spec: &ProcessSpec, bank: &Ref<Bank>, why: &mut u64) -> Result<Program> {
     if spec.image_bytes > MAX_IMAGE {
         return Err(Error::BadArgument);
     }
     let mut read = |irq: &mut IrqOff, offset: usize, to: &mut [u8]| {
         user::read_bytes(irq, spec.image.wrapping_add(offset as u64), to).is_ok()
     };
-    Program::build(irq, &Machine, spec.image_bytes as usize, &mut read).map_err(|error| match error {
+    Program::build(irq, &Paid(bank), spec.image_bytes as usize, &mut read).map_err(|error| match error {
         BuildError::Flaw(flaw) => {
             *why = flaw as u64;
             Error::BadImage
@@ -81,6 +84,8 @@ fn make(irq: &mut IrqOff, parent: &Process, spec: &ProcessSpec, program: &Progra
         texts: (spec.arguments_bytes as usize, spec.environment_bytes as usize),
         parent: parent.id(),
         flags: spec.flags,
+        bank: parent.counted_bank(irq),
+        limits: parent.limits(),
     };
     let mut text = |irq: &mut IrqOff, part: Part, from: usize, to: &mut [u8]| {
         let start = match part {

@@ -3,6 +3,7 @@
 use abi::cap::CapInfo;
 use abi::debug::{BUCKETS, COUNTERS, Metrics};
 use abi::error::Error;
+use abi::quota::{BankInfo, BankSpec, LeaseInfo, Limits};
 use abi::task::{CoreInfo, CoreMask, Grant, ProcessInfo, ProcessSpec, SchedSpec, ThreadInfo, ThreadSpec};
 use mm::user::{CheckedSlice, UserSlice};
 use percpu::IrqOff;
@@ -37,6 +38,10 @@ plain! {
     CapInfo 2;
     CoreInfo 5;
     CoreMask 5;
+    BankSpec 2;
+    BankInfo 4;
+    Limits 4;
+    LeaseInfo 6;
     Metrics METRICS_WORDS;
 }
 

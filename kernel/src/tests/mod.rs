@@ -19,6 +19,7 @@ use mm::frames::Request;
 use perf::bench::Text;
 use perf::record::{Done, Outcome, Record, TestEnd, TestStart};
 
+use crate::bank::Bank;
 use crate::cores::Crew;
 use crate::{log, memory, report, trace};
 
@@ -26,6 +27,7 @@ mod apic;
 mod bed;
 mod border;
 mod calls;
+mod caps;
 mod clock;
 mod convert;
 mod cores;
@@ -37,8 +39,10 @@ mod heap;
 mod interrupt;
 mod metrics;
 mod nodes;
+mod peers;
 mod pressure;
 mod protection;
+mod quota;
 mod record;
 mod rings;
 mod sched;
@@ -166,6 +170,13 @@ const TESTS: &[Test] = &[
     test("user.hostile", user::hostile),
     test("user.sync", user::sync),
     test("user.talk", user::talk),
+    test("user.matrix", peers::matrix),
+    test("user.walk", peers::walk),
+    test("user.bound", peers::bound),
+    test("user.kills", peers::kills),
+    test("user.storm", peers::storm),
+    test("user.signals", user::signals),
+    test("user.arbiter", user::arbiter),
     test("user.churn", user::churn),
     test("user.fuzz", user::fuzz),
     test("interrupt.words", interrupt::words),
@@ -173,7 +184,12 @@ const TESTS: &[Test] = &[
     test("interrupt.windows", interrupt::windows),
     test("interrupt.ports", interrupt::ports),
     test("interrupt.registers", interrupt::registers),
+    test("cap.calls", caps::calls),
+    test("cap.race", caps::race),
     test("interrupt.drivers", interrupt::drivers),
+    test("quota.banks", quota::banks),
+    test("quota.filters", quota::filters),
+    test("quota.rates", quota::rates),
     test("sched.fair", sched::fair),
     test("sched.deadlines", sched::deadlines),
     test("sched.real_time", sched::real_time),
@@ -224,6 +240,7 @@ pub(crate) fn run(params: &Params<'_>, crew: Crew) -> Exit {
 fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
     calm(bed)?;
     let before = memory::free_frames();
+    let spent = Bank::root().info().spent;
     (test.run)(bed)?;
     if plant == PLANT_LEAK {
         let lost = bed::get(Order::FRAME, Request::LOCAL);
@@ -232,6 +249,8 @@ fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
     calm(bed)?;
     let after = memory::free_frames();
     ensure!(after == before, "{} frames free before the test, {} after it", before, after);
+    let now = Bank::root().info().spent;
+    ensure!(now == spent, "the root bank had spent {spent:?} before the test, and {now:?} after it");
     Ok(())
 }
 

@@ -5,7 +5,9 @@ use percpu::IrqOff;
 
 use super::{Bed, Result, ensure, failed};
 use crate::arch::tsc;
+use crate::bank::Bank;
 use crate::harness::{self, Run};
+use crate::object::Ref;
 use crate::{log, machine, start, trace};
 
 /// How long a program may take, in seconds of the clock: long enough for any emulator on any busy host.
@@ -13,8 +15,17 @@ const PATIENCE: u64 = 60;
 
 /// Runs a program to its end.
 pub(super) fn run(program: &str, arguments: &[u8]) -> core::result::Result<ExitStatus, super::Verdict> {
+    run_paying(program, arguments, None)
+}
+
+/// As [`run`], with a bank from which it pays.
+pub(super) fn run_paying(
+    program: &str,
+    arguments: &[u8],
+    bank: Option<&Ref<Bank>>,
+) -> core::result::Result<ExitStatus, super::Verdict> {
     IrqOff::with(|irq| {
-        let run = Run { program, arguments, region: None, flags: 0 };
+        let run = Run { program, arguments, region: None, flags: 0, bank };
         let process =
             run.make(irq).map_err(|error| failed(format_args!("{program} cannot be made: {error}")))?;
         // A soak test has as many times more to do.
@@ -209,6 +220,16 @@ pub(super) fn passes(program: &str, arguments: core::fmt::Arguments<'_>) -> Resu
 /// Locks, semaphores, conditions and user threads, under contention.
 pub(super) fn sync(_: &mut Bed) -> Result {
     passes("sync", format_args!("rounds=300 "))
+}
+
+/// Notifications, timers, leases and channels: every way that a wait ends, and a hunt for lost wakes.
+pub(super) fn signals(_: &mut Bed) -> Result {
+    passes("signals", format_args!("rounds=400 "))
+}
+
+/// The quantum arbiter, with more clients than simulated qubits, and owners that stay too long.
+pub(super) fn arbiter(_: &mut Bed) -> Result {
+    passes("arbiter", format_args!(" "))
 }
 
 /// Messages between threads and processes.

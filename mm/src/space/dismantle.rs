@@ -15,7 +15,7 @@ use super::info::Word;
 use super::memory::{Memory, Pool};
 use super::table::Table;
 use super::{Progress, STEP, Space};
-use crate::id::Order;
+use crate::id::{FrameId, Order};
 use core::cell::Cell;
 use core::slice::ChunksExact;
 
@@ -28,6 +28,8 @@ struct Step<'s, M, P> {
     pool: &'s mut P,
     /// Entries that may still be looked at. What has been begun while there were some is brought to an end.
     left: usize,
+    /// Frames that the space does not own any more, for which its purse has not been told.
+    refund: usize,
 }
 
 impl<M: Memory> Space<M> {
@@ -39,8 +41,11 @@ impl<M: Memory> Space<M> {
     /// 1. Nobody else uses the space from the first step on (A6); steps and [`Space::close`] follow each other.
     /// 2. Every core has forgotten its translations (X5), and none loads its root again (A6).
     pub unsafe fn dismantle<P: Pool>(&self, pool: &mut P) -> Progress<()> {
-        let mut step = Step { space: self, pool, left: STEP };
-        if step.directory(&self.top(), 4) && self.records.detach(step.pool, &mut step.left) {
+        let mut step = Step { space: self, pool, left: STEP, refund: 0 };
+        let emptied = step.directory(&self.top(), 4);
+        let Step { pool, mut left, refund, .. } = step;
+        self.refund(pool, refund);
+        if emptied && self.records.detach(pool, &mut left) {
             if let Some(second) = self.second() {
                 (0..ENTRIES / 2).for_each(|index| second.set(index, Entry::EMPTY));
             }
@@ -142,7 +147,7 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
                     level == 2 && !entry.is_copy(),
                     "a space owns blocks of 2 MiB, and shares none"
                 );
-                self.pool.give(entry.frame(), Order::HUGE);
+                self.give(entry.frame(), Order::HUGE);
             }
             self.left = self.left.saturating_sub(LINE);
             return true;
@@ -153,8 +158,14 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
         } else if !self.directory(&table, level - 1) {
             return false;
         }
-        self.pool.give(table.frame, Order::FRAME);
+        self.give(table.frame, Order::FRAME);
         true
+    }
+
+    #[inline(always)]
+    fn give(&mut self, frame: FrameId, order: Order) {
+        self.pool.give(frame, order);
+        self.refund += order.frames();
     }
 
     /// Gives back what a table of level 1 owns.
@@ -163,7 +174,7 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
         if let Some(block) = table.info().table().reservation() {
             // Every frame that the table owns is of the block (A1), which is whole again.
             self.left = self.left.saturating_sub(LINE);
-            return self.pool.give(block, Order::HUGE);
+            return self.give(block, Order::HUGE);
         }
         let mut lines = self.lines(table, ENTRIES);
         while let Some((line, union)) = lines.next() {
@@ -178,10 +189,13 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
     /// Gives back what a line of leaves owns.
     fn frames(&mut self, line: &Words) {
         for entry in line.iter().map(|word| Entry::from_raw(word.get())) {
-            let last = || !entry.is_copy() || self.space.memory.info(entry.frame()).unshare();
-            if entry.is_owned() && last() {
+            if !entry.is_owned() {
+                continue;
+            }
+            if !entry.is_copy() || self.space.memory.info(entry.frame()).unshare() {
                 self.pool.give(entry.frame(), Order::FRAME);
             }
+            self.refund += 1;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::entry::{ENTRIES, Entry, Hold, Level, span};
 use super::info::Word;
-use super::memory::{Memory, Pool};
+use super::memory::{Frames, Memory, Pool, Shortage};
 use super::record;
 use super::table::Locked;
 use super::walk::{Found, Leaves, in_block, index};
@@ -42,7 +42,7 @@ pub enum Fault {
     /// The region does not allow this access.
     Forbidden,
     /// There is no frame.
-    Shortage(super::Shortage),
+    Shortage(Shortage),
 }
 
 /// Whether the region allows it.
@@ -116,6 +116,9 @@ impl<M: Memory> Space<M> {
         let table = self.below(entry);
         let word = table.info().table();
         let from = index(page, 1);
+        if table.get(from).is_empty() {
+            return Ok(Fault::NotMapped);
+        }
         let mut leaves = Leaves { table, page, from, to: from + 1, word };
         let result = self.fault_leaf(cx, &mut leaves, access);
         self.close_leaves(cx, unit, (at, entry), &leaves, word);
@@ -199,12 +202,23 @@ impl<M: Memory> Space<M> {
         }
         let table = self.split(cx, unit, at, entry)?;
         if entry.is_roomy()
-            && let Ok(block) = cx.pool.take(Order::HUGE, self.policy(entry))
+            && let Ok(block) = self.reserve(cx, entry)
         {
             let info = self.below(table).info();
             info.set_table(info.table().with_reservation(block));
         }
         Ok(Ok(table))
+    }
+
+    /// A block for the pages of a table that become populated, if there are plenty: single frames do as well.
+    fn reserve<P: Pool>(&self, cx: &mut Cx<'_, P>, entry: Entry) -> Result<FrameId, Shortage> {
+        let frames = Order::HUGE.frames();
+        self.purse.take_spare(frames, &mut Frames(cx.pool))?;
+        let taken = cx.pool.take(Order::HUGE, self.policy(entry));
+        if taken.is_err() {
+            self.refund(cx.pool, frames);
+        }
+        taken
     }
 
     /// Enters a large page of an object in the place of a lazy entry of level 3.
@@ -275,7 +289,7 @@ impl<M: Memory> Space<M> {
                 leaves.word = leaves.word.populate();
                 in_block(block, leaves.from)
             }
-            None => cx.pool.take(Order::FRAME, self.policy(old))?,
+            None => self.take_frame(cx.pool, Order::FRAME, self.policy(old))?,
         };
         self.memory.zero(frame, Order::FRAME);
         self.own(leaves, frame, old);
@@ -352,7 +366,7 @@ impl<M: Memory> Space<M> {
 
     /// Puts a copy of what `old` shows in its place.
     fn copy<P: Pool>(&self, cx: &mut Cx<'_, P>, leaves: &Leaves<M>, old: Entry) -> Result<Fault, SpaceError> {
-        let frame = cx.pool.take(Order::FRAME, self.policy(old))?;
+        let frame = self.take_frame(cx.pool, Order::FRAME, self.policy(old))?;
         self.memory.copy(old.frame(), frame);
         self.own(leaves, frame, old);
         Ok(Fault::Resolved)
@@ -394,16 +408,29 @@ impl<M: Memory> Space<M> {
         page: PageId,
         frame: FrameId,
     ) -> Result<(), SpaceError> {
-        let result = match self.find(cx, page, false)? {
-            Found::Hole(_) => return Err(SpaceError::NotMapped),
-            Found::Giant(_, old) if !is_owed(old) => return Err(SpaceError::NotMapped),
+        self.purse.take(1, &mut Frames(cx.pool)).map_err(Shortage::from)?;
+        let result = self.try_supply(cx, page, frame);
+        if result.is_err() {
+            self.refund(cx.pool, 1);
+        }
+        self.checked(cx, PageRange::new(page, 1).ok_or(SpaceError::NotMapped)?, result)
+    }
+
+    fn try_supply<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        page: PageId,
+        frame: FrameId,
+    ) -> Result<(), SpaceError> {
+        match self.find(cx, page, false)? {
+            Found::Hole(_) => Err(SpaceError::NotMapped),
+            Found::Giant(_, old) if !is_owed(old) => Err(SpaceError::NotMapped),
             Found::Giant(directory, old) => {
                 let unit = self.split_giant(cx, directory, page, old)?;
                 self.supply_unit(cx, unit, page, frame)
             }
             Found::Unit(unit) => self.supply_unit(cx, unit, page, frame),
-        };
-        self.checked(cx, PageRange::new(page, 1).ok_or(SpaceError::NotMapped)?, result)
+        }
     }
 
     fn supply_unit<P: Pool>(

@@ -85,6 +85,22 @@ impl<M: Memory> Space<M> {
         }
     }
 
+    /// Frames that entries of a load own which are still to be put somewhere.
+    pub(super) fn owned(&self, load: &Load<M>) -> usize {
+        let owned = |entry: &Entry| {
+            if load.span != 1 && entry.is_table() {
+                let table = self.below(*entry);
+                let leaves = match table.info().table().reservation() {
+                    Some(_) => ENTRIES,
+                    None => (0..ENTRIES).filter(|&index| table.get(index).is_owned()).count(),
+                };
+                return leaves + 1;
+            }
+            if entry.is_owned() { load.span } else { 0 }
+        };
+        load.rest().iter().map(owned).sum()
+    }
+
     /// Gives up the pages of records that a load holds.
     fn let_go<P: Pool>(&self, pool: &mut P, load: &mut Load<M>) {
         for run in load.runs() {
@@ -155,7 +171,7 @@ impl<M: Memory> Space<M> {
             }
             self.records.subtract(cx.pool, known, pages as u64);
         }
-        let twin = self.records.add(cx.pool, &terms, self.tlb.id().raw(), pages)?;
+        let twin = self.records.add((&self.purse, cx.pool), &terms, self.tlb.id().raw(), pages)?;
         load.pair = (record, twin);
         Ok(twin)
     }

@@ -5,7 +5,7 @@
 
 use super::entry::{ENTRIES, Entry, Hold};
 use super::load::{Load, Short};
-use super::memory::{Memory, Pool};
+use super::memory::{Frames, Memory, Pool, Shortage};
 use super::object::Object;
 use super::record::{Record, Records, Terms};
 use super::walk::{Leaves, in_block, index};
@@ -59,7 +59,7 @@ impl<M: Memory> Space<M> {
         let lent = match self.lent_before(cx.pool, page, pages) {
             Some(lent) => lent,
             None => {
-                let object = Object::lending(self.memory, cx.pool, pages)?;
+                let object = Object::lending(self.purse.payer(), self.memory, cx.pool, pages)?;
                 let terms = Terms {
                     kind: Kind::Shared,
                     policy: Policy::Local,
@@ -67,7 +67,7 @@ impl<M: Memory> Space<M> {
                     offset: 0,
                     object: Some(object.frame()),
                 };
-                match self.records.add(cx.pool, &terms, self.tlb.id().raw(), 1) {
+                match self.records.add((&self.purse, cx.pool), &terms, self.tlb.id().raw(), 1) {
                     Ok(record) => Lent { object, record, base: page },
                     Err(error) => {
                         object.release(cx.pool);
@@ -161,17 +161,19 @@ impl<M: Memory> Space<M> {
         lent: &Lent<M>,
         page: PageId,
         block: FrameId,
-    ) -> Result<(), super::Shortage> {
+    ) -> Result<(), Shortage> {
         let first = lent.offset(page);
         // The directory first, so that nothing fails half way.
         lent.object.words(pool, first)?;
         lent.object.words(pool, first + ENTRIES - 1)?;
+        lent.object.purse().take_ahead(ENTRIES, ENTRIES, &mut Frames(pool))?;
         pool.split(block);
         let mut done = 0;
         while done < ENTRIES {
             let frames = (done..ENTRIES).map(|index| in_block(block, index));
             done += lent.object.adopt(pool, first + done, frames)?;
         }
+        self.refund(pool, ENTRIES);
         Ok(())
     }
 
@@ -279,9 +281,8 @@ impl<M: Memory> Space<M> {
         let new = if !old.is_present() && kind == Some(Kind::Anonymous) {
             Entry::lazy(Kind::Shared, self.format.bits(old.protection()), lent.record)
         } else if old.is_present() && old.is_owned() && self.is_alone(old) {
-            lent.object
-                .adopt(cx.pool, lent.offset(page), core::iter::once(old.frame()))
-                .map_err(SpaceError::from)?;
+            self.adopt_one(cx, lent, page, old.frame()).map_err(SpaceError::from)?;
+            self.refund(cx.pool, 1);
             old.lent(lent.record)
         } else {
             let frame = self.copy_for(cx, lent, page, old)?;
@@ -290,6 +291,23 @@ impl<M: Memory> Space<M> {
         let exchanged = self.exchange(cx, (record, lent.record), old.record(), 1);
         debug_assert!(exchanged, "O2: a page of the record is held, and room was looked for");
         Ok(new)
+    }
+
+    /// A frame becomes the object's, which pays for it from now on.
+    fn adopt_one<P: Pool>(
+        &self,
+        cx: &mut Cx<'_, P>,
+        lent: &Lent<M>,
+        page: PageId,
+        frame: FrameId,
+    ) -> Result<(), Shortage> {
+        let purse = lent.object.purse();
+        purse.take_ahead(1, 1, &mut Frames(cx.pool))?;
+        let adopted = lent.object.adopt(cx.pool, lent.offset(page), core::iter::once(frame));
+        if adopted.is_err() {
+            purse.put(1, &mut Frames(cx.pool));
+        }
+        adopted.map(drop)
     }
 
     /// Whether an owned page's frame is shown here only.
@@ -316,7 +334,7 @@ impl<M: Memory> Space<M> {
         };
         let frame = cx.pool.take(Order::FRAME, Policy::Local).map_err(SpaceError::from)?;
         self.memory.copy(shown, frame);
-        if let Err(shortage) = lent.object.adopt(cx.pool, lent.offset(page), core::iter::once(frame)) {
+        if let Err(shortage) = self.adopt_one(cx, lent, page, frame) {
             cx.pool.give(frame, Order::FRAME);
             return Err(SpaceError::from(shortage).into());
         }

@@ -152,7 +152,9 @@ impl<M: Memory> Space<M> {
     ) -> Result<(), SpaceError> {
         let record = match mapping.terms(range)? {
             None => 0,
-            Some(terms) => self.records.add(cx.pool, &terms, self.tlb.id().raw(), range.len())?,
+            Some(terms) => {
+                self.records.add((&self.purse, cx.pool), &terms, self.tlb.id().raw(), range.len())?
+            }
         };
         let map = self.plan(range, mapping, record);
         let one = match &map.source {

@@ -1,6 +1,7 @@
 //! What an address space asks of the machine: how frames are reached, and who gives and takes them.
 
 use super::info::FrameInfo;
+use crate::bank::{BATCH, Exhausted, Payer, Purse, Source};
 use crate::frames::Policy;
 use crate::id::{FRAME_BYTES, FrameId, Order};
 use core::fmt;
@@ -73,6 +74,12 @@ pub enum Shortage {
     Quota,
 }
 
+impl From<Exhausted> for Shortage {
+    fn from(_: Exhausted) -> Self {
+        Self::Quota
+    }
+}
+
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -101,4 +108,81 @@ pub trait Pool {
 
     /// Turns 512 frames back into the block that they were; `false` if that is not possible now.
     fn merge(&mut self, block: FrameId) -> bool;
+
+    /// As [`Source::draw`]. A pool that knows no banks lets everybody have everything.
+    fn draw(&mut self, _payer: Payer, _least: usize, most: usize) -> Option<usize> {
+        Some(most)
+    }
+
+    /// As [`Source::pay_back`].
+    fn pay_back(&mut self, _payer: Payer, _amount: usize) {}
+
+    /// As [`Source::spare`].
+    fn spare(&self, _payer: Payer) -> usize {
+        usize::MAX
+    }
+
+    /// Another object that the payer pays for keeps its bank; `None` if the bank is about to go.
+    fn keep(&mut self, payer: Payer) -> Option<Payer> {
+        Some(payer)
+    }
+
+    /// An object that the payer paid for is gone, and will not ask for it again.
+    fn forget(&mut self, _payer: Payer) {}
+}
+
+/// A pool as what quota comes from.
+#[derive(Debug)]
+pub struct Frames<'p, P>(pub &'p mut P);
+
+impl<P: Pool> Source for Frames<'_, P> {
+    #[inline]
+    fn draw(&mut self, payer: Payer, least: usize, most: usize) -> Option<usize> {
+        self.0.draw(payer, least, most)
+    }
+
+    #[inline]
+    fn pay_back(&mut self, payer: Payer, amount: usize) {
+        self.0.pay_back(payer, amount);
+    }
+
+    #[inline]
+    fn spare(&self, payer: Payer) -> usize {
+        self.0.spare(payer)
+    }
+}
+
+/// Takes a block that the purse pays for.
+#[inline(always)]
+pub(super) fn take<P: Pool>(
+    purse: &Purse,
+    pool: &mut P,
+    order: Order,
+    policy: Policy,
+) -> Result<FrameId, Shortage> {
+    take_ahead(purse, pool, order, policy, BATCH)
+}
+
+/// As [`take`], for something that will never need more than so many frames from now on.
+#[inline(always)]
+pub(super) fn take_ahead<P: Pool>(
+    purse: &Purse,
+    pool: &mut P,
+    order: Order,
+    policy: Policy,
+    most: usize,
+) -> Result<FrameId, Shortage> {
+    purse.take_ahead(order.frames(), most, &mut Frames(pool))?;
+    let taken = pool.take(order, policy);
+    if taken.is_err() {
+        purse.put(order.frames(), &mut Frames(pool));
+    }
+    taken
+}
+
+/// Gives a block back that the purse has paid for.
+#[inline(always)]
+pub(super) fn give<P: Pool>(purse: &Purse, pool: &mut P, frame: FrameId, order: Order) {
+    pool.give(frame, order);
+    purse.put(order.frames(), &mut Frames(pool));
 }

@@ -9,8 +9,9 @@
 
 use super::Progress;
 use super::info::Use;
-use super::memory::{Memory, Pool, Shortage};
+use super::memory::{self, Frames, Memory, Pool, Shortage};
 use super::record::Record;
+use crate::bank::{Payer, Purse};
 use crate::frames::Policy;
 use crate::id::{FRAME_BYTES, FrameId, Order};
 use crate::virt::PageSize;
@@ -31,6 +32,7 @@ const SLOTS: usize = FAN - HEAD;
 /// | `refs` | any core | any core | AcqRel |
 /// | `first`, and the links of records | who holds `locked` | the same | by the lock |
 /// | `populated` | who puts a frame in | statistics | Relaxed |
+/// | `purse` | who puts a frame in | – | its own |
 /// | `slots`, and directory frames | who puts something in, once | any core | Release / Acquire |
 /// | the rest | nobody after start | any core | – |
 #[repr(C, align(4096))]
@@ -39,12 +41,13 @@ pub(super) struct Header {
     locked: AtomicBool,
     granule: PageSize,
     depth: u8,
+    /// Made to take over what a space shares (`lend`): nobody has a handle.
+    lending: bool,
     first: AtomicPtr<Record>,
     pages: usize,
     populated: AtomicUsize,
-    /// Made to take over what a space shares (`lend`): nobody has a handle.
-    lending: bool,
-    spare: [AtomicU64; 2],
+    /// Pays for every frame of the object.
+    purse: Purse,
     slots: [AtomicU64; SLOTS],
 }
 
@@ -70,16 +73,41 @@ const fn order(granule: PageSize) -> Order {
 
 impl<M: Memory> Object<M> {
     /// An object of `pages` pages that nobody has put a frame into, rounded up to whole granules: the size of the blocks it is made of.
+    /// Nobody pays for it.
     ///
     /// # Errors
     /// [`Shortage`]: no frame for the directory; also for more pages than an address space has.
     pub fn new<P: Pool>(memory: M, pool: &mut P, pages: usize, granule: PageSize) -> Result<Self, Shortage> {
-        Self::make(memory, pool, (pages, granule), false)
+        Self::paid_by(Payer::NOBODY, memory, pool, pages, granule)
     }
 
-    /// An object of 4 KiB blocks that takes over what a space shares.
-    pub(super) fn lending<P: Pool>(memory: M, pool: &mut P, pages: usize) -> Result<Self, Shortage> {
-        Self::make(memory, pool, (pages, PageSize::Small), true)
+    /// As [`Object::new`]; its frames are paid for, whoever shows them, until the pool is told to [forget](Pool::forget) the payer.
+    ///
+    /// # Errors
+    /// As [`Object::new`], and then the pool is not told.
+    pub fn paid_by<P: Pool>(
+        payer: Payer,
+        memory: M,
+        pool: &mut P,
+        pages: usize,
+        granule: PageSize,
+    ) -> Result<Self, Shortage> {
+        Self::make(payer, memory, pool, (pages, granule), false)
+    }
+
+    /// An object of 4 KiB blocks that takes over what a space shares. The payer is kept for it.
+    pub(super) fn lending<P: Pool>(
+        payer: Payer,
+        memory: M,
+        pool: &mut P,
+        pages: usize,
+    ) -> Result<Self, Shortage> {
+        let payer = pool.keep(payer).ok_or(Shortage::Quota)?;
+        let made = Self::make(payer, memory, pool, (pages, PageSize::Small), true);
+        if made.is_err() {
+            pool.forget(payer);
+        }
+        made
     }
 
     /// Whether it was made by [`Object::lending`].
@@ -87,7 +115,13 @@ impl<M: Memory> Object<M> {
         self.header().lending
     }
 
+    /// Pays for what the object takes over.
+    pub(super) fn purse(&self) -> &Purse {
+        &self.header().purse
+    }
+
     fn make<P: Pool>(
+        payer: Payer,
         memory: M,
         pool: &mut P,
         (pages, granule): (usize, PageSize),
@@ -103,17 +137,24 @@ impl<M: Memory> Object<M> {
             reach = reach.saturating_mul(FAN);
             depth += 1;
         }
-        let frame = pool.take(Order::FRAME, Policy::Local)?;
+        let purse = Purse::new(payer);
+        let frame = match memory::take_ahead(&purse, pool, Order::FRAME, Policy::Local, 1) {
+            Ok(frame) => frame,
+            Err(shortage) => {
+                purse.close(&mut Frames(pool));
+                return Err(shortage);
+            }
+        };
         let header = Header {
             refs: AtomicUsize::new(1),
             locked: AtomicBool::new(false),
             granule,
             depth,
+            lending,
             first: AtomicPtr::new(ptr::null_mut()),
             pages,
             populated: AtomicUsize::new(0),
-            lending,
-            spare: [const { AtomicU64::new(0) }; 2],
+            purse,
             slots: [const { AtomicU64::new(0) }; SLOTS],
         };
         // SAFETY: the frame was just taken, so it is ours alone, and a header is a frame's size.
@@ -215,7 +256,7 @@ impl<M: Memory> Object<M> {
 
     #[cold]
     fn deepen<P: Pool>(&self, pool: &mut P, place: &AtomicU64) -> Result<u64, Shortage> {
-        let frame = pool.take(Order::FRAME, Policy::Local)?;
+        let frame = memory::take_ahead(&self.header().purse, pool, Order::FRAME, Policy::Local, 1)?;
         self.memory.zero(frame, Order::FRAME);
         self.memory.info(frame).set_object(usize::MAX >> 8);
         Ok(self.publish(pool, place, frame, Order::FRAME))
@@ -225,7 +266,8 @@ impl<M: Memory> Object<M> {
     fn fill<P: Pool>(&self, pool: &mut P, place: &AtomicU64, block: usize) -> Result<u64, Shortage> {
         let header = self.header();
         let order = order(header.granule);
-        let frame = pool.take(order, Policy::Local)?;
+        let frame =
+            memory::take_ahead(&header.purse, pool, order, Policy::Local, header.pages - self.populated())?;
         self.memory.zero(frame, order);
         let first = block * header.granule.pages();
         self.memory.info(frame).set_object(first);
@@ -244,7 +286,7 @@ impl<M: Memory> Object<M> {
         match place.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => new,
             Err(theirs) => {
-                pool.give(frame, order);
+                memory::give(&self.header().purse, pool, frame, order);
                 theirs
             }
         }
@@ -359,7 +401,11 @@ impl<M: Memory> Object<M> {
         if at + 1 < SLOTS {
             return Progress::More(at + 1);
         }
+        // All that was paid for is gone, but for this frame.
+        let payer = header.purse.payer();
+        header.purse.close(&mut Frames(pool));
         pool.give(self.frame, Order::FRAME);
+        pool.forget(payer);
         Progress::Done(())
     }
 

@@ -5,10 +5,11 @@
 //! any more (A3). In the end claims are unmapped: those that moved pages have left, or after an error those where they should have gone to.
 //!
 //! An error takes everything back, without memory: both spaces are as before. Only where somebody else changes the places meanwhile, what
-//! finds no place any more is given up as if it had been unmapped.
+//! finds no place any more is given up as if it had been unmapped; so is what the bank that it left cannot pay for any more (A8). Between
+//! spaces of one payer that cannot be.
 
 use super::load::Load;
-use super::memory::{Memory, Pool};
+use super::memory::{Frames, Memory, Pool, Shortage};
 use super::{Backing, Cx, Mapping, Progress, Protection, Space, SpaceError};
 use crate::virt::{PageId, PageRange, PageSize};
 
@@ -147,14 +148,55 @@ impl<M: Memory> Pass<'_, M> {
         let (page, target) = self.next();
         let rest = range.len() - self.course.done;
         steps.step(from, |cx| from.take(cx, (page, target), rest, how, load))?;
-        let put = steps.step(to, |cx| to.put(cx, from, target, load));
+        let (frames, moves) = (from.owned(load), how == Passing::Move);
+        let handed = moves && from.purse.hand(&to.purse, frames);
+        let put = steps.step(to, |cx| {
+            if !handed {
+                to.purse.take(frames, &mut Frames(cx.pool)).map_err(Shortage::from)?;
+            }
+            let put = to.put(cx, from, target, load);
+            if !handed {
+                to.refund(cx.pool, from.owned(load));
+            }
+            put
+        });
         self.course.done = load.page().number() - range.start().number();
-        if put.is_err() && how == Passing::Move {
-            let page = load.page();
-            // What finds its place changed there as well goes with the load.
-            let _back = steps.step(from, |cx| from.put_back(cx, from, page, load));
+        if moves {
+            let left = from.owned(load);
+            let is_paid = !handed || self.pay_back(steps, left);
+            if !handed {
+                steps.step(from, |cx| from.refund(cx.pool, frames - left));
+            }
+            if put.is_err() && is_paid {
+                self.put_back(steps, from, (from, load.page()), load);
+            }
         }
         put
+    }
+
+    /// Puts a load of `owner`'s back into a space, which has paid for it. What finds its place changed there as well goes with the load.
+    fn put_back<S: Steps<M>>(
+        &self,
+        steps: &mut S,
+        owner: &Space<M>,
+        (space, page): (&Space<M>, PageId),
+        load: &mut Load<M>,
+    ) {
+        steps.step(space, |cx| {
+            let _back = space.put_back(cx, owner, page, load);
+            space.refund(cx.pool, owner.owned(load));
+        });
+    }
+
+    /// Has the space that pages come from pay again for frames that the other one has paid for. `false` if its bank cannot: another one than the
+    /// other's, which has spent meanwhile what it got back. They are given up then.
+    fn pay_back<S: Steps<M>>(&self, steps: &mut S, frames: usize) -> bool {
+        let (from, to) = (self.from.0, self.to.0);
+        if to.purse.hand(&from.purse, frames) {
+            return true;
+        }
+        steps.step(to, |cx| to.refund(cx.pool, frames));
+        steps.step(from, |cx| from.purse.take(frames, &mut Frames(cx.pool))).is_ok()
     }
 
     /// Moves back what lies in one table on both sides, from the end on. What was not moved is only unmapped.
@@ -177,8 +219,9 @@ impl<M: Memory> Pass<'_, M> {
             let taken = steps.step(to, |cx| to.take(cx, places, count - at, Passing::Move, &mut load));
             // What is not there any more, nobody misses.
             at += if taken.is_ok() { load.pages() } else { 1 };
-            if taken.is_ok() {
-                let _back = steps.step(from, |cx| from.put_back(cx, to, places.1, &mut load));
+            let frames = to.owned(&load);
+            if taken.is_ok() && self.pay_back(steps, frames) {
+                self.put_back(steps, to, (from, places.1), &mut load);
             }
             steps.step(to, |cx| to.part(cx, &mut load));
         }

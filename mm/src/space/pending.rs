@@ -26,6 +26,8 @@ pub struct Pending {
     stale: Option<FrameId>,
     /// One more, of 4 KiB, which spares the common single one its word.
     spare: Option<FrameId>,
+    /// Frames that are the space's own no longer, for which its purse has not been told (A8).
+    disowned: usize,
     counted: Few<FrameId, COUNTED>,
     records: Few<(usize, u64), RECORDS>,
 }
@@ -77,7 +79,14 @@ impl Pending {
     /// Nothing to be done.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { batch: Batch::new(), stale: None, spare: None, counted: Few::new(), records: Few::new() }
+        Self {
+            batch: Batch::new(),
+            stale: None,
+            spare: None,
+            disowned: 0,
+            counted: Few::new(),
+            records: Few::new(),
+        }
     }
 
     /// What other cores must invalidate before [`Space::settle`].
@@ -103,7 +112,10 @@ impl Pending {
     #[inline(always)]
     pub(super) fn stale_page(&mut self, info: &FrameInfo, frame: FrameId) {
         match self.spare {
-            None => self.spare = Some(frame),
+            None => {
+                self.spare = Some(frame);
+                self.disowned += 1;
+            }
             Some(_) => self.stale(info, frame, Order::FRAME),
         }
     }
@@ -119,6 +131,7 @@ impl Pending {
     pub(super) fn stale(&mut self, info: &FrameInfo, frame: FrameId, order: Order) {
         info.set_stale(self.stale, order, Way::Now);
         self.stale = Some(frame);
+        self.disowned += order.frames();
     }
 
     /// A table of level 1 that has been taken out; `page` is one of those it mapped.
@@ -138,6 +151,7 @@ impl Pending {
     pub(super) fn directory(&mut self, info: &FrameInfo, frame: FrameId, page: PageId) {
         info.set_stale(self.stale, Order::FRAME, Way::Later);
         self.stale = Some(frame);
+        self.disowned += 1;
         self.invalidate(page, 1, PageSize::Small);
         self.batch.tables_freed();
     }
@@ -146,7 +160,10 @@ impl Pending {
     #[must_use]
     #[inline]
     pub(super) fn unshare(&mut self, frame: FrameId) -> bool {
-        self.counted.push(frame)
+        let noted = self.counted.push(frame);
+        // Others that own it have paid for it themselves.
+        self.disowned += usize::from(noted);
+        noted
     }
 
     /// Pages that a record no longer has.
@@ -187,6 +204,10 @@ impl<M: Memory> Space<M> {
         }
         if !pending.has_nothing() {
             self.give_back(pool, pending);
+        }
+        match core::mem::take(&mut pending.disowned) {
+            0 => {}
+            frames => self.refund(pool, frames),
         }
         pending.batch.clear();
     }

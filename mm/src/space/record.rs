@@ -7,9 +7,10 @@
 //!   time, and leaves it, under the list's lock, before it is free again.
 
 use super::entry::RECORDS;
-use super::memory::{Memory, Pool, Shortage};
+use super::memory::{self, Memory, Pool, Shortage};
 use super::object::{Attachment, Object};
 use super::{Kind, SpaceError};
+use crate::bank::Purse;
 use crate::frames::Policy;
 use crate::id::{FRAME_BYTES, FrameId, Order};
 use crate::virt::PageId;
@@ -288,7 +289,7 @@ impl<M: Memory> Records<M> {
     /// Claims a record for `pages` pages, and attaches it to its object, of which it takes a reference of its own.
     pub(super) fn add<P: Pool>(
         &self,
-        pool: &mut P,
+        (purse, pool): (&Purse, &mut P),
         terms: &Terms,
         space: u64,
         pages: usize,
@@ -302,7 +303,7 @@ impl<M: Memory> Records<M> {
             }
             let record = match self.get(number) {
                 Some(record) => record,
-                None => self.grow(pool, number)?,
+                None => self.grow(purse, pool, number)?,
             };
             if record.claim() {
                 record.fill(terms, space, pages);
@@ -324,19 +325,19 @@ impl<M: Memory> Records<M> {
     }
 
     #[cold]
-    fn grow<P: Pool>(&self, pool: &mut P, number: usize) -> Result<&Record, SpaceError> {
+    fn grow<P: Pool>(&self, purse: &Purse, pool: &mut P, number: usize) -> Result<&Record, SpaceError> {
         let place = self.frame_word(number);
         // ORDER: Acquire pairs with Release in `frame_of`.
         let frame = match place.load(Ordering::Acquire) {
-            0 => self.frame_of(pool, place)?,
+            0 => self.frame_of(purse, pool, place)?,
             frame => frame,
         };
         Ok(self.record(frame, number))
     }
 
     /// A frame of free records for an empty word; if somebody else was first, theirs.
-    fn frame_of<P: Pool>(&self, pool: &mut P, place: &AtomicU64) -> Result<u64, SpaceError> {
-        let frame = pool.take(Order::FRAME, Policy::Local).map_err(SpaceError::Shortage)?;
+    fn frame_of<P: Pool>(&self, purse: &Purse, pool: &mut P, place: &AtomicU64) -> Result<u64, SpaceError> {
+        let frame = memory::take(purse, pool, Order::FRAME, Policy::Local)?;
         for number in 0..PER_FRAME {
             // Only that: the other words are written before anybody reads them (O2).
             // ORDER: Relaxed: nobody is led to the frame yet; the exchange below publishes.
@@ -346,7 +347,7 @@ impl<M: Memory> Records<M> {
         match place.compare_exchange(0, frame.number() as u64, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(frame.number() as u64),
             Err(theirs) => {
-                pool.give(frame, Order::FRAME);
+                memory::give(purse, pool, frame, Order::FRAME);
                 Ok(theirs)
             }
         }
@@ -405,12 +406,12 @@ impl<M: Memory> Records<M> {
     }
 
     /// Gives the frames back, when the space has no mapping left.
-    pub(super) fn destroy<P: Pool>(&self, pool: &mut P) {
+    pub(super) fn destroy<P: Pool>(&self, purse: &Purse, pool: &mut P) {
         for word in &self.frames {
             // ORDER: Acquire pairs with Release in `frame_of`; nobody else has the space any more.
             match word.swap(0, Ordering::Acquire) {
                 0 => {}
-                frame => pool.give(FrameId::new(frame as usize), Order::FRAME),
+                frame => memory::give(purse, pool, FrameId::new(frame as usize), Order::FRAME),
             }
         }
     }

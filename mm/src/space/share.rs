@@ -4,7 +4,7 @@
 //! is not there yet is promised to both. Entries are carried over in loads, so that no core ever has the locks of two spaces.
 
 use super::entry::{ENTRIES, Entry, Level, span};
-use super::memory::{Memory, Pool};
+use super::memory::{Frames, Memory, Pool, Shortage};
 use super::pending::{Halt, Pending};
 use super::walk::{self, Act, Found, Leaves, Stop, Visit, index};
 use super::{Cx, Kind, Progress, Space, SpaceError};
@@ -154,8 +154,11 @@ impl<M: Memory> Space<M> {
     ) -> Result<(), SpaceError> {
         let mut entries = [Entry::EMPTY; LOAD];
         let (mut made, mut planted) = (0, 0);
-        let mut result = Ok(());
-        for (place, &entry) in entries.iter_mut().zip(load.all()) {
+        let owned = load.all().iter().filter(|entry| entry.is_present() && entry.is_owned()).count();
+        let paid = self.purse.take(owned, &mut Frames(cx.pool)).map_err(Shortage::from);
+        let refund = if paid.is_ok() { owned } else { 0 };
+        let mut result = paid.map_err(SpaceError::from);
+        for (place, &entry) in entries.iter_mut().zip(load.all()).filter(|_| refund == owned) {
             match self.translate(cx, from, entry, (load.span, twin)) {
                 Ok(new) => *place = new,
                 Err(error) => {
@@ -174,6 +177,7 @@ impl<M: Memory> Space<M> {
             planted = plant.done;
         }
         if result.is_err() {
+            self.refund(cx.pool, refund);
             from.put_down(cx.pool, load);
             for entry in &entries[..made] {
                 self.records.subtract(cx.pool, entry.record(), (load.span - planted) as u64);
@@ -200,7 +204,7 @@ impl<M: Memory> Space<M> {
         }
         if twin.theirs != number {
             let record = from.records.get(number).ok_or(SpaceError::NotMapped)?;
-            let own = self.records.add(cx.pool, &record.terms(), self.tlb.id().raw(), 1)?;
+            let own = self.records.add((&self.purse, cx.pool), &record.terms(), self.tlb.id().raw(), 1)?;
             from.records.subtract(cx.pool, twin.theirs, 1);
             self.records.subtract(cx.pool, twin.own, 1);
             let held = record.extend(1);

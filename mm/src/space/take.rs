@@ -226,19 +226,18 @@ impl<M: Memory> Space<M> {
         for place in leaves.entries() {
             // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
             let old = Entry::from_raw(place.load(Ordering::Relaxed));
-            if !old.is_own_of(record) {
-                if let Some(error) = old.hindrance() {
-                    result = Err(error.into());
-                    break;
-                }
-                if old.record() != record {
-                    self.count_run(load, record, count - counted);
-                    (record, counted) = (old.record(), count);
-                    result = self.open_run(load, record);
-                    if result.is_err() {
-                        break;
-                    }
-                }
+            let own = old.is_own_of(record);
+            if let Some(error) = old.hindrance().filter(|_| !own) {
+                result = Err(error.into());
+                break;
+            }
+            if !own && old.record() != record {
+                self.count_run(load, record, count - counted);
+                (record, counted) = (old.record(), count);
+                result = self.open_run(load, record);
+            }
+            if result.is_err() {
+                break;
             }
             let (stays, goes, narrows) = pass(old);
             // ORDER: Relaxed: nothing is published; the shootdown deals with other cores' walks.

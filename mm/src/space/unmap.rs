@@ -130,6 +130,7 @@ impl<M: Memory> Space<M> {
         freed: &[u64; ENTRIES / 64],
     ) {
         cx.pool.split(block);
+        let mut given = 0;
         for index in 0..ENTRIES {
             let frame = in_block(block, index);
             let entry = leaves.table.get(index);
@@ -137,8 +138,10 @@ impl<M: Memory> Space<M> {
                 cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
             } else if !(entry.is_owned() && entry.frame() == frame) {
                 cx.pool.give(frame, Order::FRAME);
+                given += 1;
             }
         }
+        self.refund(cx.pool, given);
         leaves.word = leaves.word.without_reservation();
     }
 

@@ -140,7 +140,7 @@ impl<M: Memory> Space<M> {
         old: Entry,
         level: Level,
     ) -> Result<(Table<M>, usize), SpaceError> {
-        let frame = cx.pool.take(Order::FRAME, Policy::Local)?;
+        let frame = self.take_frame(cx.pool, Order::FRAME, Policy::Local)?;
         // SAFETY: the frame is ours alone and becomes a table by `fill`.
         let table = unsafe { Table::new(frame, self.memory) };
         if old.is_owned() {
@@ -215,7 +215,7 @@ impl<M: Memory> Space<M> {
         if top.table.get(index).is_empty() {
             self.set_top(&mut top, index, Entry::EMPTY, Entry::table(table.frame));
         } else {
-            cx.pool.give(table.frame, Order::FRAME);
+            self.give_frame(cx.pool, table.frame, Order::FRAME);
         }
         Ok(())
     }

@@ -261,7 +261,7 @@ impl CoreTlb {
             return false;
         }
         // SAFETY: obligations 1 and 2: while it is loaded it has not been forgotten.
-        unsafe { mmu.load(space.root, Tag::of_slot(at.index()), Cached::Valid) };
+        unsafe { mmu.load_plainly(slot.load.get()) };
         self.before.set(current);
         self.current.set(at);
         active.left();

@@ -4,8 +4,9 @@
 
 pub(crate) mod bed;
 
+use mm::bank::Payer;
 use mm::frames::Policy;
-use mm::space::{Access, FrameInfo, Memory, Pool, Shortage};
+use mm::space::{Access, Broken, FrameInfo, Memory, Pool, Shortage, Space, Usage};
 use mm::{FrameId, Order, PageId};
 use percpu::sync::atomic::{AtomicU64, Ordering};
 use std::cell::RefCell;
@@ -95,6 +96,9 @@ struct State {
     /// Takes that succeed before one fails; `None`: all do.
     fail_at: Option<usize>,
     takes: usize,
+    /// What each payer has been charged, and may still be.
+    charged: BTreeMap<u64, usize>,
+    left: BTreeMap<u64, usize>,
 }
 
 /// Gives frames and watches: no frame is given twice, taken back twice, or in another size.
@@ -108,7 +112,15 @@ impl Watch {
     /// A pool of the arena's first frames.
     pub(crate) fn new(arena: Arena, frames: usize) -> Self {
         let free = (BASE..BASE + frames).collect();
-        let state = State { free, taken: BTreeMap::new(), retired: Vec::new(), fail_at: None, takes: 0 };
+        let state = State {
+            free,
+            taken: BTreeMap::new(),
+            retired: Vec::new(),
+            fail_at: None,
+            takes: 0,
+            charged: BTreeMap::new(),
+            left: BTreeMap::new(),
+        };
         Self { arena, state: Mutex::new(state) }
     }
 
@@ -121,6 +133,16 @@ impl Watch {
         let mut state = self.state();
         state.takes = 0;
         state.fail_at = n;
+    }
+
+    /// Lets a payer be charged so much more and no more; as much as it likes if nothing is said.
+    pub(crate) fn limit(&self, payer: u64, frames: usize) {
+        self.state().left.insert(payer, frames);
+    }
+
+    /// Payers that have been charged for something they have not been paid back for.
+    pub(crate) fn owing(&self) -> BTreeMap<u64, usize> {
+        self.state().charged.iter().filter(|(_, charged)| **charged != 0).map(|(&p, &c)| (p, c)).collect()
     }
 
     /// How often frames were asked for since.
@@ -189,6 +211,34 @@ impl Pool for Tap<'_> {
 
     fn give(&mut self, frame: FrameId, order: Order) {
         self.0.put(frame, order);
+    }
+
+    fn draw(&mut self, payer: Payer, least: usize, most: usize) -> Option<usize> {
+        let mut state = self.0.state();
+        let got = match state.left.get_mut(&payer.word()) {
+            Some(left) if *left < least => return None,
+            Some(left) => {
+                let got = most.min(*left / 8).max(least);
+                *left -= got;
+                got
+            }
+            None => most,
+        };
+        *state.charged.entry(payer.word()).or_default() += got;
+        Some(got)
+    }
+
+    fn pay_back(&mut self, payer: Payer, amount: usize) {
+        let mut state = self.0.state();
+        let charged = state.charged.entry(payer.word()).or_default();
+        *charged = charged.checked_sub(amount).expect("no more is paid back than was charged");
+        if let Some(left) = state.left.get_mut(&payer.word()) {
+            *left += amount;
+        }
+    }
+
+    fn spare(&self, payer: Payer) -> usize {
+        self.0.state().left.get(&payer.word()).copied().unwrap_or(usize::MAX)
     }
 
     fn retire(&mut self, frame: FrameId) {
@@ -293,4 +343,12 @@ impl Tlb {
     pub(crate) fn forget(&self, of: impl Fn(PageId) -> bool) {
         self.0.borrow_mut().retain(|&page, _| !of(PageId::new(page)));
     }
+}
+
+/// What a space holds: everything that is said twice says the same, and what it has paid for is what it owns (A8).
+pub(crate) fn check(space: &Space<Arena>) -> Result<Usage, Broken> {
+    let usage = space.check()?;
+    let owned = usage.frames() + usage.counted;
+    assert_eq!(space.purse().in_use(), owned, "A8: paid for, and owned: {usage:?}");
+    Ok(usage)
 }

@@ -94,6 +94,25 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Core 0 takes object 0 away and waits until that moment is past: then nobody looks at it. Returns whether it was.
+    fn take_away_and_wait(&self, exit: fn(&Self, &mut Limbo) -> Epoch) -> bool {
+        let mut limbo = Limbo::new();
+        exit(self, &mut limbo);
+        self.current.store(1, Ordering::Relaxed);
+        let moment = self.global.moment();
+        let past = (0..EXITS).any(|_| {
+            exit(self, &mut limbo);
+            self.global.until_past(moment) == 0
+        });
+        if past {
+            // SAFETY: past: nobody reads it; the model checks it.
+            self.objects[0].with_mut(|object| unsafe { *object = 1 });
+        }
+        past
+    }
+}
+
 /// Exits after which core 0 gives up: enough for three advances with the other core at its heels.
 const EXITS: usize = 5;
 
@@ -188,6 +207,93 @@ fn loom_waking_reader_is_seen() {
             thread::yield_now();
         }
     });
+}
+
+fn check_moment(preemptions: usize, exit: fn(&Machine, &mut Limbo) -> Epoch, other: fn(&Arc<Machine>)) {
+    let past = std::sync::Arc::new(StdFlag::new(false));
+    let report = past.clone();
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(move || {
+        let machine = Machine::new();
+        machine.global.wake(&machine.seats[0]);
+        let second = machine.clone();
+        let second = thread::spawn(move || other(&second));
+        if machine.take_away_and_wait(exit) {
+            report.store(true, StdOrdering::Relaxed);
+        }
+        second.join().expect("core ends");
+    });
+    assert!(past.load(StdOrdering::Relaxed), "the model is too short for a moment to be past");
+}
+
+/// E5: what a core has found before a moment is not used any more when it is past.
+///
+/// Planted: a moment that is past one epoch too early.
+#[test]
+fn loom_moment_waits_for_an_active_core() {
+    check_moment(
+        3,
+        |machine, limbo| machine.exit(0, limbo),
+        |machine| {
+            machine.global.wake(&machine.seats[1]);
+            for _ in 0..4 {
+                machine.read();
+                machine.exit_only(1);
+            }
+            machine.seats[1].rest();
+        },
+    );
+}
+
+/// As before, with a core that idles and wakes.
+#[test]
+fn loom_moment_waits_for_a_waking_core() {
+    check_moment(
+        3,
+        |machine, limbo| machine.exit(0, limbo),
+        |machine| {
+            for _ in 0..2 {
+                machine.global.wake(&machine.seats[1]);
+                machine.read();
+                machine.seats[1].rest();
+                thread::yield_now();
+            }
+        },
+    );
+}
+
+/// As before, where a third core advances.
+///
+/// Planted: Relaxed in `moment`, and in `until_past`.
+#[test]
+fn loom_third_core_makes_a_moment_past() {
+    check_moment(
+        2,
+        |machine, _| {
+            // It waits outside of the kernel, as one that idles.
+            machine.seats[0].rest();
+            thread::yield_now();
+            Epoch::FIRST
+        },
+        |machine| {
+            let advancer = {
+                let machine = machine.clone();
+                thread::spawn(move || {
+                    let mut limbo = Limbo::new();
+                    for _ in 0..EXITS {
+                        machine.exit(2, &mut limbo);
+                    }
+                })
+            };
+            machine.global.wake(&machine.seats[1]);
+            machine.exit_only(1);
+            machine.read();
+            machine.exit_only(1);
+            machine.seats[1].rest();
+            advancer.join().expect("core ends");
+        },
+    );
 }
 
 /// E1: a core in the kernel is never more than one epoch behind, also when it wakes while others advance.

@@ -1,7 +1,12 @@
-//! Messages between a client and a server that each have one thread, at fixed priorities.
+//! Messages between a client on the measuring core and a server, each with one thread, at fixed priorities.
 //!
-//! All eight words of a message lie in registers on both sides, and stay there from one round to the next: the server answers with what it
-//! was sent, and the client sends what it was answered. That they travel is seen once before: the first answer has every word inverted.
+//! All eight words of a message lie in registers on both sides. Where rounds follow each other they stay there: the server answers with what
+//! it was sent, and the client sends what it was answered. That they travel is seen once before: the first answer has every word inverted.
+
+mod bulk;
+mod many;
+mod service;
+mod ways;
 
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
@@ -12,14 +17,21 @@ use alloc::vec::Vec;
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Value};
 use perf::hist::DEFAULT_COUNTS;
 use perf::runner::Trouble;
-use rt::handle::{Endpoint, Owned, Result, Thread, Typed};
+use rt::handle::{Endpoint, Owned, Region, Result, Thread, Typed};
 use rt::ipc::Message;
-use rt::sys;
 use rt::thread::Builder;
 use rt::time::{Deadline, Tsc};
 
 use super::partner::Partner;
 use super::{Lab, Meter, arch, failed, place};
+
+pub(super) use bulk::THROUGHPUT;
+pub(super) use many::{FAN_IN, PAIRS};
+pub(super) use service::{Given, Service};
+pub(super) use ways::{CALL, CROSS_CORE, REPLY, SLOW};
+
+/// What a row or a part of it comes to.
+type Outcome<T = ()> = core::result::Result<T, Trouble>;
 
 /// What the client's capability says to the server.
 const BADGE: u64 = 0x5eed;
@@ -27,6 +39,9 @@ const BADGE: u64 = 0x5eed;
 const PATTERN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Rounds per window: as many messages as a server that collects capabilities takes before it deletes them.
 const BATCH: u32 = 64;
+
+const SAME: &str = "same";
+const OTHER: &str = "other";
 
 /// A call and its reply.
 pub(super) const ROUND_TRIP: Bench<Lab> = Bench {
@@ -40,7 +55,7 @@ pub(super) const ROUND_TRIP: Bench<Lab> = Bench {
     classes: &[Class::SelfCore, Class::Smt, Class::Llc, Class::Node, Class::Remote],
     batch: BATCH,
     cases: |lab, visit| {
-        for (placement, _) in places(lab) {
+        for placement in core::iter::once(lab.alone()).chain(pairs(lab)) {
             for space in [SAME, OTHER] {
                 for words in [0, 1, 4, 8] {
                     visit(case(placement, space, [words, 0], "off"));
@@ -53,22 +68,21 @@ pub(super) const ROUND_TRIP: Bench<Lab> = Bench {
         }
     },
     run: |lab, case, meter| {
-        let wanted = Wanted::of(case);
-        let scene =
-            Scene::new(lab, wanted, case.placement.target.map_or(place::HERE, |site| site.core as usize))?;
-        scene.measure(meter)
+        let words = case.params.num("words").unwrap_or(0) as usize;
+        let caps = case.params.num("caps").unwrap_or(0) as usize;
+        if caps > 0 {
+            let scene = Scene::of(case, Service::Collect(caps));
+            return scene.measure(lab, meter, |meter, talk| with_caps(meter, talk, words, caps));
+        }
+        let service = if is_on(case) { Service::EchoFpu } else { Service::Echo };
+        Scene::of(case, service).measure(lab, meter, |meter, talk| rounds(meter, talk, words, is_on(case)))
     },
 };
 
-pub(super) const SAME: &str = "same";
-pub(super) const OTHER: &str = "other";
-
-/// The measuring core with itself, and with each of its partners.
-pub(super) fn places(lab: &Lab) -> impl Iterator<Item = (Placement, usize)> {
-    let others = lab
-        .partners()
-        .map(|(class, core)| (Placement::pair(class, lab.site(place::HERE), lab.site(core)), core));
-    core::iter::once((lab.alone(), place::HERE)).chain(others)
+/// The measuring core with each of its partners.
+fn pairs(lab: &Lab) -> impl Iterator<Item = Placement> {
+    let pair = |(class, core)| Placement::pair(class, lab.site(place::HERE), lab.site(core));
+    lab.partners().map(pair)
 }
 
 fn case(placement: Placement, space: &'static str, [words, caps]: [u64; 2], fpu: &'static str) -> Case {
@@ -77,215 +91,124 @@ fn case(placement: Placement, space: &'static str, [words, caps]: [u64; 2], fpu:
     case.with("fpu", Value::Word(fpu))
 }
 
-/// What client and server are to be.
-#[derive(Clone, Copy)]
-struct Wanted {
-    words: usize,
-    caps: usize,
+fn is_on(case: &Case) -> bool {
+    case.params.word("fpu") == Some("on")
+}
+
+/// Who serves, and how it stands to the client.
+struct Scene {
+    service: Service,
+    core: usize,
     same_space: bool,
     fpu: bool,
+    /// Memory that both have.
+    pages: u64,
 }
 
-impl Wanted {
-    fn of(case: &Case) -> Self {
-        Self {
-            words: case.params.num("words").unwrap_or(0) as usize,
-            caps: case.params.num("caps").unwrap_or(0) as usize,
-            same_space: case.params.word("space") == Some(SAME),
-            fpu: case.params.word("fpu") == Some("on"),
-        }
-    }
-
-    fn service(self) -> Service {
-        match (self.caps, self.fpu) {
-            (0, false) => Service::Echo,
-            (0, true) => Service::EchoFpu,
-            (caps, _) => Service::Collect(caps),
-        }
-    }
-}
-
-/// What a server does with what it is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
-    /// Sends it back.
-    Echo,
-    /// The same, and it uses a vector register before.
-    EchoFpu,
-    /// The same, keeping so many capabilities of each message until a whole window of them has come.
-    Collect(usize),
-}
-
-impl Service {
-    /// As an argument of the partner's.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-            Self::EchoFpu => "echo-fpu",
-            Self::Collect(1) => "collect-1",
-            Self::Collect(2) => "collect-2",
-            Self::Collect(3) => "collect-3",
-            Self::Collect(_) => "collect-4",
-        }
-    }
-
-    /// The service of a word.
-    pub(super) fn of(word: &str) -> Option<Self> {
-        let all = [Self::Echo, Self::EchoFpu].into_iter().chain((1..=CAPS).map(Self::Collect));
-        all.into_iter().find(|service| service.word() == word)
-    }
-
-    /// Serves until the endpoint is closed.
-    pub(super) fn run(self, endpoint: Endpoint) -> Result<()> {
-        let caps = if let Self::Collect(caps) = self { caps } else { 0 };
-        let mut message = endpoint.receive(caps)?;
-        if message.tag.caps() != caps {
-            return Err(Error::BadHandle);
-        }
-        message.caps().try_for_each(forget)?;
-        message.tag = Tag::new(message.badge as u32, message.tag.words()).accepting(caps);
-        message.words = message.words.map(|word| !word);
-        match self {
-            Self::Echo => loop {
-                message = endpoint.reply_receive(message)?;
-            },
-            Self::EchoFpu => loop {
-                arch::use_vector_unit();
-                message = endpoint.reply_receive(message)?;
-            },
-            Self::Collect(caps) => collect(endpoint, message, caps),
-        }
-    }
-}
-
-/// Answers a window of messages, noting their capabilities, and deletes these when one more message has come.
-fn collect(endpoint: Endpoint, mut message: Message, caps: usize) -> Result<()> {
-    let mut tails = [[0; CAPS]; BATCH as usize];
-    let accepting = Tag::new(0, 4).accepting(caps);
-    loop {
-        for tail in &mut tails {
-            message = endpoint.reply_receive(message)?;
-            message.tag = accepting;
-            let [.., fourth, third, second, first] = message.words;
-            *tail = [first, second, third, fourth];
-        }
-        message = endpoint.reply_receive(message)?;
-        message.tag = accepting;
-        tails
-            .iter()
-            .flat_map(|tail| tail.iter().take(caps))
-            .try_for_each(|&handle| forget(Handle(handle)))?;
-    }
-}
-
-/// Deletes a capability that came with a message.
-fn forget(handle: Handle) -> Result<()> {
-    // SAFETY: no address is passed, and no memory is mapped through it.
-    unsafe { sys::cap_delete(handle) }.map(drop)
-}
-
-/// An endpoint, and a server at it until this goes.
-struct Scene {
-    wanted: Wanted,
-    core: usize,
+/// What a client talks to its server through.
+struct Talk {
     endpoint: Owned<Endpoint>,
-    /// The server, if it is another process.
-    _partner: Option<Partner>,
+    /// For what the server sends by itself.
+    back: Owned<Endpoint>,
+    /// The client's own capability for `endpoint`, with a badge.
+    to: Owned<Endpoint>,
+    region: Option<Owned<Region>>,
+}
+
+impl Talk {
+    fn new(pages: u64) -> Result<Self> {
+        let endpoint = Endpoint::create()?;
+        let to = endpoint.derive(Rights::SEND, BADGE)?;
+        let region = (pages > 0).then(|| Region::create(pages)).transpose()?;
+        Ok(Self { endpoint, back: Endpoint::create()?, to, region })
+    }
+
+    fn given(&self) -> Given {
+        Given { endpoints: [*self.endpoint, *self.back], region: self.region.as_ref().map(|region| **region) }
+    }
 }
 
 impl Scene {
-    fn new(lab: &Lab, wanted: Wanted, core: usize) -> core::result::Result<Self, Trouble> {
-        let endpoint = Endpoint::create().map_err(failed)?;
-        let partner = if wanted.same_space {
-            None
-        } else {
-            let flags = if wanted.fpu { 0 } else { ProcessSpec::NO_FPU };
-            Some(Partner::with(lab, wanted.service().word(), core, flags, Some(*endpoint))?)
-        };
-        Ok(Self { wanted, core, endpoint, _partner: partner })
+    fn of(case: &Case, service: Service) -> Self {
+        let core = case.placement.target.map_or(place::HERE, |site| site.core as usize);
+        let same_space = case.params.word("space") == Some(SAME);
+        Self { service, core, same_space, fpu: is_on(case), pages: 0 }
     }
 
-    /// Measures with a client on the measuring core.
-    fn measure(self, meter: &mut Meter<'_>) -> core::result::Result<(), Trouble> {
-        let Self { wanted, core, endpoint, _partner } = self;
-        let client = Client::new(wanted, &endpoint)?;
-        if !wanted.same_space {
-            return client.measure(meter);
+    /// Has `body` measure on the measuring core, on a thread of its own, while the server serves and the main thread sleeps: that one has
+    /// vector registers to be kept.
+    fn measure(
+        &self,
+        lab: &Lab,
+        meter: &mut Meter<'_>,
+        body: impl FnOnce(&mut Meter<'_>, &Talk) -> Result<()> + Send,
+    ) -> Outcome {
+        let talk = Talk::new(self.pages).map_err(failed)?;
+        let given = talk.given();
+        if !self.same_space {
+            let flags = if self.fpu { 0 } else { ProcessSpec::NO_FPU };
+            let _server = Partner::with(lab, self.service.word(), self.core, flags, &given.handles())?;
+            return client(self.fpu, meter, |meter| body(meter, &talk));
         }
-        let to = *endpoint;
-        let server = threads(wanted.fpu, core);
         let rest = |_| {
-            let result = client.measure(meter);
+            let result = client(self.fpu, meter, |meter| body(meter, &talk));
             // The server is told, and ends.
-            drop(endpoint);
+            drop(talk);
             result
         };
-        server.both(move || wanted.service().run(to), rest).map_err(failed)?.1
+        threads(self.fpu, self.core).both(|| self.service.run(&given), rest).map_err(failed)?.1
     }
 }
 
+/// A thread of a core, at the priority that all have here.
 fn threads(fpu: bool, core: usize) -> Builder {
     let peer = place::peer(core);
     if fpu { peer } else { peer.flags(ThreadSpec::NO_FPU) }
 }
 
-/// What the measuring thread does.
-struct Client {
-    wanted: Wanted,
-    /// Where it calls: its own capability, with a badge.
-    to: Owned<Endpoint>,
-    /// What it hands over.
-    gifts: Vec<Owned<Endpoint>>,
-    sent: Message,
+fn client(
+    fpu: bool,
+    meter: &mut Meter<'_>,
+    body: impl FnOnce(&mut Meter<'_>) -> Result<()> + Send,
+) -> Outcome {
+    let (plan, mut counts) = (meter.plan(), vec![0; DEFAULT_COUNTS]);
+    let work = |counts| -> Outcome<_> {
+        let mut meter = Meter::new(Tsc, plan, counts)?;
+        body(&mut meter).map_err(failed)?;
+        Ok(meter.close().0)
+    };
+    let counts = counts.as_mut_slice();
+    let ended = |thread: Thread| thread.join(Deadline::NEVER);
+    let result = threads(fpu, place::HERE).both(move || work(counts), ended).map_err(failed)?.0;
+    meter.tally().absorb(&result?);
+    Ok(())
 }
 
-impl Client {
-    fn new(wanted: Wanted, endpoint: &Owned<Endpoint>) -> core::result::Result<Self, Trouble> {
-        let to = endpoint.derive(Rights::SEND, BADGE).map_err(failed)?;
-        let gift = |_| endpoint.derive(Rights::SEND.with(Rights::GRANT), 0);
-        let gifts: Vec<_> = (0..wanted.caps).map(gift).collect::<Result<_>>().map_err(failed)?;
-        let handles: Vec<_> = gifts.iter().map(|gift| gift.handle()).collect();
-        let mut sent = Message::new(0, core::array::from_fn(|word| PATTERN.rotate_left(word as u32 * 7)));
-        sent.tag = Tag::new(0, wanted.words);
-        Ok(Self { wanted, to, gifts, sent: sent.with_caps(&handles) })
-    }
+/// A message of so many words, the others 0.
+fn message(words: usize) -> Message {
+    let word = |word| if word < words { PATTERN.rotate_left(word as u32 * 7) } else { 0 };
+    Message { tag: Tag::new(0, words), ..Message::new(0, core::array::from_fn(word)) }
+}
 
-    /// Measures on a thread of its own, while the main thread sleeps: that one has vector registers to be kept.
-    fn measure(&self, meter: &mut Meter<'_>) -> core::result::Result<(), Trouble> {
-        let (plan, mut counts) = (meter.plan(), vec![0; DEFAULT_COUNTS]);
-        let work = |counts| -> core::result::Result<_, Trouble> {
-            let mut meter = Meter::new(Tsc, plan, counts)?;
-            self.rounds(&mut meter).map_err(failed)?;
-            Ok(meter.close().0)
-        };
-        let counts = counts.as_mut_slice();
-        let ended = |thread: Thread| thread.join(Deadline::NEVER);
-        let result =
-            threads(self.wanted.fpu, place::HERE).both(move || work(counts), ended).map_err(failed)?.0;
-        meter.tally().absorb(&result?);
-        Ok(())
-    }
+/// Sends a message for the first time: its words but the capabilities, and the badge, must have come.
+fn greet(to: Endpoint, sent: Message) -> Result<()> {
+    let answer = to.call(sent)?;
+    let kept = WORDS - sent.tag.caps();
+    let inverted = sent.words.iter().zip(answer.words).take(kept).all(|(&sent, came)| !sent == came);
+    if inverted && answer.tag.label() == BADGE as u32 { Ok(()) } else { Err(Error::BadArgument) }
+}
 
-    fn rounds(&self, meter: &mut Meter<'_>) -> Result<()> {
-        let (to, batch, sent) = (*self.to, meter.batch(), self.sent);
-        let first = to.call(sent)?;
-        let kept = WORDS - self.wanted.caps;
-        let inverted = sent.words.iter().zip(first.words).take(kept).all(|(&sent, came)| !sent == came);
-        if !inverted || first.tag.label() != BADGE as u32 {
-            return Err(Error::BadArgument);
-        }
-        if self.wanted.caps > 0 {
-            return with_caps(to, sent, meter);
-        }
-        let mut last = Ok(sent);
-        let none = |_: &mut _| {};
-        if self.wanted.fpu {
-            meter.windows(&mut last, none, |last| repeat(to, last, batch, arch::use_vector_unit), none);
-        } else {
-            meter.windows(&mut last, none, |last| repeat(to, last, batch, || {}), none);
-        }
-        if last?.words == sent.words { Ok(()) } else { Err(Error::BadArgument) }
+fn rounds(meter: &mut Meter<'_>, talk: &Talk, words: usize, fpu: bool) -> Result<()> {
+    let (to, batch, sent) = (*talk.to, meter.batch(), message(words));
+    greet(to, sent)?;
+    let mut last = Ok(sent);
+    let none = |_: &mut _| {};
+    if fpu {
+        meter.windows(&mut last, none, |last| repeat(to, last, batch, arch::use_vector_unit), none);
+    } else {
+        meter.windows(&mut last, none, |last| repeat(to, last, batch, || {}), none);
     }
+    if last?.words == sent.words { Ok(()) } else { Err(Error::BadArgument) }
 }
 
 /// Calls so many times, each time with what was answered.
@@ -303,8 +226,12 @@ fn repeat(to: Endpoint, last: &mut Result<Message>, calls: u32, before: impl Fn(
 }
 
 /// Calls with the same capabilities again and again; after each window the server deletes what it got.
-fn with_caps(to: Endpoint, sent: Message, meter: &mut Meter<'_>) -> Result<()> {
-    let batch = meter.batch();
+fn with_caps(meter: &mut Meter<'_>, talk: &Talk, words: usize, caps: usize) -> Result<()> {
+    let gift = |_| talk.endpoint.derive(Rights::SEND.with(Rights::GRANT), 0);
+    let gifts: Vec<Owned<Endpoint>> = (0..caps).map(gift).collect::<Result<_>>()?;
+    let handles: Vec<Handle> = gifts.iter().map(|gift| gift.handle()).collect();
+    let (to, batch, sent) = (*talk.to, meter.batch(), message(words).with_caps(&handles));
+    greet(to, sent)?;
     let mut outcome = Ok(());
     let timed = |outcome: &mut Result<()>| {
         for _ in 0..batch {

@@ -10,11 +10,13 @@ extern crate alloc;
 
 mod arch;
 mod calls;
+mod caps;
 mod crowd;
 mod faults;
 mod hack;
 mod ipc;
 mod irq;
+mod leases;
 mod life;
 mod locks;
 mod pager;
@@ -22,6 +24,8 @@ mod partner;
 mod pass;
 mod place;
 mod share;
+mod signals;
+mod storm;
 mod switch;
 mod team;
 mod timer;
@@ -77,6 +81,12 @@ type Meter<'a> = runner::Meter<'a, Tsc>;
 const TABLE: &[Bench<Lab>] = &[
     calls::NULL,
     calls::YIELD,
+    caps::DERIVE,
+    caps::DELETE,
+    caps::GRANT,
+    caps::TRANSFER,
+    caps::REVOKE,
+    caps::REVOKE_MANY,
     switch::SWITCH,
     switch::SCALE,
     life::THREAD_LIFE,
@@ -92,6 +102,19 @@ const TABLE: &[Bench<Lab>] = &[
     wake::LATENCY,
     wake::SEND,
     ipc::ROUND_TRIP,
+    ipc::CALL,
+    ipc::REPLY,
+    ipc::SLOW,
+    ipc::CROSS_CORE,
+    ipc::PAIRS,
+    ipc::FAN_IN,
+    ipc::THROUGHPUT,
+    signals::SIGNAL,
+    signals::WAIT,
+    signals::BROADCAST,
+    leases::ALLOCATE,
+    leases::RELEASE,
+    leases::EXPIRE,
     timer::JITTER,
     irq::USER,
     faults::FAULT,
@@ -100,6 +123,9 @@ const TABLE: &[Bench<Lab>] = &[
     share::FAIR,
     share::STEAL,
     hack::HACK,
+    // Nothing behind these: this process has limits from then on.
+    calls::FILTERED,
+    calls::RATED,
 ];
 
 /// A call of the kernel's failed: the case has.

@@ -45,7 +45,7 @@ pub(super) const PAGER: Bench<Lab> = Bench {
         let of = case.params.word("of");
         let endpoint = Endpoint::create().map_err(failed)?;
         let (work, pages) = if of == Some(MAP) { ("pager-1", BATCH as usize) } else { ("pager-64", 1) };
-        let _pager = Partner::with(lab, work, place::HERE, ProcessSpec::NO_FPU, Some(*endpoint))?;
+        let _pager = Partner::with(lab, work, place::HERE, ProcessSpec::NO_FPU, &[endpoint.handle()])?;
         let own = lab.start.process();
         let given = own.derive(Rights::MAP.with(Rights::GRANT), 0).map_err(failed)?;
         endpoint.call(Message::EMPTY.with_caps(&[given.handle()])).map_err(failed)?;

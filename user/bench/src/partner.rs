@@ -1,13 +1,13 @@
 //! The other process of a case, of this program's or of the kernel's: bound to a core, it yields, waits on a word, or serves at an endpoint,
 //! until it is killed.
 
-use abi::cap::ObjectKind;
+use abi::cap::{Handle, ObjectKind};
 use abi::task::{CoreMask, Grant, NEVER, ProcessSpec};
 use alloc::format;
 use alloc::vec::Vec;
 use perf::clock::Nanos;
 use perf::runner::Trouble;
-use rt::handle::{Endpoint, Owned, Process, Region, Typed};
+use rt::handle::{Endpoint, Notification, Owned, Process, Region, Typed};
 use rt::memory;
 use rt::process::{Builder, Image};
 use rt::start::Start;
@@ -16,7 +16,7 @@ use rt::sync::{Futex, Kernel};
 use rt::thread;
 use rt::time::{self, Deadline};
 
-use super::{Failure, Lab, arch, failed, ipc, pager, place};
+use super::{Failure, Lab, arch, failed, ipc, pager, place, signals};
 
 /// What the other process does; `None` if it cannot.
 pub(super) fn run(start: Start, work: &str) -> u64 {
@@ -38,11 +38,15 @@ fn serve(start: Start, work: &str) -> Option<()> {
             thread::yield_now();
         },
         "wait" => wait_for_ever(words),
+        signals::WORK => {
+            start.thread().schedule(&place::FIRST).ok()?;
+            signals::answer(Notification(start.given(ObjectKind::Notification).next()?), words)
+        }
         _ if work.starts_with(pager::WORK) => {
             let every = work.strip_prefix(pager::WORK)?.parse().ok()?;
             pager::serve(Endpoint(start.given(ObjectKind::Endpoint).next()?), every).ok()
         }
-        _ => ipc::Service::of(work)?.run(Endpoint(start.given(ObjectKind::Endpoint).next()?)).ok(),
+        _ => ipc::Service::of(work)?.run(&ipc::Given::of(start)?).ok(),
     }
 }
 
@@ -67,23 +71,34 @@ pub(super) struct Partner(Owned<Process>);
 impl Partner {
     /// Starts one, and waits until it is on its core.
     pub(super) fn start(lab: &Lab, work: &str, core: usize, flags: u64) -> Result<Self, Trouble> {
-        Self::with(lab, work, core, flags, None)
+        Self::with(lab, work, core, flags, &[])
     }
 
-    /// As [`start`](Self::start), with an endpoint.
+    /// As [`start`](Self::start), with some capabilities.
     pub(super) fn with(
         lab: &Lab,
         work: &str,
         core: usize,
         flags: u64,
-        endpoint: Option<Endpoint>,
+        given: &[Handle],
     ) -> Result<Self, Trouble> {
+        Self::given(lab, work, core, flags, given).map(|(partner, _)| partner)
+    }
+
+    /// As [`start`](Self::start), with capabilities; and the page that both see.
+    pub(super) fn given(
+        lab: &Lab,
+        work: &str,
+        core: usize,
+        flags: u64,
+        handles: &[Handle],
+    ) -> Result<(Self, &'static [AtomicU32]), Trouble> {
         let image =
             lab.start.program("bench").ok_or(Trouble::Skipped("the loader has brought no `bench`"))?;
         let region = Region::create(1).map_err(failed)?;
         let words = memory::words(*region).map_err(failed)?;
-        let grants = [Some(region.handle()), endpoint.map(Typed::handle)];
-        let grants: Vec<_> = grants.into_iter().flatten().map(Grant::whole).collect();
+        let grants = core::iter::once(region.handle()).chain(handles.iter().copied());
+        let grants: Vec<_> = grants.map(Grant::whole).collect();
         let arguments = format!("partner={work}\0core={core}\0");
         let builder = Builder::new(Image::Loaded(image)).name("partner").arguments(&arguments);
         let builder = builder.grants(&grants).flags(flags | ProcessSpec::FIXED);
@@ -94,7 +109,7 @@ impl Partner {
             // Asleep, not yielding: the partner has a lower priority.
             time::sleep(Deadline::after(Nanos::from_millis(1)));
         }
-        Ok(partner)
+        Ok((partner, words))
     }
 }
 

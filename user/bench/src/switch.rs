@@ -2,22 +2,19 @@
 
 use abi::boot::Lane;
 use abi::task::{ProcessSpec, ThreadSpec};
-use alloc::sync::Arc;
 use alloc::vec;
-use alloc::vec::Vec;
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Value};
-use perf::clock::{Clock, Nanos, Ticks};
+use perf::clock::Nanos;
 use perf::hist::DEFAULT_COUNTS;
 use perf::runner::Trouble;
 use rt::handle::Thread;
-use rt::start::Start;
-use rt::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use rt::thread::{self, Builder, JoinHandle};
-use rt::time::{self, Deadline, Tsc};
+use rt::thread::{self, Builder};
+use rt::time::{Deadline, Tsc};
 
 use super::crowd::Crowd;
 use super::partner::Partner;
 use super::share::Counted;
+use super::storm::Storm;
 use super::{Lab, Meter, arch, failed, place};
 
 /// Two threads of one core that yield to each other.
@@ -102,6 +99,9 @@ fn measure(builder: Builder, fpu: bool, meter: &mut Meter<'_>) -> Result<(), Tro
     Ok(())
 }
 
+/// The length of a window in which many cores yield.
+const WINDOW: Nanos = Nanos::from_millis(2);
+
 /// Yields on many cores at once: a core that disturbs no other shows a flat curve.
 pub(super) const SCALE: Bench<Lab> = Bench {
     id: "sched.scale",
@@ -121,7 +121,15 @@ pub(super) const SCALE: Bench<Lab> = Bench {
     },
     run: |lab, case, meter| {
         let cores = case.placement.cores as usize;
-        let storm = Storm::start(cores).map_err(failed)?;
+        let mut storm = Storm::new(WINDOW);
+        for thread in 0..2 * cores {
+            let builder = place::peer(thread / 2).flags(ThreadSpec::NO_FPU);
+            let turn = || {
+                turn(false);
+                true
+            };
+            storm.add(builder, turn).map_err(failed)?;
+        }
         let before = Counted::now(lab);
         // The instruction lane runs one core at a time; on the others, time passes on all cores at once.
         let at_once = if lab.lane == Lane::Icount { 1 } else { cores as u64 };
@@ -131,89 +139,3 @@ pub(super) const SCALE: Bench<Lab> = Bench {
         Ok(())
     },
 };
-
-/// Two yielding threads on each core. They end when this goes.
-struct Storm {
-    shared: Arc<Shared>,
-    /// Joined when they go.
-    _threads: Vec<JoinHandle<()>>,
-}
-
-struct Shared {
-    yields: Vec<Yields>,
-    stop: AtomicBool,
-}
-
-/// The yields of one thread, in a line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-struct Yields(AtomicU64);
-
-/// The length of a window, and the least number of them.
-const WINDOW: Nanos = Nanos::from_millis(2);
-const LEAST_WINDOWS: u64 = 100;
-
-impl Shared {
-    fn storm(&self, yields: &Yields) {
-        let mut count = 0;
-        // ORDER: Relaxed, both; a figure, and the wish to end.
-        while !self.stop.load(Ordering::Relaxed) {
-            turn(false);
-            count += 1;
-            // ORDER: Relaxed; see above.
-            yields.0.store(count, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Storm {
-    fn start(cores: usize) -> rt::handle::Result<Self> {
-        let yields = core::iter::repeat_with(Yields::default).take(2 * cores).collect();
-        let shared = Arc::new(Shared { yields, stop: AtomicBool::new(false) });
-        let mut storm = Self { shared, _threads: Vec::new() };
-        for thread in 0..2 * cores {
-            let theirs = Arc::clone(&storm.shared);
-            let work = move || theirs.yields.get(thread).into_iter().for_each(|yields| theirs.storm(yields));
-            storm._threads.push(place::peer(thread / 2).flags(ThreadSpec::NO_FPU).spawn(work)?);
-        }
-        Ok(storm)
-    }
-
-    /// How often all of them have yielded; `None` while one has not yet begun.
-    fn yields(&self) -> Option<u64> {
-        self.shared.yields.iter().try_fold(0, |sum, yields| {
-            // ORDER: Relaxed; see `Shared::storm`.
-            let count = yields.0.load(Ordering::Relaxed);
-            (count > 0).then_some(sum + count)
-        })
-    }
-
-    /// Measures while the main thread sleeps again and again, which is the only other work.
-    fn measure(&self, at_once: u64, meter: &mut Meter<'_>) -> Result<(), Trouble> {
-        while self.yields().is_none() {
-            time::sleep(Deadline::after(WINDOW));
-        }
-        let plan = meter.plan();
-        let window = Start::get().timebase().ticks(WINDOW).count().max(1);
-        let fit = plan.budget.map_or(u64::MAX, |budget| budget.count() / window);
-        for _ in 0..fit.min(u64::from(plan.samples)).max(LEAST_WINDOWS) {
-            let before = self.yields().unwrap_or(0);
-            let from = Tsc.start();
-            time::sleep(Deadline::after(WINDOW));
-            let took = Tsc.stop().since(from).unwrap_or_default();
-            let yields = self.yields().unwrap_or(0) - before;
-            let Some(yields) = u32::try_from(yields).ok().filter(|&yields| yields > 0) else {
-                return Err(Trouble::Failed("nobody has yielded"));
-            };
-            meter.value(plan.scale.value(Ticks::new(took.count() * at_once), yields));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Storm {
-    fn drop(&mut self) {
-        // ORDER: Relaxed; see `Shared::storm`.
-        self.shared.stop.store(true, Ordering::Relaxed);
-    }
-}

@@ -16,7 +16,7 @@ use super::{failed, place};
 /// Turns of a loop between two looks at a word that others write.
 const TURNS: u32 = 256;
 /// For how long a core is left alone after it was asked something, so that it can fall asleep.
-const SETTLE: Nanos = Nanos::new(20_000);
+pub(super) const SETTLE: Nanos = Nanos::new(20_000);
 
 /// Uses time, without telling the CPU or an emulator that it does nothing, until the condition holds.
 pub(super) fn burn(until: &dyn Fn() -> bool) {

@@ -4,13 +4,15 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use abi::cap::{Handle, Rights};
+use abi::ipc::{CAPS, MessageCall, Tag, WORDS};
 use abi::syscall::{Description, Kind};
 use perf::prng::Prng;
-use rt::handle::{Debug, Owned, Process, Result, Typed};
+use rt::handle::{Debug, Endpoint, Owned, Process, Result, Typed};
+use rt::ipc::Message;
 use rt::memory;
 use rt::process::{Builder, Image};
 use rt::start::Start;
-use rt::time;
+use rt::time::{self, Deadline};
 
 /// Most handles that are remembered.
 const HANDLES: usize = 64;
@@ -59,26 +61,34 @@ pub(crate) struct Draw {
     /// How many handles were learned: the next one's place.
     learned: usize,
     scratch: NonNull<u64>,
+    /// Where all threads meet: not drawn itself, for nothing that is lasts long.
+    meeting: Endpoint,
     /// Asks only; deleted with this value.
     _own: Owned<Process>,
 }
 
-/// Handles that stay: the child, and this process as one that may only be looked at.
-const FIXED: usize = 2;
+/// Handles that stay, or come again: the child, this process as one that may only be looked at, and an endpoint.
+const FIXED: usize = 3;
 
 impl Draw {
-    pub(crate) fn new(seed: u64, thread: u32) -> Result<Self> {
+    pub(crate) fn new(seed: u64, thread: u32, meeting: Endpoint) -> Result<Self> {
         let own = Start::get().process().derive(Rights::OBSERVE.with(Rights::GRANT), 0)?;
         let scratch = memory::map(SCRATCH_PAGES)?.cast();
-        let mut handles: Vec<u64> = [child().map_or(0, |child| child.handle().0), own.handle().0].into();
+        let child = child().map_or(0, |child| child.handle().0);
+        let mut handles: Vec<u64> = [child, own.handle().0, copy_of(meeting)].into();
         // Copies: the debug interface shall stay there for reports.
         let copy = |handle: &Handle| Debug(*handle).derive(Rights::ALL, 0).ok().map(Owned::keep);
         handles.extend(Start::get().handles().iter().filter_map(copy).map(|copy| copy.handle().0));
-        Ok(Self { prng: Prng::stream(seed, thread), seed, thread, handles, learned: 0, scratch, _own: own })
+        let prng = Prng::stream(seed, thread);
+        Ok(Self { prng, seed, thread, handles, learned: 0, scratch, meeting, _own: own })
     }
 
-    /// Makes a new child: the last one is probably dead by now, and gives its capability back.
+    /// Makes a new child: the last one is probably dead by now, and gives its capability back. So it does with the endpoint.
     pub(crate) fn renew(&mut self) {
+        if let Some(slot) = self.handles.get_mut(FIXED - 1) {
+            drop(Owned::new(Endpoint(Handle(*slot))));
+            *slot = copy_of(self.meeting);
+        }
         if let Some(slot) = self.handles.first_mut() {
             drop(Owned::new(Process(Handle(*slot))));
             *slot = child().map_or(0, |child| child.handle().0);
@@ -106,6 +116,35 @@ impl Draw {
             *slot = self.argument(argument.kind);
         }
         (call.number, arguments)
+    }
+
+    /// A message call, which gives up soon unless it does not wait at all.
+    pub(crate) fn message(&mut self) -> (MessageCall, Handle, Message, Deadline) {
+        let call = match self.prng.below(5) {
+            0 => MessageCall::Send,
+            1 => MessageCall::Receive,
+            2 => MessageCall::Reply,
+            3 => MessageCall::Call,
+            _ => MessageCall::ReplyReceive,
+        };
+        let handle = match self.prng.below(4) {
+            0 => self.handle(),
+            1 if call == MessageCall::Reply => Handle::NONE.0,
+            _ => self.handles.get(FIXED - 1).copied().unwrap_or_default(),
+        };
+        let bits = self.prng.bits();
+        let counts = (self.prng.below(CAPS as u64 + 1) as usize, self.prng.below(CAPS as u64 + 1) as usize);
+        let tag = if self.one_in(8) {
+            Tag(bits)
+        } else {
+            Tag(bits & Tag::KNOWN).with_caps(counts.0).accepting(counts.1)
+        };
+        let mut words = [0; WORDS];
+        for word in &mut words {
+            *word = if self.one_in(2) { self.handle() } else { self.prng.bits() };
+        }
+        let deadline = Deadline(time::now().count() + self.prng.below(NEAR));
+        (call, Handle(handle), Message { badge: 0, tag, words }, deadline)
     }
 
     fn argument(&mut self, kind: Kind) -> u64 {
@@ -184,9 +223,13 @@ impl Draw {
 
     /// Remembers a handle that a call has given.
     pub(crate) fn learn(&mut self, call: Option<&Description>, status: u64, value: u64) {
-        if status != 0 || !call.is_some_and(|call| call.value.starts_with("handle")) {
-            return;
+        if status == 0 && call.is_some_and(|call| call.value.starts_with("handle")) {
+            self.remember(value);
         }
+    }
+
+    /// Remembers a handle that has come from somewhere.
+    pub(crate) fn remember(&mut self, value: u64) {
         // Not drawn: what a call answers must not change the sequence.
         if self.handles.len() < HANDLES {
             self.handles.push(value);
@@ -205,4 +248,9 @@ fn child() -> Option<Process> {
     let start = Start::get();
     let image = Image::Loaded(start.program("nop")?);
     Builder::new(image).name("victim").create(start.process()).ok().map(Owned::keep)
+}
+
+/// A capability for an endpoint that may be given away; none if there is no room.
+fn copy_of(endpoint: Endpoint) -> u64 {
+    endpoint.derive(Rights::ALL, 1).map_or(0, |copy| copy.keep().handle().0)
 }

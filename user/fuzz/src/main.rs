@@ -1,5 +1,5 @@
-//! Makes random system calls with random arguments, as the kernel's table describes them: nothing that a program does may harm anybody
-//! but itself.
+//! Makes random system calls with random arguments, as the kernel's table describes them, and passes random messages: nothing that a program
+//! does may harm anybody but itself.
 //!
 //! `seed=`, `count=` calls on each of `threads=` threads, `avoid=` names of calls that are left out, joined by `,`. Calls that would end
 //! the caller are made by threads of their own, rarely. That this process faults, stops itself or is stopped is an expected end, so whoever
@@ -15,7 +15,8 @@ mod draw;
 use alloc::vec::Vec;
 
 use abi::syscall::{Description, Syscall, TABLE};
-use rt::handle::Result;
+use rt::handle::{Endpoint, Result};
+use rt::ipc;
 use rt::say;
 use rt::start::Start;
 use rt::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,8 @@ rt::entry!(main);
 const REPORT: u64 = 1 << 16;
 /// One in so many calls of those that end their caller is made.
 const FINAL_RATE: u64 = 64;
+/// There is a message beside one in so many calls.
+const MESSAGE_RATE: u64 = 4;
 /// Calls between two children.
 const RENEW: u64 = 1 << 10;
 
@@ -42,7 +45,10 @@ fn main(start: &Start) -> u64 {
     let (threads, from) = (start.number("threads", 1).max(1), start.number("from", 0));
     let avoid = start.word("avoid").unwrap_or("");
     say!("fuzz: seed={seed} count={count} threads={threads} from={from}");
-    let spawn = |number| thread::spawn(move || fuzz(&mut Draw::new(seed, number)?, avoid, from, count));
+    let Ok(meeting) = Endpoint::create() else { return 1 };
+    let meeting = meeting.keep();
+    let spawn =
+        |number| thread::spawn(move || fuzz(&mut Draw::new(seed, number, meeting)?, avoid, from, count));
     let workers: Result<Vec<_>> = (0..threads as u32).map(spawn).collect();
     let Ok(workers) = workers else { return 1 };
     for worker in workers {
@@ -67,6 +73,7 @@ fn fuzz(draw: &mut Draw, avoid: &str, from: u64, count: u64) -> Result<()> {
         let call = draw.call(&calls);
         let (number, arguments) = draw.arguments(call);
         let rare = draw.one_in(FINAL_RATE);
+        let message = draw.one_in(MESSAGE_RATE).then(|| draw.message());
         // The sequence up to `from` is drawn and not made.
         if step < from {
             continue;
@@ -78,6 +85,13 @@ fn fuzz(draw: &mut Draw, avoid: &str, from: u64, count: u64) -> Result<()> {
                 draw.thread,
                 call.map_or("none", |call| call.name)
             );
+        }
+        if let Some((call, handle, mut message, deadline)) = message {
+            let passed = ipc::enter_until(call, handle, &mut message, deadline);
+            if passed.is_ok() {
+                message.caps().for_each(|handle| draw.remember(handle.0));
+            }
+            count_call(passed.is_ok());
         }
         if call.is_some_and(is_final) {
             if rare {
@@ -92,10 +106,14 @@ fn fuzz(draw: &mut Draw, avoid: &str, from: u64, count: u64) -> Result<()> {
         // its own affair, and the kernel's is to keep it from being anybody else's; that is what is tested.
         let (status, value) = unsafe { sys::raw(number, arguments) };
         draw.learn(call, status, value);
-        // ORDER: Relaxed; counts.
-        if status == 0 { &DONE } else { &REFUSED }.fetch_add(1, Ordering::Relaxed);
+        count_call(status == 0);
     }
     Ok(())
+}
+
+fn count_call(done: bool) {
+    // ORDER: Relaxed; counts.
+    if done { &DONE } else { &REFUSED }.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The call that [`last`] makes: one at a time on each thread's stack, passed by address.

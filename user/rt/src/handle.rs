@@ -8,8 +8,10 @@ use core::ops::Deref;
 use abi::cap::{CapInfo, Handle, Rights};
 use abi::debug::Metrics;
 use abi::error::Error;
+use abi::quota::{BankInfo, BankSpec, Limits};
 use abi::task::{CoreInfo, CoreMask, ExitStatus, ProcessInfo, SchedSpec, ThreadInfo, Upcall};
 
+use crate::sync::atomic::AtomicU32;
 use crate::sys;
 use crate::time::Deadline;
 
@@ -26,6 +28,33 @@ pub trait Typed: Copy {
     /// # Errors
     /// See `cap_derive`.
     fn derive(self, rights: Rights, badge: u64) -> Result<Owned<Self>>;
+
+    /// Deletes what was derived of it, wherever that is; how many this call has deleted. Nothing is done with any of them any more when it returns.
+    ///
+    /// # Errors
+    /// See `cap_revoke`.
+    fn revoke(self) -> Result<u64> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_revoke(self.handle()) }
+    }
+
+    /// Has it deleted at a time, and what was derived of it; [`Deadline::NEVER`] takes that back.
+    ///
+    /// # Errors
+    /// See `cap_expire`.
+    fn expire(self, at: Deadline) -> Result<()> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_expire(self.handle(), at.0) }.map(drop)
+    }
+
+    /// As [`about`](Self::about), told in memory that others may look at: kind, rights, and the halves of the badge.
+    ///
+    /// # Errors
+    /// See `cap_info`.
+    fn about_in(self, words: &[AtomicU32; 4]) -> Result<()> {
+        // SAFETY: the address is of as many bytes as a `CapInfo` has, which anybody may write to.
+        unsafe { sys::cap_info(self.handle(), address(words)) }.map(drop)
+    }
 
     /// What the capability is for, and what it allows.
     ///
@@ -71,6 +100,8 @@ handles! {
     Core;
     /// The debug interface.
     Debug;
+    /// A quota.
+    Bank;
     /// Where messages are sent to and received from.
     Endpoint;
     /// A caller that waits for a reply, once.
@@ -83,6 +114,12 @@ handles! {
     Ports;
     /// All device registers.
     Devices;
+    /// A word of bits that can be set and waited for.
+    Notification;
+    /// Signals a notification at a time.
+    Timer;
+    /// Something that one owner has for a time.
+    Lease;
 }
 
 /// A capability that is deleted with this value. The object lives on while anybody else has one, or while it runs.
@@ -126,7 +163,7 @@ pub(crate) fn address<T>(of: &T) -> u64 {
 }
 
 /// Has a call fill a structure.
-fn info<T: Default>(call: impl FnOnce(u64) -> sys::Answer) -> Result<T> {
+pub(crate) fn info<T: Default>(call: impl FnOnce(u64) -> sys::Answer) -> Result<T> {
     let mut value = T::default();
     call(core::ptr::from_mut(&mut value) as u64)?;
     Ok(value)
@@ -233,6 +270,24 @@ pub fn next_upcall(deadline: Deadline) -> Result<Upcall> {
 }
 
 impl Process {
+    /// Derives a capability into its table, and gives the handle there.
+    ///
+    /// # Errors
+    /// See `cap_grant`.
+    pub fn grant(self, from: impl Typed, rights: Rights, badge: u64) -> Result<Handle> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_grant(self.0, from.handle(), u64::from(rights.0), badge) }.map(Handle)
+    }
+
+    /// Moves a capability into its table, and gives the handle there.
+    ///
+    /// # Errors
+    /// See `cap_transfer`.
+    pub fn transfer(self, from: impl Typed) -> Result<Handle> {
+        // SAFETY: no address is passed.
+        unsafe { sys::cap_transfer(self.0, from.handle()) }.map(Handle)
+    }
+
     /// Starts the main thread.
     ///
     /// # Errors
@@ -270,6 +325,49 @@ impl Process {
             // SAFETY: `info` gives the address of a `ProcessInfo` of its own.
             unsafe { sys::process_info(self.0, at) }
         })
+    }
+}
+
+impl Process {
+    /// Tightens what it may call, and how often.
+    ///
+    /// # Errors
+    /// See `process_limit`.
+    pub fn limit(self, limits: &Limits) -> Result<()> {
+        // SAFETY: the address is of a `Limits`, which is read.
+        unsafe { sys::process_limit(self.0, address(limits)) }.map(drop)
+    }
+}
+
+impl Bank {
+    /// Makes a bank of a part of this one.
+    ///
+    /// # Errors
+    /// See `bank_create`.
+    pub fn carve(self, spec: &BankSpec) -> Result<Owned<Self>> {
+        // SAFETY: the address is of a `BankSpec`, which is read.
+        let handle = unsafe { sys::bank_create(self.0, address(spec)) }?;
+        Ok(Owned(Self(Handle(handle))))
+    }
+
+    /// Tells about it.
+    ///
+    /// # Errors
+    /// See `bank_info`.
+    pub fn info(self) -> Result<BankInfo> {
+        info(|at| {
+            // SAFETY: `info` gives the address of a `BankInfo` of its own.
+            unsafe { sys::bank_info(self.0, at) }
+        })
+    }
+
+    /// Has a process that has not started pay from it.
+    ///
+    /// # Errors
+    /// See `bank_assign`.
+    pub fn assign(self, process: Process) -> Result<()> {
+        // SAFETY: no address is passed.
+        unsafe { sys::bank_assign(self.0, process.0) }.map(drop)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! * [`start`]: entry and what a program is given; [`entry!`] names its main function, [`say!`] writes to the kernel's log.
 //! * [`sys`]: a stub for each system call; [`handle`]: the objects behind them, with types.
-//! * [`ipc`]: messages to and from endpoints, and replies. [`memory`]: mappings and the heap. [`time`]: the clock.
-//! * [`device`]: interrupt lines, I/O ports, device registers.
+//! * [`ipc`]: messages to and from endpoints, and replies. [`notification`]: bits to wait for, timers, leases. [`device`]: interrupt lines, I/O
+//!   ports, device registers. [`memory`]: mappings and the heap. [`time`]: the clock.
 //! * [`thread`], [`process`]: making and joining them. [`fiber`]: many user threads on few kernel threads.
 //! * [`sync`]: mutex, condition variable, semaphore, barrier on a futex; what nobody contends for stays in user mode.
 //!
@@ -29,6 +29,8 @@ pub mod handle;
 pub mod ipc;
 #[cfg(target_os = "none")]
 pub mod memory;
+#[cfg(target_os = "none")]
+pub mod notification;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]

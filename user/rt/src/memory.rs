@@ -2,6 +2,7 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
+use core::slice;
 
 use abi::task::Protection;
 use perf::channel::Channel;
@@ -9,7 +10,7 @@ use talc::{OomHandler, Span, Talc};
 
 use crate::handle::{Region, Result, Typed};
 use crate::start::Start;
-use crate::sync::atomic::AtomicU32;
+use crate::sync::atomic::{AtomicU32, AtomicU64};
 use crate::sync::{Kernel, Mutex};
 use crate::sys;
 
@@ -80,6 +81,16 @@ pub fn words(region: Region) -> Result<&'static [AtomicU32; PAGE / 4]> {
 /// See `region_map`.
 pub fn registers(region: Region, pages: usize) -> Result<NonNull<u8>> {
     map_region(region, pages)
+}
+
+/// Maps so many pages of a region as words that several processes share, for as long as the program runs.
+///
+/// # Errors
+/// See `region_map`.
+pub fn shared(region: Region, pages: usize) -> Result<&'static [AtomicU64]> {
+    let start = map_region(region, pages)?;
+    // SAFETY: as long as the pages that were mapped, which stay; atomics, for which any bits are a value.
+    Ok(unsafe { slice::from_raw_parts(start.cast().as_ptr(), pages * PAGE / 8) })
 }
 
 /// Maps the first pages of a region, writable, where the kernel likes.

@@ -13,7 +13,7 @@ use abi::task::Startup;
 use perf::clock::{Frequency, Timebase};
 use perf::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::handle::{Core, Debug, Devices, Interrupts, Ports, Process, Region, Thread, Typed};
+use crate::handle::{Bank, Core, Debug, Devices, Interrupts, Ports, Process, Region, Thread, Typed};
 use crate::sys;
 
 /// What the program was given: set once, before `main` (R3).
@@ -149,6 +149,12 @@ impl Start {
     #[must_use]
     pub fn devices(self) -> Option<Devices> {
         self.given(ObjectKind::Devices).next().map(Devices)
+    }
+
+    /// The bank that was given.
+    #[must_use]
+    pub fn bank(self) -> Option<Bank> {
+        self.given(ObjectKind::Bank).next().map(Bank)
     }
 
     /// The arguments, those that are not UTF-8 left out.

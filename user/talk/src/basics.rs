@@ -13,9 +13,9 @@ use rt::start::Start;
 use rt::thread::{self, Builder};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, ensure, unexpected};
+use crate::{Outcome, Test, ensure, unexpected};
 
-pub(crate) const TESTS: &[(&str, fn(&Start) -> Outcome)] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("call-same-core", |start| call_between(start, 0, 0)),
     ("call-other-core", |start| call_between(start, 0, 1)),
     ("call-fpu", |start| call_with_state(start)),

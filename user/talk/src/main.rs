@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod basics;
+mod inherit;
 
 use alloc::string::String;
 
@@ -33,18 +34,20 @@ pub(crate) fn unexpected(error: abi::error::Error) -> String {
     alloc::format!("unexpected {}", error.name())
 }
 
-const TESTS: &[(&str, fn(&Start) -> Outcome)] = basics::TESTS;
+/// A test, by its name.
+pub(crate) type Test = (&'static str, fn(&Start) -> Outcome);
+
+const TESTS: [&[Test]; 2] = [basics::TESTS, inherit::TESTS];
 
 fn main(start: &Start) -> u64 {
     if let Some(work) = start.word("work") {
         return basics::work(start, work);
     }
     let only = start.word("only");
-    for (number, (name, test)) in (1..).zip(TESTS) {
+    for (number, (name, test)) in (1..).zip(TESTS.into_iter().flatten()) {
         if only.is_some_and(|only| only != *name) {
             continue;
         }
-        say!("talk: {name}");
         if let Err(why) = test(start) {
             say!("talk: {name}: {why}");
             return number;

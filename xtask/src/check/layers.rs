@@ -5,9 +5,12 @@ use serde_json::Value;
 /// The kernel's layers, low to high. A crate sees only crates of lower layers.
 const LAYERS: &[&[&str]] =
     &[&["abi"], &["perf"], &["percpu"], &["mm"], &["cap", "sched"], &["ipc"], &["kernel"]];
-/// What a crate under `user/`, or the loader, sees of the kernel's crates.
-const OUTSIDE: &[(&str, &[&str])] =
-    &[("boot", &["abi"]), ("xtask", &["abi", "perf", "percpu", "mm", "cap", "sched", "ipc"])];
+/// What a crate under `user/`, or the loader, or one of the host's, sees of the kernel's crates.
+const OUTSIDE: &[(&str, &[&str])] = &[
+    ("boot", &["abi"]),
+    ("witness", &[]),
+    ("xtask", &["abi", "perf", "percpu", "mm", "cap", "sched", "ipc"]),
+];
 const USER: &[&str] = &["abi", "perf"];
 /// What programs are written with, itself under `user/`.
 const RUNTIME: &str = "rt";

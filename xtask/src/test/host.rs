@@ -35,7 +35,22 @@ const GROUPS: &[Group] = &[
     },
     Group {
         name: "loom",
-        arguments: &["--release", "-p", "percpu", "-p", "mm", "-p", "cap", "-p", "perf", "-p", "rt", "--lib"],
+        arguments: &[
+            "--release",
+            "-p",
+            "percpu",
+            "-p",
+            "mm",
+            "-p",
+            "cap",
+            "-p",
+            "ipc",
+            "-p",
+            "perf",
+            "-p",
+            "rt",
+            "--lib",
+        ],
         kind: Kind::Loom,
     },
 ];

@@ -1,5 +1,6 @@
-//! The hunt for stale translations, in images with delays in the windows of races: the good one passes, and the one with a planted bug,
-//! shootdowns that are acknowledged too early, is found out.
+//! The hunts for stale translations, for capabilities that outlive their revocation, and for messages that go astray between threads that are
+//! killed and moved, in images with delays in the windows of races: the good one passes, and those with planted bugs, shootdowns that are
+//! acknowledged too early and derivations that come too late, are found out.
 
 use super::host::Effort;
 use super::tally::{Tally, Verdict};
@@ -14,8 +15,9 @@ use abi::exit::Exit;
 use perf::record::{Outcome, Record};
 use std::time::Duration;
 
-/// The kernel's test that must notice the planted bug.
-const HUNTER: &str = "spaces.stale_hunt";
+/// The kernel's tests that must notice the planted bugs.
+const STALE: &str = "spaces.stale_hunt";
+const LATE: &str = "cap.race";
 /// How long the hunt goes on in a soak.
 const SOAK: Duration = Duration::from_secs(600);
 /// How long the hunt may take to find the planted bug, of guest time.
@@ -27,8 +29,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 enum Wanted {
     /// Every test passes.
     Clean,
-    /// The hunt fails, and the guest says so by its exit code.
-    Caught,
+    /// This test fails, and the guest says so by its exit code.
+    Caught(&'static str),
 }
 
 /// One boot.
@@ -46,22 +48,29 @@ const CASES: &[Case] = &[
         name: "hunt/racing-4",
         flavour: Flavour::Racing,
         cores: 4,
-        tests: "spaces,tlb",
+        tests: "spaces,tlb,cap,user.walk,user.bound,user.kills,user.storm",
         wanted: Wanted::Clean,
     },
     Case {
         name: "hunt/racing-8",
         flavour: Flavour::Racing,
         cores: 8,
-        tests: "spaces,tlb",
+        tests: "spaces,tlb,cap",
         wanted: Wanted::Clean,
     },
     Case {
         name: "hunt/early-ack",
         flavour: Flavour::EarlyAck,
         cores: 4,
-        tests: HUNTER,
-        wanted: Wanted::Caught,
+        tests: STALE,
+        wanted: Wanted::Caught(STALE),
+    },
+    Case {
+        name: "hunt/late-derive",
+        flavour: Flavour::LateDerive,
+        cores: 4,
+        tests: LATE,
+        wanted: Wanted::Caught(LATE),
     },
 ];
 
@@ -91,7 +100,7 @@ fn command_line(case: &Case, effort: Effort) -> String {
     match (effort, case.wanted) {
         (Effort::Soak, Wanted::Clean) => format!("{line} soak={} seed={}", SOAK.as_secs(), case.cores),
         // It ends when the bug is found, long before.
-        (_, Wanted::Caught) => format!("{line} soak={}", PATIENCE.as_secs()),
+        (_, Wanted::Caught(_)) => format!("{line} soak={}", PATIENCE.as_secs()),
         _ => line,
     }
 }
@@ -103,7 +112,7 @@ fn boot(case: &Case, effort: Effort, qemu: &Qemu, payload: &Payload) -> Result<V
     let mut failed = Vec::new();
     let mut damage = Vec::new();
     // Every test with time to spare takes the soak's, of which it says nothing meanwhile.
-    let extra = if effort == Effort::Soak { SOAK * 3 } else { Duration::ZERO };
+    let extra = if effort == Effort::Soak { SOAK * 6 } else { Duration::ZERO };
     let limits = Limits { total: LIMIT + extra, silence: LIMIT + extra };
     let end = session.listen(limits, |event| {
         match event {
@@ -132,14 +141,14 @@ fn boot(case: &Case, effort: Effort, qemu: &Qemu, payload: &Payload) -> Result<V
 fn judge(wanted: Wanted, end: &End, failed: &[(String, String)], damage: &[String]) -> Verdict {
     let expected = match wanted {
         Wanted::Clean => *end == End::Exit(Exit::Success) && failed.is_empty(),
-        Wanted::Caught => {
-            *end == End::Exit(Exit::TestsFailed) && matches!(failed, [(name, _)] if name == HUNTER)
+        Wanted::Caught(hunter) => {
+            *end == End::Exit(Exit::TestsFailed) && matches!(failed, [(name, _)] if name == hunter)
         }
     };
     match (wanted, expected && damage.is_empty()) {
         (_, true) => Verdict::Passed,
         (Wanted::Clean, false) => Verdict::Failed(format!("{end}; failed: {failed:?}; {damage:?}")),
-        (Wanted::Caught, false) => {
+        (Wanted::Caught(_), false) => {
             Verdict::Failed(format!("the planted bug is not found: {end}; failed: {failed:?}; {damage:?}"))
         }
     }
@@ -147,19 +156,23 @@ fn judge(wanted: Wanted, end: &End, failed: &[(String, String)], damage: &[Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{CASES, Effort, HUNTER, Verdict, Wanted, command_line, judge};
+    use super::{CASES, Effort, LATE, STALE, Verdict, Wanted, command_line, judge};
     use crate::guest::End;
     use abi::boot::{Params, selects};
     use abi::exit::Exit;
 
     #[test]
-    fn every_boot_runs_the_hunt() {
+    fn every_boot_runs_its_hunt() {
         for case in CASES {
             for effort in [Effort::Usual, Effort::Soak] {
                 let line = command_line(case, effort);
                 let params = Params::parse(&line).unwrap();
-                assert!(params.selects(HUNTER), "{line}");
-                let long = effort == Effort::Soak || case.wanted == Wanted::Caught;
+                let hunts: &[&str] = match case.wanted {
+                    Wanted::Clean => &[STALE, LATE],
+                    Wanted::Caught(hunter) => &[hunter],
+                };
+                assert!(hunts.iter().all(|hunt| params.selects(hunt)), "{line}");
+                let long = effort == Effort::Soak || case.wanted != Wanted::Clean;
                 assert_eq!(params.soak != 0, long, "{line}");
             }
             assert!(selects("hunt", case.name));
@@ -173,12 +186,12 @@ mod tests {
             judge(wanted, &End::Exit(exit), failed, &[]) == Verdict::Passed
         };
         assert!(passes(Wanted::Clean, Exit::Success, &[]));
-        assert!(!passes(Wanted::Clean, Exit::TestsFailed, &failed(HUNTER)));
+        assert!(!passes(Wanted::Clean, Exit::TestsFailed, &failed(STALE)));
         assert!(!passes(Wanted::Clean, Exit::NothingMatched, &[]));
-        assert!(passes(Wanted::Caught, Exit::TestsFailed, &failed(HUNTER)));
-        assert!(!passes(Wanted::Caught, Exit::TestsFailed, &failed("tlb.busy")));
-        assert!(!passes(Wanted::Caught, Exit::Panic, &[]));
-        assert!(!passes(Wanted::Caught, Exit::Success, &[]));
+        assert!(passes(Wanted::Caught(STALE), Exit::TestsFailed, &failed(STALE)));
+        assert!(!passes(Wanted::Caught(STALE), Exit::TestsFailed, &failed("tlb.busy")));
+        assert!(!passes(Wanted::Caught(STALE), Exit::Panic, &[]));
+        assert!(!passes(Wanted::Caught(STALE), Exit::Success, &[]));
         assert_ne!(
             judge(Wanted::Clean, &End::Exit(Exit::Success), &[], &[String::from("gap")]),
             Verdict::Passed

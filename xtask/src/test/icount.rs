@@ -22,7 +22,7 @@ struct Suite {
     budgets: &'static [Budget],
 }
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 5] = [
     Suite {
         name: "icount/repeat",
         cores: 1,
@@ -44,6 +44,21 @@ const SUITES: [Suite; 3] = [
         mebibytes: 1024,
         line: "mode=bench lane=icount samples=200 filter=irq.user,sys.null,sched.yield,ctx.switch,thread.life,process.life",
         budgets: USER,
+    },
+    Suite {
+        name: "icount/messages",
+        cores: 1,
+        mebibytes: 1024,
+        line: "mode=bench lane=icount samples=200 filter=ipc.rt,ipc.call,ipc.reply,ipc.slow",
+        budgets: MESSAGES,
+    },
+    // The work of all cores together here as well.
+    Suite {
+        name: "icount/messages-8",
+        cores: 8,
+        mebibytes: 2048,
+        line: "mode=bench lane=icount samples=100 filter=ipc.crosscore,ipc.pairs",
+        budgets: MESSAGES_8,
     },
 ];
 
@@ -91,6 +106,26 @@ const USER: &[Budget] = &[
     Budget { id: "thread.life", params: &[], limit: 2_500_000 },
     Budget { id: "process.life", params: &[], limit: 25_000_000 },
     Budget { id: "irq.user", params: &[], limit: 260_000 },
+];
+
+/// Calls and replies on one core, and messages that nobody answers.
+const MESSAGES: &[Budget] = &[
+    Budget { id: "ipc.rt", params: &["caps=0", "space=other", "fpu=off"], limit: 220_000 },
+    Budget { id: "ipc.rt", params: &["caps=0", "space=same", "fpu=off"], limit: 210_000 },
+    Budget { id: "ipc.rt", params: &["caps=1"], limit: 450_000 },
+    Budget { id: "ipc.call", params: &[], limit: 110_000 },
+    Budget { id: "ipc.reply", params: &[], limit: 110_000 },
+    Budget { id: "ipc.slow", params: &[], limit: 600_000 },
+];
+
+/// Between cores that sleep, and on many that do not meet: on eight a round trip takes what it takes on one.
+const MESSAGES_8: &[Budget] = &[
+    Budget { id: "ipc.crosscore", params: &[], limit: 2_500_000 },
+    Budget { id: "ipc.pairs", params: &["cores=1", "space=other"], limit: 220_000 },
+    Budget { id: "ipc.pairs", params: &["cores=2", "space=other"], limit: 220_000 },
+    Budget { id: "ipc.pairs", params: &["cores=4", "space=other"], limit: 220_000 },
+    Budget { id: "ipc.pairs", params: &["cores=8", "space=other"], limit: 220_000 },
+    Budget { id: "ipc.pairs", params: &["space=same"], limit: 210_000 },
 ];
 
 /// A page made read-only, or taken out, with no, one, three and seven other cores busy in the space.

@@ -9,6 +9,7 @@ mod host;
 mod hunt;
 mod icount;
 mod idle;
+mod local;
 mod machines;
 mod seen;
 mod size;
@@ -63,6 +64,7 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     tally = tally.plus(bad_input::run(filter, &qemu, &image)?);
     tally = tally.plus(idle::run(filter, &qemu, &image)?);
     tally = tally.plus(icount::run(filter, &qemu, &image)?);
+    tally = tally.plus(local::run(filter, &qemu, &image)?);
     tally = tally.plus(hunt::run(filter, effort, &qemu)?);
     for mut machine in machines::all() {
         if effort == Effort::Soak {

@@ -4,7 +4,7 @@
 # thread that then waits alone; neither with anything special in its tag, and no thread with extended state or other extras. Then the
 # message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. What is done to the threads is what `messages::deliver`,
 # `messages::reply_receive` and `talk` do, step by step; the looking up is `cap::Table::lookup`, the change of spaces `mm::tlb::CoreTlb::go_back`.
-# A test runs random programs with and without this way (`user/talk`).
+# A test runs random programs with and without this way (`user/peers`).
 
 # decline_unless_usual: goes to the whole meaning unless tag and core are as said above.
 #   in: rsi = tag.  clobbers: flags.
@@ -28,16 +28,16 @@
     mov rcx, [rbx + rax + {meta}]
 .endm
 
-# go_on: make rbx the current thread, with its space, and go there.
-#   in: rbx = thread, rdi = badge, the message's registers.  out: never returns.
-.macro go_on
+# make_current: make rbx the current thread, with its space.
+#   in: rbx = thread, the message's registers.  clobbers: rax rcx r11 flags.  Goes on at \done, also from `message_space`.
+.macro make_current done
     mov gs:[rip + {head} + {current}], rbx
     lea rax, [rbx + {frame_end}]
     mov rcx, gs:[rip + {head} + {stack_slot}]
     mov [rcx], rax
     mov r11, [rbx + {space}]
     cmp r11, gs:[rip + {entered}]
-    je 772f
+    je \done
     mov rcx, gs:[rip + {tlb} + {tlb_before}]
     cmp gs:[rcx + {tlb} + {slot_space}], r11
     jne message_space
@@ -56,6 +56,12 @@
     mov gs:[rip + {tlb} + {tlb_current}], rcx
     mov qword ptr gs:[rip + {active} + {active_leaving}], 0
     mov gs:[rip + {entered}], r11
+.endm
+
+# go_on: make rbx the current thread, with its space, and go there.
+#   in: rbx = thread, rdi = badge, the message's registers.  out: never returns.
+.macro go_on
+    make_current 772f
 772:
     inc qword ptr gs:[rip + {metrics} + {fast_messages}]
     mov rbp, [rbx + {rbp}]
@@ -65,6 +71,25 @@
     mov rbx, [rbx + {rbx}]
     xor eax, eax
     leave_kernel sysretq, 0
+.endm
+
+# part: the thread that has a caller's time waits alone at an endpoint, and gives the time back; does nothing if it cannot wait there.
+#   in: rsp = thread, rbx = caller, rbp = context, r11 = endpoint, ecx = the core's mark.  clobbers: rax rcx rdi flags.
+.macro part
+    # Once it is parked another core may take it and give it a caller.
+    lea rax, [r11 + {endpoint}]
+    mov [rsp + {at}], rax
+    xor eax, eax
+    mov [rsp + {reply}], rax
+    mov [rsp + {direct}], ecx
+    lea rcx, [rsp + {one}]
+    lock cmpxchg [r11 + {queue}], rcx
+    jne message_undo_reply
+    xor edi, edi
+    mov [rbx + {direct}], edi
+    mov [rbp + {runner}], rbx
+    dec dword ptr [rbp + {depth}]
+    mov [rsp + {on}], rsp
 .endm
 
 # message_entry: from `syscall_entry`, for numbers behind those of the other calls.
@@ -131,22 +156,24 @@ message_no_call:
     mov rbx, [rsp + {reply}]
     mov ecx, gs:[rip + {head} + {mark}]
     cmp [rbx + {direct}], ecx
-    jne message_declined_reply
-    # Once it is parked another core may take it and give it a caller.
-    lea rax, [r11 + {endpoint}]
-    mov [rsp + {at}], rax
-    xor eax, eax
-    mov [rsp + {reply}], rax
-    mov [rsp + {direct}], ecx
-    lea rcx, [rsp + {one}]
-    lock cmpxchg [r11 + {queue}], rcx
-    jne message_undo_reply
-    xor edi, edi
-    mov [rbx + {direct}], edi
-    mov [rbp + {runner}], rbx
-    dec dword ptr [rbp + {depth}]
-    mov [rsp + {on}], rsp
+    jne message_faulted
+    part
     go_on
+    # The caller has faulted (`handler`), and waits to try its instruction again, with all its registers.
+message_faulted:
+    or ecx, {faulted}
+    cmp [rbx + {direct}], ecx
+    jne message_declined_reply
+    xor ecx, {faulted}
+    mov rax, rsi
+    shr rax, {label_shift}
+    jnz message_declined_reply
+    part
+    make_current 773f
+773:
+    inc qword ptr gs:[rip + {metrics} + {fast_messages}]
+    mov rdi, rbx
+    jmp resume_whole
 
 message_undo_call:
     mov dword ptr [rsp + {direct}], 0
@@ -205,4 +232,6 @@ message_space:
     pop rdx
     pop rsi
     pop rdi
+    cmp dword ptr [rbx + {vector}], {message}
+    jne 773b
     jmp 772b

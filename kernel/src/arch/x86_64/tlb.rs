@@ -117,6 +117,12 @@ impl Mmu for Hardware {
         root.address() | (u64::from(tag.raw()) | CR3_KEEP) & bits
     }
 
+    #[inline(always)]
+    unsafe fn load_plainly(&self, word: u64) {
+        // SAFETY: the caller's obligation; the other bits are those that `plain_load` allows.
+        unsafe { load_cr3(word) };
+    }
+
     #[inline]
     fn load_kernel(&self) {
         // Identifier 0. It maps nothing in the user half, so there is nothing to keep or to drop.

@@ -63,8 +63,53 @@ syscall_done:
     xor esi, esi
     xor edi, edi
     leave_kernel sysretq, 0
+    # A call of a process with limits: the countdown stays where it is, and what it would have counted is counted aside.
+syscall_limited:
+    inc dword ptr gs:[rip + {metrics} + {countdown}]
+    bt qword ptr [r10 + {allowed}], rax
+    jnc syscall_filtered
+    cmp dword ptr [r10 + {rated}], 0
+    jne syscall_rated
+syscall_allowed:
+    dec dword ptr gs:[rip + {metrics} + {aside}]
+    jz syscall_timed
+    call [rax * 8 + {handlers}]
+    jmp syscall_done
+syscall_rated:
+    push rax
+    push rax
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push r8
+    push r9
+    mov rdi, rax
+    call {rate}
+    mov r10, rax
+    pop r9
+    pop r8
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    pop rax
+    pop rax
+    test r10, r10
+    jz syscall_allowed
+    mov rax, r10
+    jmp syscall_refused
+syscall_filtered:
+    mov eax, {filtered}
+syscall_refused:
+    xor edx, edx
+    jmp syscall_done
     # A call that is timed or traced. On the stack: number and start; a handler that gives the core up gives them up too.
 syscall_watched:
+    mov r10, gs:[rip + {head} + {limits}]
+    test r10, r10
+    jnz syscall_limited
+syscall_timed:
     push rax
     push rax
     push rdi

@@ -9,6 +9,7 @@ use core::mem::offset_of;
 use core::ptr;
 
 use abi::cap::{ObjectKind, Rights};
+use abi::error::Error;
 use abi::ipc::{MessageCall, Tag};
 use abi::syscall;
 use cap::assembly;
@@ -21,11 +22,12 @@ use x86_64::registers::rflags::RFlags;
 
 use super::{border, tables, tlb, usercopy};
 use crate::endpoint::Endpoint;
+use crate::limits::Limits;
 use crate::spaces::{ENTERED, Space};
 use crate::talk::{self, Talk};
-use crate::thread::{Thread, ThreadRef};
+use crate::thread::{Doing, Thread, ThreadRef};
 use crate::wait::place;
-use crate::{dispatch, messages, metrics, syscalls, traps};
+use crate::{dispatch, limits, messages, metrics, syscalls, traps};
 
 /// The registers of a thread that does not run, lowest address first; `user.S` and the CPU fill it from the end downwards.
 ///
@@ -177,6 +179,8 @@ pub(crate) struct Head {
     fs_base: Cell<u64>,
     /// Where the task-state segment says where an interrupt of ring 3 stores what it interrupts.
     stack_slot: Cell<*mut u64>,
+    /// The limits of the current thread's process, if it has any; of the one before, while there is none.
+    limits: Cell<*const Limits>,
     /// What `border.S` needs besides.
     border: border::Words,
 }
@@ -201,14 +205,20 @@ pub(crate) mod extra {
     pub(crate) const FS_BASE: u32 = 1 << 1;
     /// A thread that was woken and has not run since.
     pub(crate) const WOKEN: u32 = 1 << 2;
+    /// A core whose messages take the long way, for a test that both ways lead to the same.
+    pub(crate) const SLOW: u32 = 1 << 7;
     /// A thread with a bound notification.
     pub(crate) const BOUND: u32 = 1 << 6;
+    /// A thread that passes urgency on.
+    pub(crate) const PRESSED: u32 = 1 << 7;
     /// A core on which switches are traced.
     pub(crate) const TRACE: u32 = 1 << 3;
     /// On a core: the current thread may have some of these.
     pub(crate) const THREAD: u32 = 1 << 4;
     /// A thread that is watched.
     pub(crate) const WATCHED: u32 = 1 << 5;
+    /// A thread whose calls are checked (`limits`); a core on which the last one's were.
+    pub(crate) const LIMITED: u32 = 1 << 7;
 }
 
 core_local! {
@@ -222,6 +232,7 @@ core_local! {
         kernel_sp: Cell::new(0),
         fs_base: Cell::new(0),
         stack_slot: Cell::new(ptr::null_mut()),
+        limits: Cell::new(ptr::null()),
         border: border::Words::new(),
     } };
 }
@@ -286,6 +297,16 @@ impl Head {
         self.extras.get()
     }
 
+    /// Sets the limits that calls are checked against, null for none; gives those before.
+    pub(crate) fn set_limits(&self, limits: *const Limits) -> *const Limits {
+        self.limits.replace(limits)
+    }
+
+    /// Whether calls are checked.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.limits.get().is_null()
+    }
+
     /// Sets or clears a bit of [`extra`].
     pub(crate) fn set_extra(&self, bit: u32, on: bool) {
         let others = self.extras.get() & !bit;
@@ -325,11 +346,19 @@ global_asm!(
     handlers = sym syscalls::HANDLERS,
     metrics = sym metrics::HERE,
     countdown = const metrics::Here::COUNTDOWN,
+    aside = const metrics::Here::ASIDE,
+    limits = const offset_of!(Head, limits),
+    allowed = const Limits::CALLS,
+    rated = const Limits::RATED,
+    rate = sym limits::rated,
+    filtered = const Error::Filtered as u64,
     watch = sym metrics::watch_call,
     watched = sym metrics::watched_call,
     message = const MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
+    faulted = const Doing::FAULTED,
+    label_shift = const Tag::LABEL_SHIFT,
     special = const Tag::SPECIAL as u32,
     extras = const offset_of!(Head, extras),
     stack_slot = const offset_of!(Head, stack_slot),
