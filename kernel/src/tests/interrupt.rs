@@ -244,7 +244,7 @@ pub(super) fn words(_: &mut Bed) -> Result {
 
 /// No line that nobody has claimed reaches a core; the legacy controllers are silent.
 ///
-/// A claimed one leads where it should, and is masked still; there is one owner at a time.
+/// A claimed one leads where it should, and is masked still; there is one owner at a time. Planted: a line that is moved stays where it was.
 pub(super) fn entries(_: &mut Bed) -> Result {
     ensure!(
         io::legacy_masks() == [u8::MAX; 2],
@@ -296,7 +296,7 @@ const BITS: u64 = 0b1010;
 /// An interrupt that strikes the kernel where it lets that happen is delivered as well, and one that nobody has asked for is counted and ends
 /// there.
 ///
-/// Planted: `cores::expose` does not look at what was noted; an unclaimed line's interrupt does not count.
+/// Planted: `cores::expose` does not look at what was noted.
 pub(super) fn windows(bed: &mut Bed) -> Result {
     let claimed =
         IrqOff::with(|irq| Some((Interrupt::claim(irq, LINE as u64).ok()?, Notification::new(irq).ok()?)));
@@ -346,16 +346,22 @@ fn strike(held: &mut Held<'_, 0>, line: usize, done: impl Fn() -> bool) -> Resul
 }
 
 /// Ports: only what was claimed can be accessed, and the kernel's cannot be claimed.
+///
+/// Planted: the last bytes of an access are not looked at; the kernel's ports can be claimed; a range can be widened.
 pub(super) fn ports(_: &mut Bed) -> Result {
     passes("devices", format_args!("only=ports. "))
 }
 
 /// Device registers: no memory, nothing of the kernel's, and both ways to a device show the same.
+///
+/// Planted: memory can be claimed; so can the local interrupt controller's page.
 pub(super) fn registers(_: &mut Bed) -> Result {
     passes("devices", format_args!("only=registers. "))
 }
 
 /// Interrupts of devices: delivered, acknowledged, masked, moved, given up.
+///
+/// Planted: a line that is moved stays where it was; what came before an acknowledgement is forgotten; a line is not freed.
 pub(super) fn drivers(_: &mut Bed) -> Result {
     passes("devices", format_args!("only=lines. "))
 }

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use abi::cap::Rights;
 use abi::debug::Counter;
 use abi::error::Error;
-use abi::task::{CoreMask, Grant, ThreadSpec};
+use abi::task::{CoreMask, Grant, SchedSpec, ThreadSpec};
 use perf::prng::Prng;
 use rt::handle::{Interrupt, Owned, Typed};
 use rt::process::{Builder as Process, Image};
-use rt::sync::atomic::{AtomicBool, Ordering};
+use rt::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rt::thread::{Builder, JoinHandle};
 use rt::time::Deadline;
 
@@ -122,23 +122,37 @@ pub(crate) fn idle(lab: &Lab) -> Outcome {
     take_clock(bell, *line, &clock, ROUNDS)
 }
 
-/// Threads that spin, one on each core.
+/// Threads that spin, one on each core. They say so, for the sake of an emulator that runs one core at a time.
 struct Spinners {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    turns: Vec<Arc<AtomicU64>>,
 }
 
 impl Spinners {
     fn start(lab: &Lab) -> Outcome<Self> {
         let over = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
+        let (mut threads, mut turns) = (Vec::new(), Vec::new());
         for core in 0..lab.cores() {
-            let over = Arc::clone(&over);
+            let (over, turn) = (Arc::clone(&over), Arc::new(AtomicU64::new(0)));
+            turns.push(Arc::clone(&turn));
             let builder = Builder::default().cores(CoreMask::one(core)).flags(ThreadSpec::NO_FPU);
-            // ORDER: Relaxed; nothing else is shared.
-            threads.push(builder.spawn(move || while !over.load(Ordering::Relaxed) {})?);
+            threads.push(builder.spawn(move || {
+                // ORDER: Relaxed; nothing else is shared.
+                while !over.load(Ordering::Relaxed) {
+                    // ORDER: Relaxed; a count.
+                    turn.fetch_add(1, Ordering::Relaxed);
+                    core::hint::spin_loop();
+                }
+            })?);
         }
-        Ok(Self { over, threads })
+        Ok(Self { over, threads, turns })
+    }
+
+    /// How often the one on a core has turned.
+    fn turns(&self, core: usize) -> u64 {
+        // ORDER: Relaxed; a count.
+        self.turns.get(core).map_or(0, |turns| turns.load(Ordering::Relaxed))
     }
 }
 
@@ -159,6 +173,45 @@ pub(crate) fn busy(lab: &Lab) -> Outcome {
     for core in 0..lab.cores() {
         line.lead_to(core)?;
         take(bell, *line, TIMER, ROUNDS / lab.cores())?;
+    }
+    Ok(())
+}
+
+/// A driver that comes before everybody, and waits for nothing else, has the core at once; who had it goes on later.
+pub(crate) fn urgent(lab: &Lab) -> Outcome {
+    let first = SchedSpec { class: SchedSpec::REAL_TIME, priority: 100, ..SchedSpec::default() };
+    let bell = Bell::new()?;
+    let line = open(lab, timer::LINE, bell, TIMER)?;
+    let _timer = Timer::start(lab)?;
+    let spinners = Spinners::start(lab)?;
+    let builder = Builder::default().schedule(first).flags(ThreadSpec::NO_FPU);
+    for core in 0..lab.cores() {
+        line.lead_to(core)?;
+        let (before, own, count) = (spinners.turns(core), *line, Arc::new(AtomicU64::new(0)));
+        let taken = Arc::clone(&count);
+        let driver = builder.cores(CoreMask::one(core)).spawn(move || -> Outcome {
+            for _ in 0..ROUNDS {
+                ensure(bell.wait(Deadline::NEVER)? == TIMER, "the bits are those that were bound")?;
+                // ORDER: Relaxed; a count.
+                taken.fetch_add(1, Ordering::Relaxed);
+                own.acknowledge()?;
+            }
+            Ok(())
+        })?;
+        // One that is stopped while it waits is not to run when it is woken.
+        driver.thread().suspend()?;
+        // ORDER: Relaxed, both; a count.
+        let stopped = count.load(Ordering::Relaxed);
+        pass(SOME);
+        // ORDER: Relaxed; as above.
+        ensure(count.load(Ordering::Relaxed) == stopped, "a driver that is suspended does not run")?;
+        driver.thread().resume()?;
+        driver.join()??;
+        let deadline = after(PATIENCE);
+        while spinners.turns(core) == before {
+            ensure(!deadline.passed(), "who was interrupted goes on")?;
+            pass(1);
+        }
     }
     Ok(())
 }

@@ -92,6 +92,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("lines.refusals", lines::refusals),
     ("lines.idle", lines::idle),
     ("lines.busy", lines::busy),
+    ("lines.urgent", lines::urgent),
     ("lines.acknowledged", lines::acknowledged),
     ("lines.masked", lines::masked),
     ("lines.shared", lines::shared),
