@@ -18,7 +18,7 @@ use abi::exit::Exit;
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
 use perf::record::{Record, Status};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -151,7 +151,7 @@ struct Way {
 }
 
 /// The stays of one core, by the instructions that were executed.
-type Ways = HashMap<Vec<u64>, Way>;
+type Ways = BTreeMap<Vec<u64>, Way>;
 
 fn judge(text: &str) -> Verdict {
     let Some(cores) = read(text) else {
