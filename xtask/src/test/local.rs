@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// What is tested, and how many cases of the row come before it.
 ///
-/// Planted: the kernel's way of a call adds 0 to a word that all cores have.
+/// Planted: the kernel's way of a call adds 0 to a word that all cores have. Seen in one space only: in two the row was not measured then.
 const TESTS: [(&str, u32); 2] = [("local/same-space", 0), ("local/other-space", 1)];
 const ROW: &str = "ipc.pairs/cores=2";
 /// Where the kernel begins with a message.
