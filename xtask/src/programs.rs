@@ -12,8 +12,8 @@ use std::process::Command;
 
 /// Every program, in the order of the numbers by which the kernel knows them. Each is a crate, and a folder under `user/`.
 pub const PROGRAMS: &[&str] = &[
-    "arbiter", "bench", "caps", "churn", "devices", "fuzz", "hello", "hostile", "matrix", "nop", "peers",
-    "policy", "quota", "signals", "sync", "talk",
+    "arbiter", "bench", "caps", "churn", "devices", "fuzz", "hello", "hostile", "matrix", "nop", "pages",
+    "peers", "policy", "quota", "signals", "sync", "talk",
 ];
 
 /// The crate that programs are written with; no program itself.

@@ -39,6 +39,7 @@ mod heap;
 mod interrupt;
 mod metrics;
 mod nodes;
+mod passing;
 mod peers;
 mod pressure;
 mod protection;
@@ -186,6 +187,8 @@ const TESTS: &[Test] = &[
     test("interrupt.registers", interrupt::registers),
     test("cap.calls", caps::calls),
     test("cap.race", caps::race),
+    test("user.pages", passing::pages),
+    test("user.faults", passing::faults),
     test("interrupt.drivers", interrupt::drivers),
     test("quota.banks", quota::banks),
     test("quota.filters", quota::filters),

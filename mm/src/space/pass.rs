@@ -85,6 +85,10 @@ impl<M: Memory> Pass<'_, M> {
     pub fn run<S: Steps<M>>(&mut self, steps: &mut S, budget: usize) -> Result<(), SpaceError> {
         let mut left = budget;
         while left > 0 && self.course.phase != Phase::Over {
+            if self.course.phase == Phase::Clear && self.from.1.len() > budget && left < budget {
+                // A step of unmapping costs as much as all this.
+                break;
+            }
             let cost = match self.course.phase {
                 Phase::Begin => self.claim(steps)?,
                 Phase::Forward => self.forward(steps, left),

@@ -13,6 +13,9 @@ use super::{Cx, Space, SpaceError};
 use crate::virt::{PageId, PageSize};
 use percpu::sync::atomic::Ordering;
 
+/// Most leaves of a load, so that a step stays short.
+const LEAVES: usize = 256;
+
 impl<M: Memory> Space<M> {
     /// Takes some of `pages` pages from `page` on that are to appear at `target`. At least one, or nothing has changed; the error is that of
     /// the first page that cannot be taken. `cx` is settled before the load is put anywhere.
@@ -62,7 +65,7 @@ impl<M: Memory> Space<M> {
         }
         if !alike || load.len == 0 && matches!(result, Ok(())) {
             load.begin(page, 1);
-            let count = pages.min(ENTRIES - index(page, 1)).min(ENTRIES - index(target, 1));
+            let count = pages.min(LEAVES).min(ENTRIES - index(page, 1)).min(ENTRIES - index(target, 1));
             result = self.take_table(cx, &mut unit, count, how, load);
         }
         self.leave(cx, unit, page);

@@ -22,7 +22,7 @@ struct Suite {
     budgets: &'static [Budget],
 }
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite {
         name: "icount/repeat",
         cores: 1,
@@ -51,6 +51,13 @@ const SUITES: [Suite; 5] = [
         mebibytes: 1024,
         line: "mode=bench lane=icount samples=200 filter=ipc.rt,ipc.call,ipc.reply,ipc.slow",
         budgets: MESSAGES,
+    },
+    Suite {
+        name: "icount/pages",
+        cores: 1,
+        mebibytes: 512,
+        line: "mode=bench lane=icount samples=50 filter=fault.pager,shm.xfer",
+        budgets: PAGES,
     },
     // The work of all cores together here as well.
     Suite {
@@ -94,6 +101,15 @@ const BUDGETS: &[Budget] = &[
     Budget { id: "vm.protect", params: &["pages=1", "kib=4"], limit: 280_000 },
     Budget { id: "vm.protect", params: &["pages=512", "kib=4", "of=shared"], limit: 20_000 },
     Budget { id: "vm.fault", params: &["of=zero"], limit: 1_500_000 },
+];
+
+/// A fault and its answer, pager and stubs included; pages given to another process, all of them together.
+const PAGES: &[Budget] = &[
+    Budget { id: "fault.pager", params: &["of=retry"], limit: 600_000 },
+    Budget { id: "shm.xfer", params: &["how=move", "kib=4", "lie=alike"], limit: 2_200_000 },
+    Budget { id: "shm.xfer", params: &["how=move", "kib=1024", "lie=alike"], limit: 26_000_000 },
+    Budget { id: "shm.xfer", params: &["how=move", "kib=16384", "lie=alike"], limit: 6_000_000 },
+    Budget { id: "shm.xfer", params: &["how=share", "kib=16384", "lie=alike"], limit: 60_000_000 },
 ];
 
 /// From ring 3 to ring 3, loop and stub included. The switches are yields to another thread, of threads that leave the vector registers
