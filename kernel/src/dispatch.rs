@@ -155,7 +155,11 @@ pub(crate) fn overtake(irq: &mut IrqOff, thread: ThreadRef) {
 fn reconsider(irq: &mut IrqOff, thread: ThreadRef) {
     let bits = HEAD.owned(irq).take();
     if bits & (pending::RESCHEDULE | pending::WORK) != 0 {
-        stop_running(irq, thread, Stop::Preempted);
+        let sched = SCHED.owned(irq);
+        // One that has lost its turn meanwhile is on a queue already (`talk::recall`), and stays there.
+        if sched.current() == Some(thread.context()) {
+            sched.stop(tsc::now(), Stop::Preempted);
+        }
         dispatch(irq, ThreadState::Runnable)
     }
     if bits & pending::TIMER != 0 {
