@@ -127,7 +127,7 @@ fn environment_bytes() -> usize {
 const GIVEN_CORES: usize = 59;
 
 /// Programs that drive devices.
-const DRIVERS: [&str; 2] = ["bench", "devices"];
+const DRIVERS: [&str; 3] = ["bench", "devices", "matrix"];
 
 /// Starts a process and gives the cores to threads until it has ended and everything is given back, or the time is over, when it is killed;
 /// `None` then. Called on the boot core, from its own stack.

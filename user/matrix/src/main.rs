@@ -15,7 +15,7 @@ mod world;
 use alloc::format;
 use alloc::string::String;
 
-use abi::cap::{Handle, Rights};
+use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use abi::ipc::{MessageCall, Tag};
 use abi::syscall::{Argument, Description, Kind, TABLE};
@@ -130,6 +130,12 @@ impl Matrix {
             (Kind::Handle, "endpoint") => world.endpoint.handle().0,
             (Kind::Handle, "notification") => world.notification.0,
             (Kind::Handle, "timer") => world.timer.0,
+            (Kind::Handle, "lease") => world.lease.0,
+            (Kind::Handle, "interrupt") => world.interrupt.0,
+            (Kind::Handle, "interrupts") => given(ObjectKind::Interrupts)?,
+            (Kind::Handle, "ports") => given(ObjectKind::Ports)?,
+            (Kind::Handle, "devices") => given(ObjectKind::Devices)?,
+            (Kind::Handle, "bank") => given(ObjectKind::Bank)?,
             (Kind::Handle, _) => return None,
             (Kind::In | Kind::Out | Kind::Bytes | Kind::Buffer, _) => world.scratch(),
             (Kind::Address, "word" | "to") => world.scratch(),
@@ -348,6 +354,11 @@ impl Matrix {
             self.complain("a message", &format!("{call:?}, {what}: {before:x?} before, {after:x?} after"));
         }
     }
+}
+
+/// The first capability of a kind that this program was given.
+fn given(kind: ObjectKind) -> Option<u64> {
+    Start::get().given(kind).next().map(|handle| handle.0)
 }
 
 /// Deletes what a call has made.

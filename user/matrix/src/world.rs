@@ -18,6 +18,8 @@ use rt::time::{self, Deadline};
 
 /// Byte with which memory that nobody writes to is filled.
 const FILLED: u8 = 0xa5;
+/// An interrupt line that nothing of the machine uses.
+const LINE: u64 = 5;
 /// Pages: one to be written, a hole, one to be read, one that comes and goes.
 const PAGES: usize = 4;
 const HOLE: usize = 1;
@@ -39,6 +41,8 @@ pub(crate) struct World {
     pub(crate) endpoint: Owned<Endpoint>,
     pub(crate) notification: Handle,
     pub(crate) timer: Handle,
+    pub(crate) lease: Handle,
+    pub(crate) interrupt: Handle,
     pub(crate) core: Handle,
     pub(crate) debug: Handle,
     /// A handle that another process has, and this one does not.
@@ -95,6 +99,11 @@ impl World {
         let notification = Handle(unsafe { sys::notification_create() }?);
         // SAFETY: no address is passed.
         let timer = Handle(unsafe { sys::timer_create(notification, 1) }.unwrap_or_default());
+        // SAFETY: no address is passed.
+        let lease = Handle(unsafe { sys::lease_create(notification, 1) }?);
+        let lines = start.given(ObjectKind::Interrupts).next().unwrap_or(Handle::NONE);
+        // SAFETY: no address is passed. A machine need not have the line.
+        let interrupt = Handle(unsafe { sys::interrupt_claim(lines, LINE) }.unwrap_or_default());
         let memory = memory::map(PAGES)?;
         let world = Self {
             child,
@@ -104,6 +113,8 @@ impl World {
             endpoint,
             notification,
             timer,
+            lease,
+            interrupt,
             revoked,
             core: start.given(ObjectKind::Core).next().ok_or(Error::BadHandle)?,
             debug: start.given(ObjectKind::Debug).next().ok_or(Error::BadHandle)?,
@@ -195,6 +206,8 @@ impl World {
                 words[1] = self.program;
                 words.into()
             }
+            "bank_create" => [4, 4].into(),
+            "process_limit" => [u64::MAX, u64::MAX, 0, 0].into(),
             "debug_write" => [u64::from_le_bytes(*b"matrix: "), u64::from_le_bytes(*b"a line.\n")].into(),
             _ => return Vec::new(),
         };

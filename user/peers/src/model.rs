@@ -13,8 +13,8 @@ use abi::ipc::{Tag, WORDS};
 pub(crate) const ENDPOINTS: usize = 2;
 /// Threads that wait, the last of them in another process.
 pub(crate) const ACTORS: usize = 4;
-/// Who tells them what to do, and takes part without ever waiting.
-pub(crate) const DRIVER: usize = ACTORS;
+/// Takes part without ever waiting, so that a program can be brought to its end.
+pub(crate) const CLERK: usize = ACTORS;
 /// All.
 pub(crate) const PARTIES: usize = ACTORS + 1;
 /// Processes.

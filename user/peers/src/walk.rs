@@ -1,8 +1,9 @@
 //! Random programs of message calls, compared with the model after each operation.
 //!
-//! All parties live on one core: the driver, which is least urgent, and actors that it orders about. When it runs, every actor has finished
-//! or waits, so what happened does not depend on who ran when. The last actor is another process. The kernel may pass each message
-//! on the fast way or not; what comes of it must be the same, and the digest of a seed with it.
+//! All parties live on one core: actors, the last of them in another process, and a clerk that never waits. The driver, which is least urgent,
+//! orders them about and passes no message itself, for whoever served an urgent thread would be as urgent. When it runs, everybody has
+//! finished or waits, so what happened does not depend on who ran when. The kernel may pass each message on the fast way or not; what
+//! comes of it must be the same, and the digest of a seed with it.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -21,16 +22,18 @@ use rt::thread::{Builder, Stack};
 use rt::time::{self, Deadline};
 use rt::{memory, say};
 
-use crate::actor::{Endpoints, act, obey};
+use crate::actor::{Endpoints, act};
 use crate::model::{
-    ACTORS, DRIVER, ENDPOINTS, Model, Operation, Outcome, PARTIES, PROCESSES, Patience, Waiting, badge,
+    ACTORS, CLERK, ENDPOINTS, Model, Operation, Outcome, PARTIES, PROCESSES, Patience, Waiting, badge,
     process_of,
 };
 use crate::page::{Order, Share, Words};
 use crate::{Failure, unexpected};
 
-/// How urgent actors are: more than the driver.
+/// How urgent actors are.
 const URGENT: u64 = 100;
+/// How urgent the clerk is: less than those who wait for it, and more than the driver.
+const LESS_URGENT: u64 = 80;
 /// Until an operation gives up that does so soon.
 const SOON: Nanos = Nanos::new(20_000);
 /// The code that a killed actor ends with.
@@ -42,7 +45,7 @@ const MOST_SLEEPS: usize = 1000;
 /// In the exit code: it is a digest.
 const DIGEST: u64 = 1 << 63;
 
-/// What an actor of this process works with.
+/// What an actor of this process, or the clerk, works with.
 struct Part {
     share: Share,
     endpoints: Endpoints,
@@ -54,7 +57,7 @@ extern "C" fn begin(part: u64) -> ! {
     act(part.share, part.endpoints)
 }
 
-/// An actor of this process.
+/// An actor of this process, or the clerk.
 struct Actor {
     part: &'static Part,
     stack: Stack,
@@ -71,10 +74,11 @@ struct Walk {
     prng: Prng,
     model: Model,
     words: &'static Words,
-    endpoints: Endpoints,
     core: CoreMask,
     actors: Vec<Actor>,
     other: Other,
+    /// None until it is hired.
+    clerk: Option<Actor>,
     /// Replies that were saved, in the model's order.
     saved: [Vec<Handle>; PROCESSES],
     checked: [u32; PARTIES],
@@ -126,29 +130,32 @@ impl Walk {
             prng,
             model: Model::new(),
             words,
-            endpoints: of_party(&roots, DRIVER)?,
             core,
             actors: Vec::new(),
             other: Other::new(start, region, &roots, number)?,
+            clerk: None,
             saved: [Vec::new(), Vec::new()],
             checked: [0; PARTIES],
             digest: 0,
             steps: 0,
         };
-        walk.other.thread.schedule(&urgent())?;
-        for party in 0..ACTORS - 1 {
+        walk.other.thread.schedule(&urgency(ACTORS - 1))?;
+        let engage = |party| {
             let endpoints = of_party(&roots, party)?;
             let part = &*Box::leak(Box::new(Part { share: Share::of(words, party), endpoints }));
             let stack = Stack::new(4)?;
-            let thread = walk.hire(part, &stack)?;
-            walk.actors.push(Actor { part, stack, thread });
-        }
+            let thread = walk.hire(party, part, &stack)?;
+            Ok(Actor { part, stack, thread })
+        };
+        let actors: rt::handle::Result<_> = (0..ACTORS - 1).map(engage).collect();
+        let clerk = engage(CLERK)?;
+        (walk.actors, walk.clerk) = (actors?, Some(clerk));
         Ok(walk)
     }
 
     /// Starts an actor, which stops itself at once.
-    fn hire(&self, part: &'static Part, stack: &Stack) -> rt::handle::Result<Owned<Thread>> {
-        let builder = Builder::default().flags(ThreadSpec::NO_FPU).cores(self.core).schedule(urgent());
+    fn hire(&self, party: usize, part: &'static Part, stack: &Stack) -> rt::handle::Result<Owned<Thread>> {
+        let builder = Builder::default().flags(ThreadSpec::NO_FPU).cores(self.core).schedule(urgency(party));
         // SAFETY: the part is never given back, and the stack's last thread has ended.
         let thread = unsafe { builder.create(begin, core::ptr::from_ref(part) as u64, stack) }?;
         part.share.set_own(thread.handle());
@@ -157,7 +164,8 @@ impl Walk {
     }
 
     fn thread(&self, party: usize) -> Thread {
-        self.actors.get(party).map_or(*self.other.thread, |actor| *actor.thread)
+        let clerk = self.clerk.as_ref().filter(|_| party == CLERK);
+        self.actors.get(party).or(clerk).map_or(*self.other.thread, |actor| *actor.thread)
     }
 
     fn share(&self, party: usize) -> Share {
@@ -224,7 +232,7 @@ impl Walk {
         self.check("kill")
     }
 
-    /// The driver sends or receives, if somebody waits for it.
+    /// The clerk sends or receives, if somebody waits for it.
     fn take_part(&mut self) -> Result<(), Failure> {
         let (at, patience) = (self.endpoint(), Patience::None);
         let seed = self.prng.bits() as u32;
@@ -233,7 +241,7 @@ impl Walk {
             1 => Operation::Receive { from: at, patience },
             _ => Operation::Reply { seed },
         };
-        self.perform(DRIVER, operation)
+        self.perform(CLERK, operation)
     }
 
     fn endpoint(&mut self) -> usize {
@@ -289,11 +297,7 @@ impl Walk {
         let order = Order::new(operation, deadline.0, handle);
         let share = self.share(party);
         share.give(order);
-        if party == DRIVER {
-            obey(share, order, &self.endpoints);
-        } else {
-            self.thread(party).resume().map_err(unexpected)?;
-        }
+        self.thread(party).resume().map_err(unexpected)?;
         let before = self.model.saved(process);
         self.model.perform(party, operation);
         if order.patience == Patience::Soon as u32 || matches!(operation, Operation::Drop { .. }) {
@@ -359,7 +363,7 @@ impl Walk {
             return Some((party, Operation::Reply { seed }));
         }
         for process in 0..PROCESSES {
-            let party = if process == 0 { DRIVER } else { ACTORS - 1 };
+            let party = if process == 0 { CLERK } else { ACTORS - 1 };
             if self.model.saved(process) > 0 && self.model.is_idle(party) {
                 return Some((party, Operation::Answer { which: 0, seed }));
             }
@@ -370,7 +374,7 @@ impl Walk {
                 Waiting::Senders => Operation::Receive { from: at, patience },
                 Waiting::Receivers => Operation::Send { to: at, patience, seed },
             };
-            Some((DRIVER, operation))
+            Some((CLERK, operation))
         })
     }
 
@@ -378,7 +382,7 @@ impl Walk {
         let thread = self.thread(party);
         thread.join(Deadline::NEVER)?;
         let actor = self.actors.get(party).ok_or(abi::error::Error::BadArgument)?;
-        let thread = self.hire(actor.part, &actor.stack)?;
+        let thread = self.hire(party, actor.part, &actor.stack)?;
         if let Some(actor) = self.actors.get_mut(party) {
             actor.thread = thread;
         }
@@ -387,7 +391,7 @@ impl Walk {
     }
 
     fn finish(self) -> rt::handle::Result<()> {
-        for actor in self.actors {
+        for actor in self.actors.into_iter().chain(self.clerk) {
             actor.thread.kill(KILLED)?;
             actor.thread.join(Deadline::NEVER)?;
         }
@@ -419,8 +423,9 @@ impl Other {
     }
 }
 
-fn urgent() -> SchedSpec {
-    SchedSpec { class: SchedSpec::REAL_TIME, priority: URGENT, ..SchedSpec::default() }
+fn urgency(party: usize) -> SchedSpec {
+    let priority = if party == CLERK { LESS_URGENT } else { URGENT };
+    SchedSpec { class: SchedSpec::REAL_TIME, priority, ..SchedSpec::default() }
 }
 
 /// A party's own capabilities for the endpoints.

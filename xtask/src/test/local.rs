@@ -38,7 +38,7 @@ const WAYS: usize = 2;
 /// Of each core's stays so many hundredths take them.
 const LEAST_SHARE: usize = 95;
 const LINE: u64 = 64;
-/// How often a guest may find its clock too unsteady to measure, before that is a failure.
+/// How often the row may fail to measure, before that is a failure.
 const ATTEMPTS: u32 = 4;
 
 const LIMITS: Limits = Limits { total: Duration::from_secs(120), silence: Duration::from_secs(60) };
@@ -100,23 +100,25 @@ fn address(file: &Path, name: &str) -> Result<u64> {
 }
 
 fn attempt(plugin: &str, after: u32, told: &Path, qemu: &Qemu, image: &Image) -> Result<Verdict> {
+    let mut last = String::new();
     for _ in 0..ATTEMPTS {
         match boot(plugin, after, qemu, image)? {
-            Booted::Measured => {}
-            Booted::Refused => continue,
-            Booted::Not(why) => return Ok(Verdict::Failed(why)),
+            Booted::Measured => {
+                let text = fs::read_to_string(told).map_err(|error| Error::io(&error, "read", told))?;
+                return Ok(judge(&text));
+            }
+            Booted::NotMeasured(why) => last = why,
+            Booted::Failed(why) => return Ok(Verdict::Failed(why)),
         }
-        let text = fs::read_to_string(told).map_err(|error| Error::io(&error, "read", told))?;
-        return Ok(judge(&text));
     }
-    Ok(Verdict::Skipped(format!("the clock was too unsteady {ATTEMPTS} times")))
+    Ok(Verdict::Failed(format!("{ROW} was not measured in {ATTEMPTS} boots: {last}")))
 }
 
 enum Booted {
     Measured,
-    /// The row was not run.
-    Refused,
-    Not(String),
+    /// As on a host that is too busy: the clock is unsteady, or a thread does nothing for a whole window.
+    NotMeasured(String),
+    Failed(String),
 }
 
 fn boot(plugin: &str, after: u32, qemu: &Qemu, image: &Image) -> Result<Booted> {
@@ -128,16 +130,20 @@ fn boot(plugin: &str, after: u32, qemu: &Qemu, image: &Image) -> Result<Booted> 
     let mut session = Session::start(qemu, &spec, &image.payload, &line)?;
     let mut first = None;
     let end = session.listen(LIMITS, |event| {
-        if let Event::Frame { record: Record::Case(row), .. } = event {
-            first = first.or(Some(row.status));
+        if let Event::Frame { record: Record::Case(row), .. } = event
+            && first.is_none()
+        {
+            first = Some((row.status, row.reason.to_owned()));
         }
         Flow::Continue
     })?;
     Ok(match (end, first) {
-        (End::Interrupted, _) => return End::Interrupted.error().map_or(Ok(Booted::Refused), Err),
-        (End::Exit(Exit::Success), Some(Status::Ok)) => Booted::Measured,
-        (End::Exit(_), Some(Status::Refused)) => Booted::Refused,
-        (end, _) => Booted::Not(format!("{end}\nthe end of the log:\n{}", session.tail())),
+        (End::Interrupted, _) => {
+            return End::Interrupted.error().map_or(Ok(Booted::Failed(String::new())), Err);
+        }
+        (End::Exit(Exit::Success), Some((Status::Ok, _))) => Booted::Measured,
+        (End::Exit(_), Some((status, reason))) => Booted::NotMeasured(format!("{status}: {reason}")),
+        (end, _) => Booted::Failed(format!("{end}\nthe end of the log:\n{}", session.tail())),
     })
 }
 
