@@ -7,6 +7,7 @@ pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod error;
+pub mod export;
 pub mod guest;
 pub mod image;
 pub mod interrupt;
@@ -50,5 +51,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Bench(args) => bench::execute(args),
         Command::Report(args) => report::execute(args),
         Command::Trace(args) => trace::execute(args),
+        Command::Export(args) => export::execute(args),
     }
 }

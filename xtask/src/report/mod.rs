@@ -20,6 +20,8 @@ use crate::results::reader::Run;
 use crate::{bench, ui, workspace};
 use std::path::PathBuf;
 
+pub use groups::float;
+
 /// Name of the report in a run directory.
 const NAME: &str = "report.html";
 
@@ -49,6 +51,12 @@ pub fn execute(args: &ReportArgs) -> Result<()> {
 /// A file of the run cannot be read.
 pub fn render(run: &Run) -> Result<(&'static str, String)> {
     Ok((NAME, html::page(run)?))
+}
+
+/// The result table as markdown.
+#[must_use]
+pub fn table(run: &Run) -> String {
+    markdown::table(run)
 }
 
 /// Where the report of a run is, if it has one.
