@@ -38,6 +38,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Write a run in the format of another tool
     Export(ExportArgs),
+    /// Measure another system, for the comparison in reports
+    Peers(PeersArgs),
 }
 
 /// Flags of `setup`.
@@ -232,6 +234,35 @@ pub struct ExportArgs {
     #[arg(long, value_name = "FORMAT", value_parser = words(Format::WORDS, Format::parse))]
     pub to: Format,
     /// Where to write it [default: standard output; hgrm: a folder in the run directory]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Flags of `peers`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask peers linux\n  cargo xtask peers linux --kernel /boot/vmlinuz-6.12.0 -o linux.json"
+)]
+pub struct PeersArgs {
+    /// Which system
+    #[command(subcommand)]
+    pub system: PeerSystem,
+}
+
+/// The systems that can be measured here.
+#[derive(Debug, Subcommand)]
+pub enum PeerSystem {
+    /// The distribution's kernel with our own static programs, one core, counted instructions
+    Linux(LinuxArgs),
+}
+
+/// Flags of `peers linux`.
+#[derive(Debug, Args)]
+pub struct LinuxArgs {
+    /// A kernel to boot [default: the newest of the package linux-image-cloud-amd64, downloaded with apt and not installed]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Where the figures are written [default: results/peers/linux-icount.json]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

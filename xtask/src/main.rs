@@ -13,6 +13,7 @@ pub mod image;
 pub mod interrupt;
 pub mod lane;
 pub mod native;
+pub mod peers;
 pub mod process;
 pub mod programs;
 pub mod qemu;
@@ -52,5 +53,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Report(args) => report::execute(args),
         Command::Trace(args) => trace::execute(args),
         Command::Export(args) => export::execute(args),
+        Command::Peers(args) => peers::execute(args),
     }
 }
