@@ -1,6 +1,7 @@
 //! The command line: one struct for each subcommand, and the examples of `--help`.
 
 use crate::error;
+use crate::export::Format;
 use crate::image::Flavour;
 use crate::topology::{Mebibytes, Topology};
 use abi::boot::{ApicMode, Lane, Profile};
@@ -35,6 +36,10 @@ pub enum Command {
     Trace(TraceArgs),
     /// Check formatting, lints, crate layers, licences, house rules and the manual
     Check(CheckArgs),
+    /// Write a run in the format of another tool
+    Export(ExportArgs),
+    /// Measure another system, for the comparison in reports
+    Peers(PeersArgs),
 }
 
 /// Flags of `setup`.
@@ -214,6 +219,52 @@ pub struct CheckArgs {
     /// Write docs/syscalls.md anew from the table of system calls, and check nothing
     #[arg(long, conflicts_with = "only")]
     pub write_manual: bool,
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask export --to csv\n  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json\n\n\
+                  results/README.md says what each format holds."
+)]
+pub struct ExportArgs {
+    /// A run directory [default: the newest run]
+    pub run: Option<PathBuf>,
+    /// gha and gha-bigger: github-action-benchmark's files of what should be small and of what should be great
+    #[arg(long, value_name = "FORMAT", value_parser = words(Format::WORDS, Format::parse))]
+    pub to: Format,
+    /// Where to write it [default: standard output; hgrm: a folder in the run directory]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Flags of `peers`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask peers linux\n  cargo xtask peers linux --kernel /boot/vmlinuz-6.12.0 -o linux.json"
+)]
+pub struct PeersArgs {
+    /// Which system
+    #[command(subcommand)]
+    pub system: PeerSystem,
+}
+
+/// The systems that can be measured here.
+#[derive(Debug, Subcommand)]
+pub enum PeerSystem {
+    /// The distribution's kernel with our own static programs, one core, counted instructions
+    Linux(LinuxArgs),
+}
+
+/// Flags of `peers linux`.
+#[derive(Debug, Args)]
+pub struct LinuxArgs {
+    /// A kernel to boot [default: the newest of the package linux-image-cloud-amd64, downloaded with apt and not installed]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Where the figures are written [default: results/peers/linux-icount.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// A lane, or the choice of one by probing.

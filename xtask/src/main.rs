@@ -7,11 +7,13 @@ pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod error;
+pub mod export;
 pub mod guest;
 pub mod image;
 pub mod interrupt;
 pub mod lane;
 pub mod native;
+pub mod peers;
 pub mod process;
 pub mod programs;
 pub mod qemu;
@@ -50,5 +52,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Bench(args) => bench::execute(args),
         Command::Report(args) => report::execute(args),
         Command::Trace(args) => trace::execute(args),
+        Command::Export(args) => export::execute(args),
+        Command::Peers(args) => peers::execute(args),
     }
 }

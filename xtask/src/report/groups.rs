@@ -142,7 +142,8 @@ fn times(peer: &CaseRow, ours: &CaseRow) -> Option<f64> {
 
 /// A count as a floating-point number; what is lost beyond 2^53 does not show in a chart.
 #[expect(clippy::cast_precision_loss, reason = "charts and ratios need no more than 53 bits")]
-pub(super) fn float(value: u64) -> f64 {
+#[must_use]
+pub fn float(value: u64) -> f64 {
     value as f64
 }
 

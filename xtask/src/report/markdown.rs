@@ -1,6 +1,8 @@
 //! The result table of the README, between two markers.
 
 use crate::error::{Class, Error, Result};
+use crate::peers::PeerFile;
+use crate::report::systems;
 use crate::results::reader::Run;
 use crate::results::schema::{CaseRow, CaseStatus};
 use crate::results::units;
@@ -10,10 +12,14 @@ const END: &str = "<!-- results:end -->";
 
 /// A run as a markdown table: one line for each row with figures, then where they come from.
 #[must_use]
-pub(super) fn table(run: &Run) -> String {
-    let mut text = String::from("| case | unit | p50 | p99 |\n|---|---|---:|---:|\n");
+pub(super) fn table(run: &Run, peers: &[PeerFile]) -> String {
+    let systems = systems::beside(run, peers).systems;
+    let titles: String = systems.iter().map(|file| format!(" {} |", file.title())).collect();
+    let rules = "---|".repeat(systems.len());
+    let mut text = format!("| case | unit | p50 | p99 |{titles}\n|---|---|---:|---:|{rules}\n");
     for row in run.rows.iter().filter(|row| row.status == CaseStatus::Ok && row.typical().is_some()) {
-        text.push_str(&line(row, run.run.repeats));
+        let beside: String = systems.iter().map(|file| format!(" {} |", systems::cell(file, row))).collect();
+        text.push_str(&format!("{}{beside}\n", line(row, run.run.repeats)));
     }
     let commit = run.env.git.describe.as_deref().unwrap_or("no commit");
     let state = if run.is_complete() { "" } else { ", incomplete" };
@@ -30,7 +36,7 @@ fn line(row: &CaseRow, repeats: u32) -> String {
     let figure = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| units::show(value, unit));
     let boot = if repeats > 1 { format!(", boot {}", row.repeat + 1) } else { String::new() };
     let (p50, p99) = (figure(row.typical()), figure(row.p99));
-    format!("| `{}`{boot} | {} | {p50} | {p99} |\n", row.id.replace('|', "\\|"), units::label(unit))
+    format!("| `{}`{boot} | {} | {p50} | {p99} |", row.id.replace('|', "\\|"), units::label(unit))
 }
 
 /// `text` with what is between the markers replaced by `table`.
@@ -63,7 +69,7 @@ mod tests {
             RunWriter::create(FileSystem, dir.path(), testing::run_file("r"), testing::env_file()).unwrap();
         writer.case(testing::finished("a.b/x=1")).unwrap();
         writer.case(testing::finished("a.b/x=2")).unwrap();
-        let text = table(&Run::open(writer.dir()).unwrap());
+        let text = table(&Run::open(writer.dir()).unwrap(), &[]);
         assert!(text.contains("| `a.b/x=1` | ticks | 0.25 | 0.50 |\n"), "{text}");
         assert!(text.ends_with("2026-01-02, incomplete."), "{text}");
     }

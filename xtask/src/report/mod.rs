@@ -9,16 +9,20 @@ mod groups;
 mod html;
 mod markdown;
 mod sections;
+mod systems;
 
 #[cfg(test)]
 mod browser_tests;
 
 use crate::cli::ReportArgs;
 use crate::error::{Error, Result};
+use crate::peers::{self, PeerFile};
 use crate::results::disk::{Disk, FileSystem};
 use crate::results::reader::Run;
 use crate::{bench, ui, workspace};
 use std::path::PathBuf;
+
+pub use groups::float;
 
 /// Name of the report in a run directory.
 const NAME: &str = "report.html";
@@ -33,7 +37,7 @@ pub fn execute(args: &ReportArgs) -> Result<()> {
         None => Run::latest(&bench::runs())?,
     };
     if args.markdown {
-        ui::line(&markdown::table(&run));
+        ui::line(&markdown::table(&run, &peers()));
         return Ok(());
     }
     if args.update_readme {
@@ -49,6 +53,12 @@ pub fn execute(args: &ReportArgs) -> Result<()> {
 /// A file of the run cannot be read.
 pub fn render(run: &Run) -> Result<(&'static str, String)> {
     Ok((NAME, html::page(run)?))
+}
+
+/// The result table as markdown.
+#[must_use]
+pub fn table(run: &Run) -> String {
+    markdown::table(run, &peers())
 }
 
 /// Where the report of a run is, if it has one.
@@ -68,10 +78,19 @@ pub fn write(run: &Run) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// What is known of other systems. A file that is not sound keeps no run from its report: a test holds the committed ones to it.
+fn peers() -> Vec<PeerFile> {
+    peers::load(&peers::folder()).unwrap_or_else(|error| {
+        eprintln!("warning: no figures of other systems: {error}");
+        Vec::new()
+    })
+}
+
 fn update_readme(run: &Run) -> Result<()> {
     let path = workspace::root().join("README.md");
     let old = std::fs::read_to_string(&path).map_err(|error| Error::io(&error, "read", &path))?;
-    let new = markdown::replace(&old, &markdown::table(run)).map_err(|error| error.within("README.md"))?;
+    let new = markdown::replace(&old, &markdown::table(run, &peers()))
+        .map_err(|error| error.within("README.md"))?;
     FileSystem.replace(&path, new.as_bytes()).map_err(|error| Error::io(&error, "write", &path))?;
     ui::line(&format!("report: updated {}", path.display()));
     Ok(())

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::report::charts;
 use crate::report::groups::{self, Comparison, Group, float};
 use crate::report::html::{Align, escape, table};
+use crate::report::{self, systems};
 use crate::results::reader::Run;
 use crate::results::schema::{CaseRow, CaseStatus, MatrixRef, Site, Target};
 use crate::results::units;
@@ -21,6 +22,7 @@ pub(super) fn body(run: &Run) -> Result<String> {
     let mut text = format!("{}<main>\n{}", head(run, &groups, !comparisons.is_empty()), overview(run));
     text.push_str(&failures(run));
     text.push_str(&peers(&comparisons));
+    text.push_str(&systems::section(run, &report::peers()));
     for (index, group) in groups.iter().enumerate() {
         text.push_str(&benchmark(run, index, group)?);
     }

@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_SCHEMAS=1 cargo test -p xtask schema` rewrites `results/schema/` after a deliberate change.
 
+use crate::peers::{self, PeerFile};
 use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::schema::{CaseRow, CompleteFile, EnvFile, RunFile, TraceRow};
@@ -17,9 +18,13 @@ fn folder() -> PathBuf {
 }
 
 fn generated<T: JsonSchema>() -> Value {
+    generated_from::<T>("xtask/src/results/schema.rs")
+}
+
+fn generated_from<T: JsonSchema>(source: &str) -> Value {
     let mut schema = schemars::schema_for!(T).to_value();
     let object = schema.as_object_mut().unwrap();
-    object.insert("$comment".into(), "Generated from xtask/src/results/schema.rs; do not edit.".into());
+    object.insert("$comment".into(), format!("Generated from {source}; do not edit.").into());
     schema
 }
 
@@ -37,6 +42,7 @@ fn committed_schemas_equal_the_types() {
         ("case", generated::<CaseRow>()),
         ("complete", generated::<CompleteFile>()),
         ("trace", generated::<TraceRow>()),
+        ("peer", generated_from::<PeerFile>("xtask/src/peers/mod.rs")),
     ];
     for (name, schema) in all {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
@@ -74,4 +80,16 @@ fn written_files_satisfy_their_schemas() {
         value.as_object_mut().unwrap().clear();
         assert!(!validator.is_valid(&value), "{file} accepts nothing");
     }
+}
+
+#[test]
+fn committed_figures_of_other_systems_satisfy_their_schema() {
+    let validator = jsonschema::draft202012::new(&committed("peer")).unwrap();
+    let mut files = 0;
+    for entry in fs::read_dir(peers::folder()).unwrap().flatten() {
+        let value: Value = serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap();
+        assert!(validator.is_valid(&value), "{:?}: {:?}", entry.path(), validator.iter_errors(&value).next());
+        files += 1;
+    }
+    assert!(files > 0);
 }
