@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
         name: "hunt/racing-4",
         flavour: Flavour::Racing,
         cores: 4,
-        tests: "spaces,tlb,cap,user.bound,user.storm",
+        tests: "spaces,tlb,cap,user.bound,user.storm,user.walk,user.kills",
         wanted: Wanted::Clean,
     },
     Case {
