@@ -103,10 +103,10 @@ pub(crate) fn running(irq: &IrqOff) -> Option<ThreadRef> {
     NonNull::new(HEAD.owned(irq).current().cast_mut()).map(|thread| unsafe { ThreadRef::new(thread) })
 }
 
-/// This core's number as `Talk` notes it: never 0.
+/// What threads note that wait on this core and can be switched to (`thread::Doing`): never 0.
 #[inline(always)]
 pub(crate) fn mark(irq: &IrqOff) -> u32 {
-    irq.core().index() as u32 + 1
+    HEAD.owned(irq).mark()
 }
 
 /// A thread that runs, or could, stops: its scheduling context leaves the core, or its queue.

@@ -141,9 +141,11 @@ pub(crate) fn release_all(held: &mut Held<'_, 0>, process: u64) {
     RESERVED.snapshot().iter().for_each(|core| release(held, core, process));
 }
 
-/// Sends away the normal threads that may not run on this core any more; others leave it when they next block.
+/// Sends away the normal threads that may not run on this core any more; others leave it when they have next blocked. Of those that wait, no one
+/// is switched to before it has been asked whether it may run here.
 fn clear_out(held: &mut Held<'_, 0>) {
     let here = held.core();
+    HEAD.owned(held).renew_mark();
     while let Some(thread) = SCHED.owned(held).steal(|thread| thread.is_plain() && !may_run_on(thread, here))
     {
         let to = target(held, thread);

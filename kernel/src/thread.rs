@@ -147,7 +147,7 @@ impl State {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Doing {
-    /// The number of its home, plus 1, if it waits and can go on there as soon as a message is in the registers; else 0. Says, if it is not 0,
+    /// The mark of its home, if it waits and can go on there as soon as a message is in the registers; else 0. Says, if it is not 0,
     /// that the thread is blocked, so that the way that switches to it (`message.S`) writes nothing else.
     direct: AtomicU32,
     state: Cell<State>,

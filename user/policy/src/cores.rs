@@ -2,9 +2,12 @@
 
 use alloc::vec::Vec;
 
+use abi::cap::Rights;
 use abi::debug::Counter;
 use abi::error::Error;
-use abi::task::{CoreMask, SchedSpec, ThreadState};
+use abi::task::{CoreMask, SchedSpec, ThreadSpec, ThreadState};
+use rt::handle::{Endpoint, Typed};
+use rt::ipc::Message;
 use rt::start::Start;
 use rt::thread::Builder;
 
@@ -118,6 +121,43 @@ pub(super) fn reserved(lab: &Lab) -> Outcome {
         }
     }
     lab.in_time(returned, "a core that was given back is used again")
+}
+
+/// A server that waits on a core when that is reserved does not run there for a caller that may.
+///
+/// Planted: a core that is reserved keeps its mark.
+pub(super) fn reserved_server(lab: &Lab) -> Outcome {
+    if lab.cores() < 3 {
+        rt::say!("policy: too few cores to reserve one");
+        return Ok(());
+    }
+    let last = lab.cores() - 1;
+    let core = Start::get().cores().nth(last).ok_or(Error::BadHandle)?;
+    let alone = Builder::default().cores(CoreMask::one(last)).flags(ThreadSpec::NO_FPU);
+    let own = Endpoint::create()?;
+    let to = own.derive(Rights::SEND, 1)?;
+    let place = own.handle();
+    let serve = move || {
+        let own = Endpoint(place);
+        let mut next = own.receive(0);
+        while let Ok(message) = next {
+            next = own.reply_receive(Message::new(0, message.words));
+        }
+    };
+    let server = alone.spawn(serve)?;
+    let caller = to.handle();
+    let ask = move || (0..16).try_for_each(|_| Endpoint(caller).call(Message::EMPTY).map(drop));
+    alone.spawn(ask)?.join()??;
+    // It waits there, and could run elsewhere.
+    server.thread().bind(&CoreMask::ALL)?;
+    core.reserve()?;
+    let asked = alone.spawn(ask).and_then(|asking| asking.join());
+    let at = server.thread().info();
+    core.release()?;
+    drop(own);
+    server.join()?;
+    asked??;
+    ensure(at?.core as usize != last, "no server runs on a core that is reserved for others")
 }
 
 /// What all cores have counted of something.

@@ -63,6 +63,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("cores.suspended", cores::suspended),
     ("cores.affinity", cores::affinity),
     ("cores.reserved", cores::reserved),
+    ("cores.reserved_server", cores::reserved_server),
     ("cores.spread", cores::spread),
     ("timers.late", timers::late),
     ("timers.many", timers::many),

@@ -169,7 +169,7 @@ pub(crate) struct Head {
     pending: Cell<u32>,
     /// Bits of [`extra`].
     extras: Cell<u32>,
-    /// The core's number, plus 1: what `thread::Doing` notes.
+    /// The core's number, plus 1, and above it how often that was renewed: what `thread::Doing` notes.
     mark: Cell<u32>,
     /// A program's stack pointer, for three instructions.
     user_sp: Cell<u64>,
@@ -238,6 +238,9 @@ core_local! {
 }
 
 impl Head {
+    /// Where the turns of a mark begin: above any core's number.
+    const TURNS: u32 = 16;
+
     /// Where `border.S` finds its fields.
     pub(super) const CURRENT: usize = offset_of!(Self, current);
     pub(super) const USER_SP: usize = offset_of!(Self, user_sp);
@@ -305,6 +308,17 @@ impl Head {
     /// Whether calls are checked.
     pub(crate) fn is_limited(&self) -> bool {
         !self.limits.get().is_null()
+    }
+
+    /// What threads note that wait and can be switched to on this core; never 0.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        self.mark.get()
+    }
+
+    /// From now on more has to be done to switch to any thread that waits on this core.
+    pub(crate) fn renew_mark(&self) {
+        self.mark.set(self.mark.get().wrapping_add(1 << Self::TURNS) & !Doing::FAULTED);
     }
 
     /// Sets or clears a bit of [`extra`].
@@ -466,7 +480,7 @@ const FS_BASE: Msr = Msr::new(0xc000_0100);
 /// Switches SYSCALL on on the core that calls, whose task-state segment is given.
 pub(crate) fn enter(irq: &IrqOff, task: &tables::Task) {
     HEAD.owned(irq).stack_slot.set(border::enter(irq, task));
-    HEAD.owned(irq).mark.set(dispatch::mark(irq));
+    HEAD.owned(irq).mark.set(irq.core().index() as u32 + 1);
     let selectors = u64::from(tables::KERNEL_CODE) << 32 | u64::from(tables::SYSRET_BASE) << 48;
     // SAFETY: the selectors are those of this core's table, in the order that both instructions expect (`tables`).
     unsafe { Msr::new(STAR).write(selectors) };
