@@ -142,13 +142,31 @@ pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
         let to = spread::target(held, thread);
         return depart(held, thread, to);
     }
+    queue_timed(held, thread, why);
+}
+
+/// Queues a thread that can run; now and then it is measured how long it waits for its turn.
+#[inline(always)]
+fn queue_timed(irq: &IrqOff, thread: ThreadRef, why: Ready) {
     let now = tsc::now();
-    if metrics::times_wake(held) {
+    if metrics::times_wake(irq) {
         thread.ready_since.set(now);
         thread.set_extra(extra::WOKEN, true);
     }
-    let decision = SCHED.owned(held).ready(thread.context(), now, why);
-    act_on(held, decision, now);
+    let decision = SCHED.owned(irq).ready(thread.context(), now, why);
+    act_on(irq, decision, now);
+}
+
+/// As [`send_home`], for one that mostly waits on this core and can be switched to there: then there is nothing to do but to queue it.
+#[inline(always)]
+pub(crate) fn send_home_directly(irq: &mut IrqOff, thread: ThreadRef) {
+    let traced = HEAD.owned(irq).extras() & extra::TRACE != 0;
+    if traced || !thread.state.is_direct(dispatch::mark(irq)) {
+        return irq.locks(|held| send_home(held, thread));
+    }
+    thread.state.set(State::Runnable);
+    metrics::count(irq, Counter::WakesLocal);
+    queue_timed(irq, thread, Ready::Woken);
 }
 
 /// Queues the context on which a thread runs that can.

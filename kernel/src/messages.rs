@@ -124,6 +124,7 @@ fn place_of(endpoint: Found<Endpoint>) -> At {
     place::object(endpoint.as_ptr(), place::ENDPOINT)
 }
 
+#[inline(always)]
 fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result {
     let (endpoint, badge) = thread.capabilities().find_badged::<Endpoint>(asked.handle, Rights::SEND)?;
     // Mostly one receiver waits, or none.
@@ -133,6 +134,18 @@ fn send(irq: &mut IrqOff, thread: ThreadRef, asked: Asked, role: Role) -> Result
         deliver(irq, thread, receiver, (asked, badge), role);
         return Ok(());
     }
+    send_queued(irq, thread, endpoint, (asked, badge), role)
+}
+
+/// The rest of [`send`]: not just one receiver waits.
+#[inline(never)]
+fn send_queued(
+    irq: &mut IrqOff,
+    thread: ThreadRef,
+    endpoint: Found<Endpoint>,
+    (asked, badge): (Asked, u64),
+    role: Role,
+) -> Result {
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
         Kind::Closed => Err(Error::PeerGone),
@@ -181,7 +194,7 @@ fn deliver(
     copy(irq, sender, receiver);
     if role == Role::Sending {
         sender.set_register(register::STATUS, 0);
-        return irq.locks(|held| homes::send_home(held, receiver));
+        return homes::send_home_directly(irq, receiver);
     }
     let mark = direct_mark(irq, sender, asked.deadline);
     await_answer(irq, sender, receiver, (mark, asked.deadline))
@@ -319,18 +332,15 @@ enum Received {
     Waits,
 }
 
+#[inline(always)]
 fn try_receive(
     irq: &mut IrqOff,
     thread: ThreadRef,
     endpoint: Found<Endpoint>,
     asked: Asked,
 ) -> Result<Received> {
-    let bound = thread.extras.get() & extra::BOUND != 0;
-    if bound && told(thread, notification::poll_bound(thread)) {
-        return Ok(Received::Message);
-    }
     // Mostly nobody waits.
-    if !bound
+    if thread.extras.get() & extra::BOUND == 0
         && endpoint.queue().is_free()
         && !asked.tag.has(Tag::NO_WAIT)
         && inherit::is_settled(thread, &endpoint)
@@ -342,6 +352,21 @@ fn try_receive(
             return Ok(Received::Waits);
         }
         thread.state.set(State::Runnable);
+    }
+    try_receive_queued(irq, thread, endpoint, asked)
+}
+
+/// The rest of [`try_receive`]: a notification is bound, or somebody waits.
+#[inline(never)]
+fn try_receive_queued(
+    irq: &mut IrqOff,
+    thread: ThreadRef,
+    endpoint: Found<Endpoint>,
+    asked: Asked,
+) -> Result<Received> {
+    let bound = thread.extras.get() & extra::BOUND != 0;
+    if bound && told(thread, notification::poll_bound(thread)) {
+        return Ok(Received::Message);
     }
     let mut queue = endpoint.queue().lock();
     match queue.kind() {
@@ -387,8 +412,18 @@ fn receive(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
     }
     match try_receive(irq, thread, endpoint, asked)? {
         Received::Message => Ok(()),
-        Received::Waits => dispatch::block(irq, asked.deadline),
+        Received::Waits => wait(irq, thread, asked.deadline),
     }
+}
+
+/// The current thread, which has announced itself, waits for a message.
+#[inline(always)]
+fn wait(irq: &mut IrqOff, thread: ThreadRef, deadline: u64) -> ! {
+    // Who notes that it can be switched to has no deadline, and nobody watches it.
+    if thread.state.is_direct(dispatch::mark(irq)) {
+        dispatch::give_way(irq, thread)
+    }
+    dispatch::block(irq, deadline)
 }
 
 /// The current thread, which has just given its context back, receives: it needs a turn of its own if it does not have to wait. `next` is who
@@ -500,7 +535,7 @@ fn reply_receive(irq: &mut IrqOff, thread: ThreadRef, asked: Asked) -> Result {
     }
     match try_receive(irq, thread, endpoint, asked)? {
         Received::Message => Ok(()),
-        Received::Waits => dispatch::block(irq, asked.deadline),
+        Received::Waits => wait(irq, thread, asked.deadline),
     }
 }
 

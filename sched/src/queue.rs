@@ -106,12 +106,14 @@ impl<E: Entity> Queue<E> {
 
     /// The highest priority that has a member.
     pub(crate) fn top(&self) -> Option<u8> {
-        for (base, word) in [192, 128, 64, 0].into_iter().zip(self.words.iter().rev()) {
-            if let Some(bit) = word.get().checked_ilog2() {
-                return Some(base | (bit as u8 & (BITS - 1)));
-            }
-        }
-        None
+        let [w0, w1, w2, w3] = &self.words;
+        let (base, word) = match (w3.get(), w2.get(), w1.get()) {
+            (0, 0, 0) => (0, w0.get()),
+            (0, 0, word) => (BITS, word),
+            (0, word, _) => (2 * BITS, word),
+            (word, ..) => (3 * BITS, word),
+        };
+        Some(base | (word.checked_ilog2()? as u8 & (BITS - 1)))
     }
 
     /// Puts `e` behind all others of the priority.

@@ -132,7 +132,7 @@ const MESSAGES: &[Budget] = &[
     Budget { id: "ipc.rt", params: &["caps=1"], limit: 900_000 },
     Budget { id: "ipc.call", params: &[], limit: 110_000 },
     Budget { id: "ipc.reply", params: &[], limit: 110_000 },
-    Budget { id: "ipc.slow", params: &[], limit: 1_650_000 },
+    Budget { id: "ipc.slow", params: &[], limit: 1_250_000 },
 ];
 
 /// Between cores that sleep, and on many that do not meet: on eight a round trip takes what it takes on one.
