@@ -103,6 +103,7 @@ impl<M: Memory> Table<M> {
     pub fn move_to(&self, from: Handle, into: &Self) -> Result<Handle, Error> {
         let (entry, meta) = self.granting(from)?;
         let id = into.claim()?;
+        percpu::race_point!("cap.moving");
         let (source, old) = (self.slot(from), SlotId::of(from));
         let Entry { kind, rights, object, badge } = entry;
         let capability = Capability { kind, rights, object, badge };
