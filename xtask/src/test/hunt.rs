@@ -182,7 +182,7 @@ fn judge(wanted: Wanted, end: &End, failed: &[(String, String)], damage: &[Strin
 
 #[cfg(test)]
 mod tests {
-    use super::{CASES, Effort, RACE, STALE, Verdict, Wanted, command_line, judge};
+    use super::{CASES, DEALT, Effort, RACE, STALE, Verdict, Wanted, command_line, judge};
     use crate::guest::End;
     use abi::boot::{Params, selects};
     use abi::exit::Exit;
