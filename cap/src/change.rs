@@ -93,13 +93,14 @@ impl<M: Memory> Table<M> {
     }
 
     /// As [`publish`](Self::publish) for one that has a node: with the family's lock.
-    pub(crate) fn publish_tied(&self, id: SlotId, capability: Capability, node: *mut Node) -> Handle {
-        let handle = self.next_handle(id);
-        let slot = self.slot_at(id);
+    ///
+    /// `handle` is the slot's [next](Self::next_handle).
+    #[inline]
+    pub(crate) fn publish_tied(&self, handle: Handle, capability: Capability, node: *mut Node) {
+        let (slot, id) = (self.slot(handle), SlotId::of(handle));
         slot.set_node(node);
         let meta = Meta::live(id, handle.generation(), capability.kind, capability.rights).with_node(id);
         slot.publish(meta, capability.object, capability.badge);
-        handle
     }
 
     /// The handle that a slot will have which the caller has claimed.

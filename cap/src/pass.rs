@@ -103,6 +103,7 @@ impl<M: Memory> Table<M> {
     pub fn move_to(&self, from: Handle, into: &Self) -> Result<Handle, Error> {
         let (entry, meta) = self.granting(from)?;
         let id = into.claim()?;
+        percpu::race_point!("cap.moving");
         let (source, old) = (self.slot(from), SlotId::of(from));
         let Entry { kind, rights, object, badge } = entry;
         let capability = Capability { kind, rights, object, badge };
@@ -117,8 +118,10 @@ impl<M: Memory> Table<M> {
             }
             let node = source.node();
             source.set_node(ptr::null_mut());
-            tours.place(node, into, into.next_handle(id));
-            Some(into.publish_tied(id, capability, node))
+            let handle = into.next_handle(id);
+            tours.place(node, into, handle);
+            into.publish_tied(handle, capability, node);
+            Some(handle)
         });
         if moved.is_some() {
             self.put(old);
@@ -165,20 +168,24 @@ impl<M: Memory> Table<M> {
         nodes: &mut Nodes,
         mut sink: impl FnMut(Gone),
     ) -> Option<Handle> {
-        let mut taken: [Option<Taken<'_, M>>; HELP] = [const { None }; HELP];
+        let mut taken = None;
         percpu::race_point!("cap.acquired");
         let made = self.memory.family(child.capability.object).with(&self.memory, |tours| {
             if tours.any_doomed() {
-                help(&tours, &mut taken);
+                taken = Some(help(&tours));
             }
             let Some(parent) = self.parent(&tours, (from, meta), &mut nodes.parent) else {
                 return orphan(into, child);
             };
             let node = core::mem::replace(&mut nodes.child, ptr::null_mut());
-            tours.graft(node, parent, into, into.next_handle(child.id));
-            Some(into.publish_tied(child.id, child.capability, node))
+            let handle = into.next_handle(child.id);
+            tours.graft(node, parent, into, handle);
+            into.publish_tied(handle, child.capability, node);
+            Some(handle)
         });
-        taken.into_iter().flatten().for_each(|taken| sink(taken.settle()));
+        if let Some(taken) = taken {
+            taken.into_iter().flatten().for_each(|taken| sink(taken.settle()));
+        }
         made
     }
 
@@ -220,10 +227,9 @@ fn orphan<M: Memory>(into: &Table<M>, child: Child) -> Option<Handle> {
 }
 
 #[cold]
-fn help<'a, M: Memory>(tours: &Tours<'a, M>, taken: &mut [Option<Taken<'a, M>>; HELP]) {
-    for place in taken {
-        if let Pop::Taken(one) = tours.pop() {
-            *place = Some(one);
-        }
-    }
+fn help<'a, M: Memory>(tours: &Tours<'a, M>) -> [Option<Taken<'a, M>>; HELP] {
+    [(); HELP].map(|()| match tours.pop() {
+        Pop::Taken(one) => Some(one),
+        Pop::Empty | Pop::Lost => None,
+    })
 }

@@ -233,11 +233,21 @@ impl<'a, M: Memory> Tours<'a, M> {
     }
 
     /// Makes a new node a child of another.
+    #[inline]
     pub(crate) fn graft(&self, node: *mut Node, parent: *mut Node, table: &Table<M>, handle: Handle) {
-        self.plant(node, table, handle);
-        let next = self.after(End::open(parent));
-        self.join(End::open(parent), End::open(node));
-        self.join(End::close(node), next);
+        self.place(node, table, handle);
+        let (own, above) = (self.node(node), self.node(parent));
+        // ORDER: Relaxed, here and below: under the lock.
+        own.timer.store(ptr::null_mut(), Ordering::Relaxed);
+        let next = End(above.open.after.load(Ordering::Relaxed));
+        // Which of its ends an end is, is known here, but not to `join`.
+        above.open.after.store(End::open(node).0, Ordering::Relaxed);
+        own.open.before.store(End::open(parent).0, Ordering::Relaxed);
+        own.open.after.store(End::close(node).0, Ordering::Relaxed);
+        own.close.before.store(End::open(node).0, Ordering::Relaxed);
+        own.close.after.store(next.0, Ordering::Relaxed);
+        // There is one: the parent's own end.
+        self.ties(next).before.store(End::close(node).0, Ordering::Relaxed);
     }
 
     /// Says where a node's capability is.
@@ -266,8 +276,14 @@ impl<'a, M: Memory> Tours<'a, M> {
         if own.table.swap(ptr::null_mut(), Ordering::Relaxed).is_null() {
             return;
         }
-        self.cut(End::close(node), End::close(node));
-        self.cut(End::open(node), End::open(node));
+        // ORDER: Relaxed: under the lock.
+        if own.open.after.load(Ordering::Relaxed) == End::close(node).0 {
+            // No children: one piece.
+            self.cut(End::open(node), End::close(node));
+        } else {
+            self.cut(End::close(node), End::close(node));
+            self.cut(End::open(node), End::open(node));
+        }
         self.attach(node, ptr::null_mut());
     }
 

@@ -84,8 +84,12 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
     // SAFETY: in the list, so kept by the list's reference.
     let process = unsafe { first.as_ref() };
     let next = match jobs.stage.get() {
-        // A few thousand instructions at most, on another core.
-        Stage::Forget if process.has_guests() => Stage::Forget,
+        // A few thousand instructions at most, on another core. Without the hint an emulator with one thread for all cores lets that go on
+        // ten times a second, and in between this core does nothing else.
+        Stage::Forget if process.has_guests() => {
+            core::hint::spin_loop();
+            Stage::Forget
+        }
         Stage::Forget => {
             spaces::forget(irq, process.space());
             Stage::Dismantle

@@ -23,6 +23,9 @@ pub(crate) const STEP: usize = 32;
 /// that they run programs.
 const PATIENCE: u32 = 64;
 
+/// The planted bug that the hunt has to notice: nobody waits for those who have found what is revoked.
+const HASTY: bool = cfg!(feature = "hasty-revoke");
+
 /// A revocation between two steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Revocation {
@@ -82,7 +85,7 @@ fn step(irq: &mut IrqOff, own: &Capabilities, begun: Revocation) -> Result<Next,
             if purged == Purged::More {
                 return Ok(Next::More(Revocation { handle, deleted, stage }));
             }
-            if cores == 1 {
+            if cores == 1 || HASTY {
                 return Ok(Next::Done(deleted));
             }
             let stage = Stage::Quiesce { moment: epoch::moment(), missing: u64::MAX, looks: 0 };

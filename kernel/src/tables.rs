@@ -43,7 +43,9 @@ impl Leaves {
 
 impl Memory for Leaves {
     fn take(&self) -> Option<NonNull<Leaf>> {
-        self.purse()?.take(1, &mut Objects).ok()?;
+        if let Some(purse) = self.purse() {
+            purse.take(1, &mut Objects).ok()?;
+        }
         let leaf = IrqOff::with(|irq| slabs::take::<Leaf>(irq));
         if leaf.is_none() {
             self.put();

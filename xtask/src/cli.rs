@@ -99,8 +99,8 @@ pub struct RunArgs {
     /// Stop before the first instruction until gdb attaches to port 1234
     #[arg(long)]
     pub gdb: bool,
-    /// plain, racing (seeded delays in the windows of races), early-ack or late-derive (racing, with a planted bug in TLB shootdown or in derivation)
-    #[arg(long, value_parser = words(&["plain", "racing", "early-ack", "late-derive"], Flavour::parse), default_value = "plain", conflicts_with = "gdb")]
+    /// plain, racing (seeded delays in the windows of races), early-ack, late-derive or hasty-revoke (racing, with a planted bug in TLB shootdown, derivation or revocation)
+    #[arg(long, value_parser = words(&["plain", "racing", "early-ack", "late-derive", "hasty-revoke"], Flavour::parse), default_value = "plain", conflicts_with = "gdb")]
     pub flavour: Flavour,
     /// auto uses x2APIC where the CPU has it, xapic never does
     #[arg(long, value_parser = words(&["auto", "xapic"], ApicMode::parse), default_value = "auto")]

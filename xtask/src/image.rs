@@ -22,13 +22,15 @@ pub enum Flavour {
     EarlyAck,
     /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: what is derived does not go with what it was derived of.
     LateDerive,
+    /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: a revocation returns while others still use what it revokes.
+    HastyRevoke,
 }
 
 impl Flavour {
     /// The Cargo profile.
     const fn profile(self) -> &'static str {
         match self {
-            Self::Plain | Self::Racing | Self::EarlyAck | Self::LateDerive => "kernel",
+            Self::Plain | Self::Racing | Self::EarlyAck | Self::LateDerive | Self::HastyRevoke => "kernel",
             Self::Debuggable => "kernel-debug",
         }
     }
@@ -40,6 +42,7 @@ impl Flavour {
             Self::Racing => &["race"],
             Self::EarlyAck => &["race", "early-ack"],
             Self::LateDerive => &["race", "late-derive"],
+            Self::HastyRevoke => &["race", "hasty-revoke"],
         }
     }
 
@@ -49,7 +52,7 @@ impl Flavour {
     const fn folder(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::Debuggable => None,
-            Self::Racing | Self::EarlyAck | Self::LateDerive => Some("racing"),
+            Self::Racing | Self::EarlyAck | Self::LateDerive | Self::HastyRevoke => Some("racing"),
         }
     }
 
@@ -60,6 +63,7 @@ impl Flavour {
             Self::Racing => "racing",
             Self::EarlyAck => "early-ack",
             Self::LateDerive => "late-derive",
+            Self::HastyRevoke => "hasty-revoke",
         }
     }
 
@@ -71,6 +75,7 @@ impl Flavour {
             "racing" => Some(Self::Racing),
             "early-ack" => Some(Self::EarlyAck),
             "late-derive" => Some(Self::LateDerive),
+            "hasty-revoke" => Some(Self::HastyRevoke),
             _ => None,
         }
     }
@@ -144,7 +149,7 @@ mod tests {
 
     #[test]
     fn flavours_with_features_stay_out_of_the_plain_ones_way() {
-        let words = ["plain", "racing", "early-ack", "late-derive"];
+        let words = ["plain", "racing", "early-ack", "late-derive", "hasty-revoke"];
         let flavours = words.map(|word| Flavour::parse(word).unwrap());
         for (i, flavour) in flavours.into_iter().enumerate() {
             assert_eq!(flavour.features().is_empty(), flavour.folder().is_none(), "{flavour:?}");

@@ -143,6 +143,6 @@ fn longest(
     if count != MANY {
         return Err(Trouble::Failed("not all were revoked"));
     }
-    meter.window(longest.0, longest.1);
+    meter.rare_window(longest.0, longest.1);
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use super::user::passes;
 use super::{Bed, Result};
-use crate::machine;
 
 /// Operations of all threads together: in a run of continuous integration, and per second of a soak.
 const OPS: u64 = 20_000;
@@ -15,10 +14,8 @@ pub(super) fn calls(_: &mut Bed) -> Result {
 
 /// Threads of several processes that revoke, derive, grant, transfer, delete and use at once.
 ///
-/// The feature `late-derive` plants a bug that this ought to find, and has not found yet: a pass says little.
+/// Planted: the features `late-derive` (also found by models) and `hasty-revoke`.
 pub(super) fn race(bed: &mut Bed) -> Result {
-    // Beside the leading process, which has two.
-    let threads = (machine::topology().core_count().saturating_sub(2) / 3).max(1);
-    let count = (OPS + OPS_PER_SECOND * u64::from(bed.soak)) / (3 * threads as u64);
-    passes("caps", format_args!("kind=race threads={threads} count={count} seed={} ", bed.seed))
+    let count = OPS + OPS_PER_SECOND * u64::from(bed.soak);
+    passes("caps", format_args!("kind=race count={count} seed={} ", bed.seed))
 }

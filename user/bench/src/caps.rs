@@ -4,7 +4,7 @@ use abi::boot::Lane;
 use abi::cap::Rights;
 use alloc::vec::Vec;
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Run, Scope, Value};
-use perf::clock::Clock;
+use perf::clock::{Clock, Ticks};
 use perf::runner::Trouble;
 use rt::handle::{Core, Owned, Process, Result, Typed};
 use rt::process::{Builder, Image};
@@ -108,28 +108,20 @@ const BUSY: &str = "busy";
 /// Few children, with cores to wait for.
 pub(super) const REVOKE: Bench<Lab> = Bench {
     classes: &[Class::SelfCore, Class::Scaling],
-    cases: |lab, visit| {
-        for busy in [0, 1, 3, 7].into_iter().filter(|&busy| busy < lab.cores()) {
-            let place = if busy == 0 { lab.alone() } else { Placement::scaling(1 + busy as u32) };
-            for children in [1, 10, 100, 1000] {
-                let case = Case::new(place).with(CHILDREN, Value::Num(children));
-                visit(case.with(BUSY, Value::Num(busy as u64)));
-            }
-        }
-    },
+    cases: |lab, visit| cases(lab, &[1, 10, 100, 1_000, 10_000], visit),
     ..row(
         "cap.revoke",
         "revoking so many children, with so many other cores busy with programs",
         |lab, case, meter| {
             let children = case.params.num(CHILDREN).unwrap_or(1);
-            let busy = case.params.num(BUSY).unwrap_or(0) as usize;
-            let _hogs: Vec<Hogs> = (1..=busy).map(Hogs::elsewhere).collect::<Result<_>>().map_err(failed)?;
+            let _hogs = hogs(case)?;
             let root = root(lab)?;
             while meter.more() {
                 for _ in 0..children {
                     let _ = root.derive(Rights::ALL, 0).map_err(failed)?.keep();
                 }
-                revoke(&root, children, meter)?;
+                let (start, stop) = revoke(&root, children)?;
+                meter.window(start, stop);
             }
             Ok(())
         },
@@ -140,8 +132,10 @@ pub(super) const REVOKE: Bench<Lab> = Bench {
 pub(super) const REVOKE_MANY: Bench<Lab> = Bench {
     // Seconds for each sample where the emulator takes its time.
     lanes: Lanes::NONE.with(Lane::Hw).with(Lane::Kvm).with(Lane::Icount),
-    cases: |lab, visit| visit(Case::new(lab.alone()).with(CHILDREN, Value::Num(MANY * TABLES))),
-    ..row("cap.revoke_many", "revoking children that several processes have", |lab, _, meter| {
+    classes: &[Class::SelfCore, Class::Scaling],
+    cases: |lab, visit| cases(lab, &[MANY * TABLES], visit),
+    ..row("cap.revoke_many", "revoking children that several processes have, likewise", |lab, case, meter| {
+        let _hogs = hogs(case)?;
         let root = root(lab)?;
         for _ in 0..ROUNDS {
             let others = (0..TABLES).map(|_| idle(lab)).collect::<core::result::Result<Vec<_>, _>>()?;
@@ -150,7 +144,8 @@ pub(super) const REVOKE_MANY: Bench<Lab> = Bench {
                     other.grant(*root, Rights::ALL, 0).map_err(failed)?;
                 }
             }
-            revoke(&root, MANY * TABLES, meter)?;
+            let (start, stop) = revoke(&root, MANY * TABLES)?;
+            meter.rare_window(start, stop);
         }
         Ok(())
     })
@@ -161,13 +156,30 @@ const MANY: u64 = 12_500;
 const TABLES: u64 = 8;
 const ROUNDS: usize = 3;
 
-fn revoke(root: &Core, children: u64, meter: &mut Meter<'_>) -> core::result::Result<(), Trouble> {
+/// So many children, beside no, one, three and seven other cores that are busy.
+fn cases(lab: &Lab, children: &[u64], visit: &mut dyn FnMut(Case)) {
+    for busy in [0, 1, 3, 7].into_iter().filter(|&busy| busy < lab.cores()) {
+        let place = if busy == 0 { lab.alone() } else { Placement::scaling(1 + busy as u32) };
+        for &children in children {
+            let case = Case::new(place).with(CHILDREN, Value::Num(children));
+            visit(case.with(BUSY, Value::Num(busy as u64)));
+        }
+    }
+}
+
+/// What keeps the other cores of a case busy.
+fn hogs(case: &Case) -> core::result::Result<Vec<Hogs>, Trouble> {
+    let busy = case.params.num(BUSY).unwrap_or(0) as usize;
+    (1..=busy).map(Hogs::elsewhere).collect::<Result<_>>().map_err(failed)
+}
+
+/// Revokes as many as there must be, and says from when to when.
+fn revoke(root: &Core, children: u64) -> core::result::Result<(Ticks, Ticks), Trouble> {
     let start = Tsc.start();
     let revoked = root.revoke();
     let stop = Tsc.stop();
     if revoked.map_err(failed)? != children {
         return Err(Trouble::Failed("not all were revoked"));
     }
-    meter.window(start, stop);
-    Ok(())
+    Ok((start, stop))
 }

@@ -5,7 +5,8 @@
 //! storage. `floor` is no heap for a kernel: lists of each thread, by powers of two, over memory that is never given back, without any
 //! check. It marks what is attainable.
 //!
-//! This module calls foreign allocators, whose interfaces are unsafe; the rest of the tool has no unsafe code.
+//! This module calls foreign allocators, whose interfaces are unsafe; the rest of the tool has no unsafe code, but for the memory of
+//! capability tables.
 
 use super::peers;
 use core::alloc::{GlobalAlloc, Layout};

@@ -1,9 +1,10 @@
 //! The native lane: portable rows in this process, on pinned threads, beside their peers.
 //!
-//! [`rows`] is the table; [`work`] and `slabs` say what a window does, [`peers`] and [`heaps`] who does it; [`contest`] measures two of them in turn. A row's
+//! [`rows`] is the table; [`work`], `slabs` and `capabilities` say what a window does, [`peers`] and [`heaps`] who does it; [`contest`] measures two of them in turn. A row's
 //! case without a `peer` parameter is ours alone. A case with one holds the peer's samples, and as metrics our median of the
 //! windows in between (`nearfield.p50`) and what part of the peer's that is (`nearfield.ratio`).
 
+mod capabilities;
 pub mod clock;
 pub mod contest;
 pub mod heaps;

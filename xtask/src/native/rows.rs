@@ -3,7 +3,7 @@
 use super::contest::{self, Amount, Contestant, Match, Samples};
 use super::peers::{self, Arena, GIB, Peer, Visit};
 use super::work::{self, Setup, Work};
-use super::{HostClock, Native, slabs};
+use super::{HostClock, Native, capabilities, slabs};
 use mm::bench::{self, Block, FrameSource, Walk};
 use mm::{FrameId, Order};
 use perf::bench::{Bench, Case, Class, Direction, Lanes, Placement, Quantity, Scope, Site, Unit, Value};
@@ -170,6 +170,7 @@ pub const TABLE: &[Bench<Native>] = &[
     slabs::BURSTS,
     slabs::MIXED,
     slabs::CROSS,
+    capabilities::LOOKUP,
 ];
 
 /// One case for each peer and number of cores.
