@@ -10,6 +10,9 @@ use rt::memory;
 use crate::children::Child;
 use crate::{Lab, Outcome, ensure, unexpected};
 
+/// Most calls that a child, or two and their parent, make beside those that they count: when they begin and when they end.
+const OWN_CALLS: u64 = 12;
+
 /// What a child has counted.
 #[derive(Clone, Copy, Debug)]
 struct Count {
@@ -42,7 +45,7 @@ fn run(lab: &Lab, work: &str, limits: Limits) -> Outcome<Count> {
     Ok(Count::of(words))
 }
 
-/// What may be let through in that time beside a burst; `tolerance` thousandths more or less, where the clock can be trusted.
+/// What may be let through in that time beside a burst is, within 2 %; not less of it where the clock can be trusted.
 fn judge(lab: &Lab, count: Count, rate: u64, burst: u64) -> Outcome {
     let hertz = lab.start.timebase().frequency().hertz();
     let steady = (u128::from(rate) * u128::from(count.ticks) / u128::from(hertz)) as u64;
@@ -52,8 +55,11 @@ fn judge(lab: &Lab, count: Count, rate: u64, burst: u64) -> Outcome {
         "{seen} calls, where {steady} and {burst} are too many"
     );
     // Where the emulator's host stops a core, its bucket overflows meanwhile.
-    ensure!(!lab.exact || seen + 2 + steady / 50 >= steady + burst, "{seen} calls of {steady} and {burst}");
-    let earliest = count.first + 2 + count.first / 50;
+    ensure!(
+        !lab.exact || seen + OWN_CALLS + steady / 50 >= steady + burst,
+        "{seen} calls of {steady} and {burst}"
+    );
+    let earliest = count.first + OWN_CALLS;
     ensure!(
         count.first == 0 || !lab.exact || earliest >= burst,
         "{} calls of a burst of {burst}",
@@ -71,7 +77,6 @@ pub(crate) fn calls(lab: &Lab) -> Outcome {
     let ms = duration(lab);
     for rate in [1_000, 20_000, 200_000] {
         let limits = Limits { calls_per_second: rate, ..Limits::NONE };
-        // The few calls of its beginning and end are counted, too.
         let count = run(lab, &format!("calls ms={ms}"), limits)?;
         rt::say!("quota: {rate} calls a second: {count:?}");
         judge(lab, count, rate, rate / 10)?;

@@ -321,13 +321,17 @@ fn spin(start: Start) -> Steps {
 }
 
 /// Makes calls for so many milliseconds; says how many were let through, when it began, when it ended, and how many were let through before
-/// one was refused for the first time, in the four words of its place.
+/// one was refused for the first time, in the four words of its place. One of `twins=1` waits for the other before: it could make no call
+/// that it needs for its beginning while that one makes as many as it can.
 fn calls(start: Start) -> Steps {
     let words = words(start)?;
     let place = start.number("place", 0) as usize;
     let kind = start.word("kind");
     let endpoint = step!(1, rt::handle::Endpoint::create());
     let mut message = Message::EMPTY.with(Tag::NO_WAIT);
+    if start.number("twins", 0) != 0 {
+        meet(words, place);
+    }
     let began = time::now();
     let until = Deadline::after(perf::clock::Nanos::from_millis(start.number("ms", 100)));
     let (mut through, mut first) = (0, 0);
@@ -352,28 +356,48 @@ fn calls(start: Start) -> Steps {
     Ok(())
 }
 
+/// Waits, without a call, for the other of twins.
+fn meet(words: &[AtomicU64; PAGE / 8], place: usize) {
+    const READY: usize = 8;
+    // ORDER: Relaxed, both: nothing else is handed over.
+    words[READY + place].store(1, Ordering::Relaxed);
+    while words[READY + 1 - place].load(Ordering::Relaxed) == 0 {
+        core::hint::spin_loop();
+    }
+}
+
 /// Has two children that make calls at the same time.
 fn twins(start: Start) -> Steps {
     let region = start.regions().next();
     let ms = start.number("ms", 100);
     let twin = |place: u64| {
-        let work = alloc::format!("calls ms={ms} place={place}");
-        Child { work: &work, region, ..Child::default() }.spawn(start)
+        let work = alloc::format!("calls twins=1 ms={ms} place={place}");
+        Child { work: &work, region, ..Child::default() }.make(start)
     };
-    let both: [core::result::Result<Owned<Process>, _>; 2] = [twin(0), twin(1)];
+    let both = [step!(1, twin(0)), step!(1, twin(1))];
+    for child in &both {
+        step!(2, child.start());
+    }
     for child in both {
-        let child = step!(1, child);
-        // The limit is theirs and this one's together.
-        let status = loop {
-            match child.wait(Deadline::after(PATIENCE)) {
-                Err(Error::TooMany) => {}
-                Err(_) => return Err(2),
-                Ok(status) => break status,
-            }
-        };
-        step!(3, passed(status, "a twin"));
+        let status = step!(3, when_allowed(|| child.wait(Deadline::after(PATIENCE))));
+        step!(4, passed(status, "a twin"));
     }
     Ok(())
+}
+
+/// What a call gives that is not refused for having come too often. Between attempts it makes none for a while, so that there is room for
+/// more than one.
+fn when_allowed<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(Error::TooMany) => {}
+            other => return other,
+        }
+        let pause = Deadline::after(perf::clock::Nanos::from_millis(1));
+        while !pause.passed() {
+            core::hint::spin_loop();
+        }
+    }
 }
 
 /// What a process has: threads, handles, frames.
