@@ -4,8 +4,10 @@
 //! listens to a guest, [`error`] holds the exit codes. Every subcommand calls [`setup`] for what it needs.
 
 pub mod bench;
+pub mod calibrate;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod guest;
 pub mod image;
@@ -50,5 +52,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Bench(args) => bench::execute(args),
         Command::Report(args) => report::execute(args),
         Command::Trace(args) => trace::execute(args),
+        Command::Compare(args) => compare::execute(args),
+        Command::Calibrate(args) => calibrate::execute(args),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_SCHEMAS=1 cargo test -p xtask schema` rewrites `results/schema/` after a deliberate change.
 
+use crate::compare::schema::{BaselineFile, CompareFile, NoiseFile};
 use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::schema::{CaseRow, CompleteFile, EnvFile, RunFile, TraceRow};
@@ -16,10 +17,13 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/schema")
 }
 
-fn generated<T: JsonSchema>() -> Value {
+fn generated<T: JsonSchema>(source: &str) -> Value {
     let mut schema = schemars::schema_for!(T).to_value();
     let object = schema.as_object_mut().unwrap();
-    object.insert("$comment".into(), "Generated from xtask/src/results/schema.rs; do not edit.".into());
+    object.insert(
+        "$comment".into(),
+        format!("Generated from xtask/src/{source}/schema.rs; do not edit.").into(),
+    );
     schema
 }
 
@@ -32,11 +36,14 @@ fn committed(name: &str) -> Value {
 #[test]
 fn committed_schemas_equal_the_types() {
     let all = [
-        ("run", generated::<RunFile>()),
-        ("env", generated::<EnvFile>()),
-        ("case", generated::<CaseRow>()),
-        ("complete", generated::<CompleteFile>()),
-        ("trace", generated::<TraceRow>()),
+        ("run", generated::<RunFile>("results")),
+        ("env", generated::<EnvFile>("results")),
+        ("case", generated::<CaseRow>("results")),
+        ("complete", generated::<CompleteFile>("results")),
+        ("trace", generated::<TraceRow>("results")),
+        ("compare", generated::<CompareFile>("compare")),
+        ("baseline", generated::<BaselineFile>("compare")),
+        ("noise", generated::<NoiseFile>("compare")),
     ];
     for (name, schema) in all {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
