@@ -40,6 +40,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Measure another system, for the comparison in reports
     Peers(PeersArgs),
+    /// Judge one build by another, boot by boot
+    Compare(CompareArgs),
+    /// Measure how much boots of one build differ on this host
+    Calibrate(CalibrateArgs),
 }
 
 /// Flags of `setup`.
@@ -130,7 +134,7 @@ pub struct TestArgs {
 }
 
 /// Flags of `bench`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --list\n  cargo xtask bench frame.alloc,ipi \
                         --smp 16 --nodes 4\n  cargo xtask bench --lane icount frame.alloc"
@@ -266,6 +270,62 @@ pub struct LinuxArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
+
+/// Flags of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPARE_HELP)]
+pub struct CompareArgs {
+    /// What to compare with: run directories joined by commas, a file of committed figures, or `baseline` for the one that fits
+    pub base: String,
+    /// What to judge: run directories joined by commas [default: the newest run]
+    pub new: Option<String>,
+    /// Fail (exit code 18) if a case regressed, is missing or failed
+    #[arg(long)]
+    pub gate: bool,
+    /// Write the committed figures of the instruction lane anew from NEW, and compare nothing
+    #[arg(long, conflicts_with_all = ["gate", "json", "markdown", "all"])]
+    pub bless: bool,
+    /// Print JSON (results/schema/compare.schema.json)
+    #[arg(long)]
+    pub json: bool,
+    /// Write the table of a pull request as well
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Show unchanged cases as well
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Flags of `calibrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask calibrate --lane tcg --boots 16\n  \
+                        cargo xtask calibrate --from results/runs/tcg/<machine>/<run>\n\nThe noise is kept in results/noise.")]
+pub struct CalibrateArgs {
+    /// Runs of one build that are there, joined by commas, instead of measuring
+    #[arg(long, value_name = "RUNS")]
+    pub from: Option<String>,
+    /// What to measure; 16 boots by default.
+    #[command(flatten)]
+    pub bench: BenchArgs,
+}
+
+const COMPARE_HELP: &str = "Examples:
+  cargo xtask compare results/runs/tcg/<machine>/<run> results/runs/tcg/<machine>/<other run>
+  cargo xtask compare RUN,RUN,RUN RUN,RUN,RUN --markdown comment.md
+  cargo xtask bench --lane icount --boots 2 && cargo xtask compare baseline --gate
+  cargo xtask compare baseline RUN --bless
+
+A boot gives one figure. A case regressed if the medians (or 99th percentiles, throughputs) of boots differ
+significantly (Mann and Whitney, exact; 5 % false discoveries over all tests), by at least 3 % (p99: 10 %; more where
+this machine's own noise is larger), and by two ticks of the timed window. Fewer than four boots on each side can show
+nothing. In the lane icount figures are exact: boots must agree, 0.5 % or 5 instructions are let pass.
+
+Verdicts: REGRESSED, MISSING (also: failed, refused), noisy, inconclusive, improved, unchanged.
+
+Exit codes:
+    0  compared; with --gate: nothing regressed or is missing
+   17  not comparable (lane, machine, profile, host, partial run); with --gate: too few boots for any verdict
+   18  with --gate: a case regressed, is missing or failed, or boots differ that must agree";
 
 /// A lane, or the choice of one by probing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -89,6 +89,9 @@ classes! {
     /// Figures that cannot be trusted or compared.
     17 Unusable "the measurements are refused (unstable clock, different lanes, no usable row)"
         next "measure again on a host with nothing else to do, with equal flags";
+    /// A comparison that does not pass.
+    18 Regressed "a comparison found a regression, or a case that is missing or failed"
+        next "mend what is listed, and measure again";
     /// Ctrl-C, `SIGTERM` or `SIGHUP`.
     130 Interrupted "interrupted; what was complete is kept"
         next "start the same command again";

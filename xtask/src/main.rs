@@ -4,8 +4,10 @@
 //! listens to a guest, [`error`] holds the exit codes. Every subcommand calls [`setup`] for what it needs.
 
 pub mod bench;
+pub mod calibrate;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod export;
 pub mod guest;
@@ -54,5 +56,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Trace(args) => trace::execute(args),
         Command::Export(args) => export::execute(args),
         Command::Peers(args) => peers::execute(args),
+        Command::Compare(args) => compare::execute(args),
+        Command::Calibrate(args) => calibrate::execute(args),
     }
 }

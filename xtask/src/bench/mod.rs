@@ -29,6 +29,14 @@ use target::{Guest, Target};
 /// # Errors
 /// Whatever stops the run, and the class of the first failed row when the run went through.
 pub fn execute(args: &BenchArgs) -> Result<()> {
+    measured(args).map(|_| ())
+}
+
+/// Measures, and says where the run is; with `--list` there is none.
+///
+/// # Errors
+/// As [`execute`].
+pub fn measured(args: &BenchArgs) -> Result<Option<PathBuf>> {
     check_filter(&args.filter)?;
     if args.lane == cli::LaneChoice::Fixed(Lane::Native) {
         if args.trace.is_some() {
@@ -64,10 +72,10 @@ fn measure(
     machine: String,
     qemu: Option<Qemu>,
     target: &mut dyn Target,
-) -> Result<()> {
+) -> Result<Option<PathBuf>> {
     let plan = plan(args, lane);
     if args.list {
-        return listing::print(&plan, target);
+        return listing::print(&plan, target).map(|()| None);
     }
     let root = args.out.clone().unwrap_or_else(runs);
     let started = SystemTime::now();
@@ -101,7 +109,7 @@ fn measure(
     let dir = writer.dir().to_owned();
     let mut suite = Suite::new(writer, plan, progress::Output::detect());
     let outcome = suite.run(target).and_then(|outcome| suite.close().map(|()| outcome));
-    conclude(&dir, outcome)
+    conclude(&dir, outcome).map(|()| Some(dir))
 }
 
 /// Shows what the run gave, complete or not, and turns failed rows into an exit code.

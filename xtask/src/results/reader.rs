@@ -141,7 +141,11 @@ fn bad(path: &Path, what: &str) -> Error {
     Error::new(Class::BadRun, format!("{}: {what}", path.display()))
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// A file of one JSON object.
+///
+/// # Errors
+/// [`Class::BadRun`]: it is missing or damaged.
+pub fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(|error| bad(path, &error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| bad(path, &error.to_string()))
 }

@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_SCHEMAS=1 cargo test -p xtask schema` rewrites `results/schema/` after a deliberate change.
 
+use crate::compare::schema::{BaselineFile, CompareFile, NoiseFile};
 use crate::peers::{self, PeerFile};
 use crate::report;
 use crate::results::disk::FileSystem;
@@ -43,6 +44,9 @@ fn committed_schemas_equal_the_types() {
         ("complete", generated::<CompleteFile>()),
         ("trace", generated::<TraceRow>()),
         ("peer", generated_from::<PeerFile>("xtask/src/peers/mod.rs")),
+        ("compare", generated_from::<CompareFile>("xtask/src/compare/schema.rs")),
+        ("baseline", generated_from::<BaselineFile>("xtask/src/compare/schema.rs")),
+        ("noise", generated_from::<NoiseFile>("xtask/src/compare/schema.rs")),
     ];
     for (name, schema) in all {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
