@@ -40,6 +40,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Measure another system, for the comparison in reports
     Peers(PeersArgs),
+    /// Turn a capture of a serial port into a run
+    Import(ImportArgs),
 }
 
 /// Flags of `setup`.
@@ -265,6 +267,26 @@ pub struct LinuxArgs {
     /// Where the figures are written [default: results/peers/linux-icount.json]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// Flags of `import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cat /dev/ttyUSB0 > capture.bin\n  cargo xtask import capture.bin --commit $(git rev-parse HEAD)\n\n\
+                        A capture that is not whole gives a partial run."
+)]
+pub struct ImportArgs {
+    /// What came from the serial port, byte by byte
+    pub capture: PathBuf,
+    /// Name of the machine in results [default: made of its CPU, cores and nodes]
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// The commit whose kernel was measured [default: not recorded]
+    #[arg(long, value_name = "HASH")]
+    pub commit: Option<String>,
+    /// Where runs are written [default: results/runs]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// A lane, or the choice of one by probing.

@@ -54,5 +54,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Trace(args) => trace::execute(args),
         Command::Export(args) => export::execute(args),
         Command::Peers(args) => peers::execute(args),
+        Command::Import(args) => bench::import::execute(args),
     }
 }
