@@ -42,6 +42,8 @@ pub enum Command {
     Peers(PeersArgs),
     /// Turn a capture of a serial port into a run
     Import(ImportArgs),
+    /// Say what here makes figures lie, and what to do about it
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `setup`.
@@ -287,6 +289,22 @@ pub struct ImportArgs {
     /// Where runs are written [default: results/runs]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask doctor\n  cargo xtask doctor --lane native --json\n\n\
+                        Exit code 0: nothing makes figures lie. 17: something does. Doubts alone are 0.")]
+pub struct DoctorArgs {
+    /// The lane to measure in; auto looks for KVM without a probe boot
+    #[arg(long, value_parser = lanes(&["auto", "tcg", "kvm", "icount", "native"]), default_value = "auto")]
+    pub lane: LaneChoice,
+    /// Cores of the machine to measure on
+    #[arg(long, value_name = "CORES", default_value_t = 8)]
+    pub smp: u32,
+    /// Print the findings as JSON instead
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A lane, or the choice of one by probing.

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod check;
 pub mod cli;
+pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod guest;
@@ -55,5 +56,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Export(args) => export::execute(args),
         Command::Peers(args) => peers::execute(args),
         Command::Import(args) => bench::import::execute(args),
+        Command::Doctor(args) => doctor::execute(args),
     }
 }
