@@ -44,6 +44,10 @@ pub enum Command {
     Compare(CompareArgs),
     /// Measure how much boots of one build differ on this host
     Calibrate(CalibrateArgs),
+    /// Turn a capture of a serial port into a run
+    Import(ImportArgs),
+    /// Say what here makes figures lie, and what to do about it
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `setup`.
@@ -326,6 +330,42 @@ Exit codes:
     0  compared; with --gate: nothing regressed or is missing
    17  not comparable (lane, machine, profile, host, partial run); with --gate: too few boots for any verdict
    18  with --gate: a case regressed, is missing or failed, or boots differ that must agree";
+
+/// Flags of `import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cat /dev/ttyUSB0 > capture.bin\n  cargo xtask import capture.bin --commit $(git rev-parse HEAD)\n\n\
+                        A capture that is not whole gives a partial run."
+)]
+pub struct ImportArgs {
+    /// What came from the serial port, byte by byte
+    pub capture: PathBuf,
+    /// Name of the machine in results [default: made of its CPU, cores and nodes]
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// The commit whose kernel was measured [default: not recorded]
+    #[arg(long, value_name = "HASH")]
+    pub commit: Option<String>,
+    /// Where runs are written [default: results/runs]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask doctor\n  cargo xtask doctor --lane native --json\n\n\
+                        Exit code 0: nothing makes figures lie. 17: something does. Doubts alone are 0.")]
+pub struct DoctorArgs {
+    /// The lane to measure in; auto looks for KVM without a probe boot
+    #[arg(long, value_parser = lanes(&["auto", "tcg", "kvm", "icount", "native"]), default_value = "auto")]
+    pub lane: LaneChoice,
+    /// Cores of the machine to measure on
+    #[arg(long, value_name = "CORES", default_value_t = 8)]
+    pub smp: u32,
+    /// Print the findings as JSON instead
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// A lane, or the choice of one by probing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,9 +37,19 @@ pub fn resolve(choice: LaneChoice, qemu: &Qemu, image: &Image) -> Result<Lane> {
     }
 }
 
+/// Whether `/dev/kvm` can be opened, which is less than that it works.
+#[must_use]
+pub fn may_have_kvm() -> bool {
+    open_kvm().is_ok()
+}
+
+fn open_kvm() -> std::io::Result<std::fs::File> {
+    OpenOptions::new().read(true).write(true).open("/dev/kvm")
+}
+
 /// Whether KVM boots the kernel in reasonable time; if not, why.
 fn kvm_works(qemu: &Qemu, image: &Image) -> Result<std::result::Result<(), String>> {
-    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+    if let Err(error) = open_kvm() {
         return Ok(Err(format!("no usable /dev/kvm: {error}")));
     }
     let progress = Progress::start("lane: probing kvm", None);

@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod check;
 pub mod cli;
 pub mod compare;
+pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod guest;
@@ -58,5 +59,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Peers(args) => peers::execute(args),
         Command::Compare(args) => compare::execute(args),
         Command::Calibrate(args) => calibrate::execute(args),
+        Command::Import(args) => bench::import::execute(args),
+        Command::Doctor(args) => doctor::execute(args),
     }
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: measures, and writes a run directory.
 //!
 //! [`suite`] drives the repetitions, whatever they run on; [`target`] knows what they can run on (a machine in QEMU, or
-//! this process); [`listing`] is `--list`; [`progress`] and [`table`] are what the user sees.
+//! this process); [`import`] plays a capture of the serial port; [`listing`] is `--list`; [`progress`] and [`table`] are what the user sees.
 
+pub mod import;
 mod listing;
 mod native;
 mod progress;

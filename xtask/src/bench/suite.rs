@@ -142,6 +142,7 @@ impl<D: Disk> Suite<D> {
         let mut hearing = Hearing {
             collector: Collector::new(Boot { lane, repeat, boot }),
             progress: Progress::new(self.output, repeat, self.plan.repeats),
+            begun: false,
             done: false,
             error: None,
             case_began: Instant::now(),
@@ -200,6 +201,7 @@ impl<D: Disk> Suite<D> {
                 Err(Error::new(Class::NothingMatched, what).next("see `cargo xtask bench --list`"))
             }
             Step::Suite { target, cases } => {
+                hearing.begun = true;
                 hearing.progress.suite(cases, hearing.collector.next().unwrap_or(0));
                 let repeats = self.plan.repeats;
                 self.writer.update_run(|run| run.counts.expected = cases * repeats)?;
@@ -221,7 +223,12 @@ impl<D: Disk> Suite<D> {
             Step::Trace(rows) => self.writer.trace(&rows),
             Step::Done => {
                 hearing.done = true;
-                Ok(())
+                if hearing.begun {
+                    return Ok(());
+                }
+                // Nobody knows how many cases there should be.
+                self.lost = true;
+                self.problem("the beginning of the suite did not arrive", hearing)
             }
         }
     }
@@ -303,6 +310,7 @@ impl<D: Disk> Suite<D> {
 struct Hearing {
     collector: Collector,
     progress: Progress,
+    begun: bool,
     done: bool,
     error: Option<Error>,
     case_began: Instant,
