@@ -84,14 +84,18 @@ struct Walk {
     checked: [u32; PARTIES],
     digest: u64,
     steps: u64,
+    /// Whether what is done is told.
+    tell: bool,
 }
 
-/// Makes `count=` programs of `seed=` on `core=`; gives the digest of all that has come of them.
+/// Makes `count=` programs of `seed=` on `core=`; gives the digest of all that has come of them. Tells what the one of number `tell=` does.
 pub(crate) fn run(start: &Start) -> Result<u64, Failure> {
     let (seed, count) = (start.number("seed", 1), start.number("count", 1000));
     let mut walk = Walk::new(start, Prng::new(seed)).map_err(unexpected)?;
+    let tell = Some(start.number("tell", u64::MAX));
     let began = time::now();
     for program in 0..count {
+        walk.tell = Some(program) == tell;
         if let Err(why) = walk.program() {
             // Its threads still use it.
             core::mem::forget(walk);
@@ -138,6 +142,7 @@ impl Walk {
             checked: [0; PARTIES],
             digest: 0,
             steps: 0,
+            tell: false,
         };
         walk.other.thread.schedule(&urgency(ACTORS - 1))?;
         let engage = |party| {
@@ -189,6 +194,13 @@ impl Walk {
         Ok(())
     }
 
+    /// Tells what is done, if it is asked for.
+    fn tell(&self, what: core::fmt::Arguments<'_>) {
+        if self.tell {
+            say!("peers: {what}");
+        }
+    }
+
     fn step(&mut self) -> Result<(), Failure> {
         let party = self.prng.below(ACTORS as u64) as usize;
         match self.prng.below(64) {
@@ -208,6 +220,7 @@ impl Walk {
         if self.model.is_idle(party) || self.model.is_dead(party) || self.model.is_suspended(party) {
             return Ok(());
         }
+        self.tell(format_args!("suspend {party}"));
         self.thread(party).suspend().map_err(unexpected)?;
         self.model.suspend(party);
         self.check("suspend")
@@ -217,8 +230,13 @@ impl Walk {
         if !self.model.is_suspended(party) {
             return Ok(());
         }
+        self.tell(format_args!("resume {party}"));
         self.thread(party).resume().map_err(unexpected)?;
         self.model.resume(party);
+        if self.model.seen(party).1.status == abi::error::Error::PeerGone as u64 {
+            // The reply that it waited for may have gone just now: it is told when no core can be at it any more.
+            self.let_time_pass();
+        }
         self.check("resume")
     }
 
@@ -227,6 +245,7 @@ impl Walk {
         if process_of(party) != 0 || self.model.is_dead(party) {
             return Ok(());
         }
+        self.tell(format_args!("kill {party}"));
         self.thread(party).kill(KILLED).map_err(unexpected)?;
         self.model.kill(party);
         self.check("kill")
@@ -288,6 +307,7 @@ impl Walk {
     /// Has a party do something, and looks at what has come of it.
     fn perform(&mut self, party: usize, operation: Operation) -> Result<(), Failure> {
         self.steps += 1;
+        self.tell(format_args!("{party}: {operation:?}"));
         let process = process_of(party);
         let handle = match operation {
             Operation::Answer { which, .. } | Operation::Drop { which } => self.saved[process].remove(which),
