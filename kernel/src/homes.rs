@@ -250,6 +250,7 @@ pub(crate) fn configure(held: &mut Held<'_, 0>, thread: ThreadRef, spec: &SchedS
     }
     let decision = SCHED.owned(held).configure(thread, spec, tsc::now())?;
     act_on(held, decision, tsc::now());
+    inherit::configured(held, thread);
     dispatch::show_promised(held);
     Ok(())
 }

@@ -366,7 +366,12 @@ fn reassess(held: &mut Held<'_, 0>, thread: ThreadRef) -> bool {
     want > before
 }
 
-/// Has a context of this core inherit the most of what its users pass on.
+/// A thread of this core is scheduled in another way from now on.
+pub(crate) fn configured(held: &Held<'_, 0>, thread: ThreadRef) {
+    refresh(held, thread);
+}
+
+/// Has a context of this core inherit the most of what its users pass on, if that is more than its own.
 fn refresh(held: &Held<'_, 0>, context: ThreadRef) {
     let mut at = context.runner();
     let mut most = at.pressure.want.get();
@@ -375,7 +380,10 @@ fn refresh(held: &Held<'_, 0>, context: ThreadRef) {
         most = most.max(caller.pressure.want.get());
         at = caller;
     }
-    if sched::Entity::task(&context).inherited() != most {
+    let task = sched::Entity::task(&context);
+    // What it is already changes nothing, and to be queued as one that inherits takes longer.
+    let most = if most <= task.own_priority() { 0 } else { most };
+    if task.inherited() != most {
         let now = tsc::now();
         let decision = SCHED.owned(held).inherit(context, most, now);
         homes::act_on(held, decision, now);

@@ -227,6 +227,11 @@ impl<E> Task<E> {
         }
     }
 
+    /// As [`priority`](Self::priority), whatever it inherits; 0 with a deadline.
+    pub fn own_priority(&self) -> u32 {
+        u32::from(self.priority.get())
+    }
+
     /// The priority that it inherits, 0 for none.
     pub fn inherited(&self) -> u32 {
         u32::from(self.inherited.get())

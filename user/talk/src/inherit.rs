@@ -130,6 +130,8 @@ fn await_priority(thread: Thread, fits: impl Fn(u64) -> bool) -> Outcome {
 }
 
 /// Who waits in the queue presses the server, and who gives up does so no more.
+///
+/// Planted: a thread that is scheduled in another way is not asked what it inherits.
 fn waiting(_: &Start) -> Outcome {
     let endpoint = Endpoint::create().map_err(unexpected)?;
     let (at, go) = (*endpoint, Arc::new(AtomicBool::new(false)));
@@ -152,9 +154,13 @@ fn waiting(_: &Start) -> Outcome {
         let call = move || at.call_until(Message::EMPTY, patience).map(drop);
         on(0).schedule(urgent(priority)).spawn(call).map_err(unexpected)
     };
+    // As urgent as all of them by itself for a while, and then not any more.
+    server.thread().schedule(&urgent(CLIENT)).map_err(unexpected)?;
     let soon = Deadline::after(Nanos::from_millis(100));
     let (first, second) = (call(CLIENT, soon)?, call(CLIENT - 1, soon)?);
     let patient = call(CLIENT - 2, Deadline::NEVER)?;
+    pause();
+    server.thread().schedule(&SchedSpec::default()).map_err(unexpected)?;
     await_priority(server.thread(), |seen| seen == CLIENT)?;
     await_priority(server.thread(), |seen| seen == CLIENT - 2)?;
     for gone in [first, second] {
