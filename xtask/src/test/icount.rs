@@ -229,6 +229,19 @@ struct Figures {
     record: String,
 }
 
+/// In thousandths of an instruction, two milliseconds: whether an interrupt of the scheduler's falls into so long a window depends on what
+/// was placed at random before it, so it is bounded, but not compared.
+const LONG: u64 = 2_000_000_000;
+
+impl Figures {
+    /// Whether another boot has measured the same.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let is_long = |figures: &Self| figures.figure.is_some_and(|figure| figure > LONG);
+        let same_case = (&self.id, &self.params) == (&other.id, &other.params);
+        self == other || same_case && is_long(self) && is_long(other)
+    }
+}
+
 /// Runs the test if `filter` selects it.
 ///
 /// # Errors
@@ -291,7 +304,7 @@ fn judge(budgets: &[Budget], first: &[Figures], second: &[Figures]) -> Verdict {
     if first.len() != second.len() {
         wrong.push(format!("{} cases, then {}", first.len(), second.len()));
     }
-    let differing = first.iter().zip(second).filter(|(first, second)| first != second);
+    let differing = first.iter().zip(second).filter(|(first, second)| !first.agrees_with(second));
     wrong.extend(
         differing.map(|(first, second)| format!("two boots differ:\n{}\n{}", first.record, second.record)),
     );
@@ -350,6 +363,13 @@ mod tests {
         assert!(SUITES.iter().all(|suite| abi::boot::Params::parse(suite.line).is_ok()));
         assert!(CHECKS.iter().all(|(.., line)| abi::boot::Params::parse(line).is_ok()));
         assert_eq!(judge(&cases(50_000), &cases(50_000)), Verdict::Passed);
+        let long = |figure| {
+            let mut cases = cases(50_000);
+            cases[1] = Figures { figure: Some(figure), record: format!("{figure}"), ..cases[1].clone() };
+            cases
+        };
+        assert_eq!(judge(&long(2_500_000_000), &long(2_500_000_001)), Verdict::Passed);
+        assert!(judge(&long(1_000_000_000), &long(1_000_000_001)) != Verdict::Passed);
     }
 
     #[test]
