@@ -22,7 +22,7 @@ struct Suite {
     budgets: &'static [Budget],
 }
 
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 8] = [
     Suite {
         name: "icount/repeat",
         cores: 1,
@@ -67,6 +67,20 @@ const SUITES: [Suite; 6] = [
         line: "mode=bench lane=icount samples=100 filter=ipc.crosscore,ipc.pairs",
         budgets: MESSAGES_8,
     },
+    Suite {
+        name: "icount/capabilities",
+        cores: 1,
+        mebibytes: 1024,
+        line: "mode=bench lane=icount samples=100 filter=cap.",
+        budgets: CAPABILITIES,
+    },
+    Suite {
+        name: "icount/capabilities-8",
+        cores: 8,
+        mebibytes: 2048,
+        line: "mode=bench lane=icount samples=20 filter=cap.revoke",
+        budgets: CAPABILITIES_8,
+    },
 ];
 
 /// Kernel tests that are stricter where instructions are counted: name, cores, words of the kernel command line.
@@ -80,7 +94,7 @@ const CHECK_LIMITS: Limits = Limits { total: Duration::from_secs(600), silence: 
 
 const LIMITS: Limits = Limits { total: Duration::from_secs(180), silence: Duration::from_secs(60) };
 
-/// The most that the median of a case may be.
+/// The most that the median of a case may be, or the greatest sample of one that has too few for a median.
 struct Budget {
     id: &'static str,
     /// Words that the parameters of the case have, among others.
@@ -110,6 +124,28 @@ const PAGES: &[Budget] = &[
     Budget { id: "shm.xfer", params: &["how=move", "kib=1024", "lie=alike"], limit: 26_000_000 },
     Budget { id: "shm.xfer", params: &["how=move", "kib=16384", "lie=alike"], limit: 6_000_000 },
     Budget { id: "shm.xfer", params: &["how=share", "kib=16384", "lie=alike"], limit: 60_000_000 },
+];
+
+/// What was planned is the look-up's 14, with six of the row's loop, and the step, during which nothing interrupts. The others are from ring 3
+/// to ring 3, and are to get no worse.
+const CAPABILITIES: &[Budget] = &[
+    Budget { id: "cap.lookup", params: &[], limit: 20_100 },
+    Budget { id: "cap.step", params: &["children=100000"], limit: 20_000_000 },
+    Budget { id: "cap.derive", params: &[], limit: 330_000 },
+    Budget { id: "cap.delete", params: &[], limit: 280_000 },
+    Budget { id: "cap.grant", params: &[], limit: 370_000 },
+    Budget { id: "cap.transfer", params: &[], limit: 330_000 },
+    Budget { id: "cap.revoke", params: &["children=1"], limit: 560_000 },
+    Budget { id: "cap.revoke", params: &["children=1000"], limit: 260_000_000 },
+    Budget { id: "cap.revoke_many", params: &["children=100000"], limit: 27_000_000_000 },
+];
+
+/// With the wait for all cores, and how little that is for many children.
+const CAPABILITIES_8: &[Budget] = &[
+    Budget { id: "cap.revoke", params: &["children=1", "busy=0"], limit: 2_100_000 },
+    Budget { id: "cap.revoke", params: &["children=1", "busy=7"], limit: 4_000_000 },
+    Budget { id: "cap.revoke", params: &["children=1000", "busy=7"], limit: 260_000_000 },
+    Budget { id: "cap.revoke_many", params: &["busy=7"], limit: 27_000_000_000 },
 ];
 
 /// From ring 3 to ring 3, loop and stub included. The switches are yields to another thread, of threads that leave the vector registers
@@ -187,9 +223,23 @@ const SHOOTDOWN: &[Budget] = &[
 struct Figures {
     id: String,
     params: String,
-    p50: Option<u64>,
+    /// The median, or the greatest sample where there are too few for one.
+    figure: Option<u64>,
     /// Every field of the record.
     record: String,
+}
+
+/// In thousandths of an instruction, two milliseconds: whether an interrupt of the scheduler's falls into so long a window depends on what
+/// was placed at random before it, so it is bounded, but not compared.
+const LONG: u64 = 2_000_000_000;
+
+impl Figures {
+    /// Whether another boot has measured the same.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let is_long = |figures: &Self| figures.figure.is_some_and(|figure| figure > LONG);
+        let same_case = (&self.id, &self.params) == (&other.id, &other.params);
+        self == other || same_case && is_long(self) && is_long(other)
+    }
 }
 
 /// Runs the test if `filter` selects it.
@@ -234,7 +284,7 @@ fn boot(suite: &Suite, qemu: &Qemu, image: &Image) -> Result<std::result::Result
             Event::Frame { record: Record::Case(row), .. } => cases.push(Figures {
                 id: row.id.to_owned(),
                 params: row.params.to_owned(),
-                p50: row.p50,
+                figure: row.p50.or(row.max),
                 record: format!("{row:?}"),
             }),
             damaged @ (Event::Gap { .. } | Event::Corrupt { .. }) => damage.push(format!("{damaged:?}")),
@@ -254,7 +304,7 @@ fn judge(budgets: &[Budget], first: &[Figures], second: &[Figures]) -> Verdict {
     if first.len() != second.len() {
         wrong.push(format!("{} cases, then {}", first.len(), second.len()));
     }
-    let differing = first.iter().zip(second).filter(|(first, second)| first != second);
+    let differing = first.iter().zip(second).filter(|(first, second)| !first.agrees_with(second));
     wrong.extend(
         differing.map(|(first, second)| format!("two boots differ:\n{}\n{}", first.record, second.record)),
     );
@@ -274,7 +324,7 @@ fn over(budget: &Budget, cases: &[Figures]) -> Vec<String> {
     if meant.is_empty() {
         return vec![format!("no case of {} was measured", budget.id)];
     }
-    let over = meant.into_iter().filter(|case| case.p50.is_none_or(|median| median > budget.limit));
+    let over = meant.into_iter().filter(|case| case.figure.is_none_or(|figure| figure > budget.limit));
     over.map(|case| {
         format!("{}: allowed are {} thousandths of an instruction: {}", case.id, budget.limit, case.record)
     })
@@ -295,11 +345,11 @@ mod tests {
     }
 
     fn cases(pair: u64) -> Vec<Figures> {
-        let case = |id: &str, params: &str, p50| Figures {
+        let case = |id: &str, params: &str, figure| Figures {
             id: id.to_owned(),
             params: params.to_owned(),
-            p50: Some(p50),
-            record: format!("{id} {p50}"),
+            figure: Some(figure),
+            record: format!("{id} {figure}"),
         };
         vec![
             case("frame.pair", "order=0,mem=local,cores=1", pair),
@@ -313,6 +363,13 @@ mod tests {
         assert!(SUITES.iter().all(|suite| abi::boot::Params::parse(suite.line).is_ok()));
         assert!(CHECKS.iter().all(|(.., line)| abi::boot::Params::parse(line).is_ok()));
         assert_eq!(judge(&cases(50_000), &cases(50_000)), Verdict::Passed);
+        let long = |figure| {
+            let mut cases = cases(50_000);
+            cases[1] = Figures { figure: Some(figure), record: format!("{figure}"), ..cases[1].clone() };
+            cases
+        };
+        assert_eq!(judge(&long(2_500_000_000), &long(2_500_000_001)), Verdict::Passed);
+        assert!(judge(&long(1_000_000_000), &long(1_000_000_001)) != Verdict::Passed);
     }
 
     #[test]
