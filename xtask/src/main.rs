@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod check;
 pub mod cli;
+pub mod disk_image;
 pub mod doctor;
 pub mod error;
 pub mod export;
@@ -57,5 +58,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Peers(args) => peers::execute(args),
         Command::Import(args) => bench::import::execute(args),
         Command::Doctor(args) => doctor::execute(args),
+        Command::Image(args) => disk_image::execute(args),
     }
 }
