@@ -160,6 +160,9 @@ pub struct BenchArgs {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// TOML file of a real machine: the commands that build for it, switch it on and give its serial port (results/README.md)
+    #[arg(long = "machine", value_name = "FILE", conflicts_with_all = ["lane", "smp", "nodes", "mem", "topology"])]
+    pub machine_file: Option<PathBuf>,
     /// Samples of each case, instead of the profile's number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
