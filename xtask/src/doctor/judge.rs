@@ -233,7 +233,9 @@ mod tests {
 
     #[test]
     fn each_thing_is_found_where_it_matters() {
-        let cases: [(fn(&mut Facts), &str, Lane, bool); 14] = [
+        /// What is wrong, the finding it gives in a lane, and whether counted instructions care.
+        type Case = (fn(&mut Facts), &'static str, Lane, bool);
+        let cases: [Case; 14] = [
             (|facts| facts.dirty = Some(true), "dirty-tree", Lane::Kvm, true),
             (|facts| facts.dirty = None, "no-commit", Lane::Kvm, true),
             (|facts| facts.debug_build = true, "debug-build", Lane::Native, false),
