@@ -48,6 +48,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Say what here makes figures lie, and what to do about it
     Doctor(DoctorArgs),
+    /// Make a disk image that boots on hardware, through the official Limine
+    Image(ImageArgs),
 }
 
 /// Flags of `setup`.
@@ -162,6 +164,9 @@ pub struct BenchArgs {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
+    /// TOML file of a real machine: the commands that build for it, switch it on and give its serial port (results/README.md)
+    #[arg(long = "machine", value_name = "FILE", conflicts_with_all = ["lane", "smp", "nodes", "mem", "topology"])]
+    pub machine_file: Option<PathBuf>,
     /// Samples of each case, instead of the profile's number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
@@ -365,6 +370,24 @@ pub struct DoctorArgs {
     /// Print the findings as JSON instead
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `image`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask image --limine ~/limine -- mode=bench lane=hw profile=quick\n  \
+                        cargo xtask image -o nearfield.img -- mode=test"
+)]
+pub struct ImageArgs {
+    /// Folder with BOOTX64.EFI, limine-bios.sys and the program `limine` or its source [default: where distributions put them]
+    #[arg(long, value_name = "DIR")]
+    pub limine: Option<PathBuf>,
+    /// Where to write it [default: nearfield.img in the build folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Words of the kernel command line
+    #[arg(last = true, value_name = "KEY=VALUE")]
+    pub words: Vec<String>,
 }
 
 /// A lane, or the choice of one by probing.

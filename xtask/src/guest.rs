@@ -48,6 +48,8 @@ pub enum End {
     Exit(Exit),
     /// QEMU ended for a reason of its own: its status and what it wrote.
     Qemu(String),
+    /// The command that gives us the serial port ended.
+    Console(String),
     /// It used up the time it had in all.
     TimeOut(Duration),
     /// It said nothing for too long.
@@ -63,6 +65,7 @@ impl fmt::Display for End {
         match self {
             Self::Exit(exit) => out.write_str(exit.describe()),
             Self::Qemu(why) => write!(out, "QEMU ended by itself: {why}"),
+            Self::Console(why) => write!(out, "the console ended: {why}"),
             Self::TimeOut(limit) => write!(out, "the guest was not done after {limit:.0?}"),
             Self::Silent(limit) => write!(out, "the guest said nothing for {limit:.0?}"),
             Self::Stopped => out.write_str("stopped"),
@@ -91,6 +94,7 @@ impl End {
             Self::Exit(Exit::Panic | Exit::Exception) => Class::GuestPanic,
             Self::Exit(_) => Class::GuestRefused,
             Self::Qemu(_) => Class::QemuFailed,
+            Self::Console(_) => Class::Io,
             Self::TimeOut(_) | Self::Silent(_) => Class::Timeout,
             Self::Interrupted => Class::Interrupted,
         };
@@ -119,11 +123,19 @@ impl Session {
     pub fn start(qemu: &Qemu, spec: &QemuSpec, payload: &Payload, cmdline: &str) -> Result<Self> {
         let arguments = qemu.arguments(spec, payload, cmdline)?;
         let mut command = Command::new(qemu.program());
-        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = Guarded::start(&mut command).map_err(|error| {
-            Error::new(Class::Missing, format!("cannot start {}: {error}", qemu.program().display()))
-                .next("run `cargo xtask setup`")
-        })?;
+        command.args(&arguments);
+        Self::attach(&mut command, qemu::shell_line(qemu.program(), &arguments))
+            .map_err(|error| error.next("run `cargo xtask setup`"))
+    }
+
+    /// Starts a command whose standard output is the serial port of a machine; `command_line` is what people start it with.
+    ///
+    /// # Errors
+    /// [`Class::Missing`]: it cannot be started.
+    pub fn attach(command: &mut Command, command_line: String) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Guarded::start(command)
+            .map_err(|error| Error::new(Class::Missing, format!("cannot start `{command_line}`: {error}")))?;
         let (stdout, stderr) = (running.child().stdout.take(), running.child().stderr.take());
         let (sender, bytes) = mpsc::channel();
         thread::spawn(move || forward(stdout, |chunk| sender.send(chunk.to_vec()).is_ok()));
@@ -142,7 +154,7 @@ impl Session {
             complaints: Some(complaints),
             demux: Demux::new(),
             tail: VecDeque::new(),
-            command_line: qemu::shell_line(qemu.program(), &arguments),
+            command_line,
             started: now,
             heard: now,
         })

@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod check;
 pub mod cli;
 pub mod compare;
+pub mod disk_image;
 pub mod doctor;
 pub mod error;
 pub mod export;
@@ -61,5 +62,6 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Calibrate(args) => calibrate::execute(args),
         Command::Import(args) => bench::import::execute(args),
         Command::Doctor(args) => doctor::execute(args),
+        Command::Image(args) => disk_image::execute(args),
     }
 }

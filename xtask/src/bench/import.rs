@@ -116,7 +116,7 @@ impl About {
             let Event::Frame { record, .. } = event else { return };
             match record {
                 Record::Hello(hello) if about.is_none() => {
-                    about = Params::parse(hello.params).ok().map(Self::asked)
+                    about = Params::parse(hello.params).ok().map(Self::asked);
                 }
                 // What was measured in says more than what was asked for.
                 Record::Case(row) => lane = lane.or(Some(row.lane)),

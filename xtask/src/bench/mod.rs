@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: measures, and writes a run directory.
 //!
 //! [`suite`] drives the repetitions, whatever they run on; [`target`] knows what they can run on (a machine in QEMU, or
-//! this process); [`import`] plays a capture of the serial port; [`listing`] is `--list`; [`progress`] and [`table`] are what the user sees.
+//! this process), [`remote`] a machine that commands switch on; [`import`] plays a capture of the serial port; [`listing`] is `--list`; [`progress`] and [`table`] are what the user sees.
 
 pub mod import;
 mod listing;
 mod native;
 mod progress;
+mod remote;
 mod suite;
 mod table;
 mod target;
@@ -50,6 +51,11 @@ pub fn measured(args: &BenchArgs) -> Result<Option<PathBuf>> {
         let host = env::host();
         let machine = env::real_machine(&host.cpu, host.threads, host.nodes.unwrap_or(1));
         return measure(args, Lane::Native, machine, None, &mut native::InProcess);
+    }
+    if let Some(file) = &args.machine_file {
+        let mut machine = remote::Remote::read(file)?;
+        let (lane, name) = (machine.lane(), machine.name().to_owned());
+        return measure(args, lane, name, None, &mut machine);
     }
     let topology = args.machine.topology()?;
     let cores = topology.cores();

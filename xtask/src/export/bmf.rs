@@ -23,7 +23,10 @@ pub(super) struct Metric {
 /// Measures by benchmark.
 pub(super) type Report = BTreeMap<String, BTreeMap<String, Metric>>;
 
-const FIGURES: [(&str, fn(&CaseRow) -> Option<u64>); 2] = [("p50", CaseRow::typical), ("p99", |row| row.p99)];
+/// A measure and what it is of a row.
+type Measure = (&'static str, fn(&CaseRow) -> Option<u64>);
+
+const FIGURES: [Measure; 2] = [("p50", CaseRow::typical), ("p99", |row| row.p99)];
 
 /// The whole file.
 pub(super) fn render(run: &Run) -> Report {
@@ -33,7 +36,7 @@ pub(super) fn render(run: &Run) -> Report {
 fn measures(series: &Series<'_>) -> BTreeMap<String, Metric> {
     let unit = series.unit;
     let several = series.rows.len() > 1;
-    let measure = |(name, figure): (&str, fn(&CaseRow) -> Option<u64>)| {
+    let measure = |(name, figure): Measure| {
         let spread = series.spread(figure)?;
         let limit = |value| several.then(|| series::shown(value, unit));
         let value = series::shown(spread.middle, unit);
