@@ -237,16 +237,16 @@ impl<'a, M: Memory> Tours<'a, M> {
     pub(crate) fn graft(&self, node: *mut Node, parent: *mut Node, table: &Table<M>, handle: Handle) {
         self.place(node, table, handle);
         let (own, above) = (self.node(node), self.node(parent));
-        // ORDER: Relaxed, here and below: under the lock.
+        // ORDER: Relaxed: under the lock.
         own.timer.store(ptr::null_mut(), Ordering::Relaxed);
         let next = End(above.open.after.load(Ordering::Relaxed));
-        // Which of its ends an end is, is known here, but not to `join`.
+        // ORDER: as above. Which of its ends an end is, is known here, but not to `join`.
         above.open.after.store(End::open(node).0, Ordering::Relaxed);
         own.open.before.store(End::open(parent).0, Ordering::Relaxed);
         own.open.after.store(End::close(node).0, Ordering::Relaxed);
         own.close.before.store(End::open(node).0, Ordering::Relaxed);
         own.close.after.store(next.0, Ordering::Relaxed);
-        // There is one: the parent's own end.
+        // ORDER: as above. There is one: the parent's own end.
         self.ties(next).before.store(End::close(node).0, Ordering::Relaxed);
     }
 

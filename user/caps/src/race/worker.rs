@@ -104,9 +104,11 @@ impl Worker {
         let number = self.random.below(PROCESSES as u64) as usize;
         let peer = Process(self.page.handle(PEERS + number * 2));
         match kind {
-            ..DERIVED => known.derive(Rights::ALL, badge).map(|new| Some((self.number, new.keep().handle()))),
-            ..GRANTED => peer.grant(known, Rights::ALL, badge).map(|handle| Some((number, handle))),
-            ..MOVED => peer.transfer(known).map(|handle| Some((number, handle))),
+            USED..DERIVED => {
+                known.derive(Rights::ALL, badge).map(|new| Some((self.number, new.keep().handle())))
+            }
+            DERIVED..GRANTED => peer.grant(known, Rights::ALL, badge).map(|handle| Some((number, handle))),
+            GRANTED..MOVED => peer.transfer(known).map(|handle| Some((number, handle))),
             _ => {
                 drop(Owned::new(known));
                 Ok(None)
