@@ -3,6 +3,7 @@
 //! One module for each subcommand; [`qemu`] is the one place that builds QEMU's command line, [`guest`] the one that
 //! listens to a guest, [`error`] holds the exit codes. Every subcommand calls [`setup`] for what it needs.
 
+pub mod ab;
 pub mod bench;
 pub mod calibrate;
 pub mod check;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod compare;
 pub mod error;
 pub mod guest;
+pub mod history;
 pub mod image;
 pub mod interrupt;
 pub mod lane;
@@ -54,5 +56,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Trace(args) => trace::execute(args),
         Command::Compare(args) => compare::execute(args),
         Command::Calibrate(args) => calibrate::execute(args),
+        Command::Ab(args) => ab::execute(args),
+        Command::History(args) => history::execute(args),
     }
 }

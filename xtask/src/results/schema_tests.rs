@@ -3,6 +3,7 @@
 //! `UPDATE_SCHEMAS=1 cargo test -p xtask schema` rewrites `results/schema/` after a deliberate change.
 
 use crate::compare::schema::{BaselineFile, CompareFile, NoiseFile};
+use crate::history::HistoryFile;
 use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::schema::{CaseRow, CompleteFile, EnvFile, RunFile, TraceRow};
@@ -20,10 +21,7 @@ fn folder() -> PathBuf {
 fn generated<T: JsonSchema>(source: &str) -> Value {
     let mut schema = schemars::schema_for!(T).to_value();
     let object = schema.as_object_mut().unwrap();
-    object.insert(
-        "$comment".into(),
-        format!("Generated from xtask/src/{source}/schema.rs; do not edit.").into(),
-    );
+    object.insert("$comment".into(), format!("Generated from xtask/src/{source}; do not edit.").into());
     schema
 }
 
@@ -36,14 +34,15 @@ fn committed(name: &str) -> Value {
 #[test]
 fn committed_schemas_equal_the_types() {
     let all = [
-        ("run", generated::<RunFile>("results")),
-        ("env", generated::<EnvFile>("results")),
-        ("case", generated::<CaseRow>("results")),
-        ("complete", generated::<CompleteFile>("results")),
-        ("trace", generated::<TraceRow>("results")),
-        ("compare", generated::<CompareFile>("compare")),
-        ("baseline", generated::<BaselineFile>("compare")),
-        ("noise", generated::<NoiseFile>("compare")),
+        ("run", generated::<RunFile>("results/schema.rs")),
+        ("env", generated::<EnvFile>("results/schema.rs")),
+        ("case", generated::<CaseRow>("results/schema.rs")),
+        ("complete", generated::<CompleteFile>("results/schema.rs")),
+        ("trace", generated::<TraceRow>("results/schema.rs")),
+        ("compare", generated::<CompareFile>("compare/schema.rs")),
+        ("baseline", generated::<BaselineFile>("compare/schema.rs")),
+        ("noise", generated::<NoiseFile>("compare/schema.rs")),
+        ("history", generated::<HistoryFile>("history/mod.rs")),
     ];
     for (name, schema) in all {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
