@@ -50,6 +50,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Make a disk image that boots on hardware, through the official Limine
     Image(ImageArgs),
+    /// Build two revisions, measure them in turn, and compare them
+    Ab(AbArgs),
+    /// Find where figures changed over many runs
+    History(HistoryArgs),
 }
 
 /// Flags of `setup`.
@@ -288,12 +292,20 @@ pub struct CompareArgs {
     pub base: String,
     /// What to judge: run directories joined by commas [default: the newest run]
     pub new: Option<String>,
-    /// Fail (exit code 18) if a case regressed, is missing or failed
-    #[arg(long)]
-    pub gate: bool,
     /// Write the committed figures of the instruction lane anew from NEW, and compare nothing
     #[arg(long, conflicts_with_all = ["gate", "json", "markdown", "all"])]
     pub bless: bool,
+    /// What to show.
+    #[command(flatten)]
+    pub output: CompareOutput,
+}
+
+/// How a comparison is shown.
+#[derive(Debug, Args)]
+pub struct CompareOutput {
+    /// Fail (exit code 18) if a case regressed, is missing or failed
+    #[arg(long)]
+    pub gate: bool,
     /// Print JSON (results/schema/compare.schema.json)
     #[arg(long)]
     pub json: bool,
@@ -317,6 +329,68 @@ pub struct CalibrateArgs {
     #[command(flatten)]
     pub bench: BenchArgs,
 }
+
+/// Flags of `ab`.
+#[derive(Debug, Args)]
+#[command(after_help = AB_HELP)]
+pub struct AbArgs {
+    /// The revision to compare with
+    pub base: String,
+    /// The revision to judge
+    pub new: String,
+    /// Boots of each revision
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub boots: u32,
+    /// What to show.
+    #[command(flatten)]
+    pub output: CompareOutput,
+    /// Filter and flags of `cargo xtask bench`, which both revisions must know
+    #[arg(last = true, value_name = "BENCH FLAGS")]
+    pub bench: Vec<String>,
+}
+
+const AB_HELP: &str = "Examples:
+  cargo xtask ab main HEAD -- ipc.rt --lane tcg --smp 1 --nodes 1 --mem 1G
+  cargo xtask ab HEAD~1 HEAD --boots 12 --gate -- --lane native slab
+
+Boots go A B B A. Each is a run in results/ab; interrupted, the same command goes on from there.
+The checkouts are worktrees in target/nearfield/ab: remove them with `git worktree remove`.
+
+Exit codes are those of `cargo xtask compare`; 2 if a revision or a flag is not known, 12 if a revision does not build.";
+
+/// Flags of `history`.
+#[derive(Debug, Args)]
+#[command(after_help = HISTORY_HELP)]
+pub struct HistoryArgs {
+    /// Only cases whose name has one of these words, joined by commas
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub runs: Option<PathBuf>,
+    /// Print JSON (results/schema/history.schema.json)
+    #[arg(long)]
+    pub json: bool,
+    /// Draw every series with a change point
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// Show series without a change point as well
+    #[arg(long)]
+    pub all: bool,
+}
+
+const HISTORY_HELP: &str = "Examples:
+  cargo xtask history
+  cargo xtask history ipc.rt --plot history.svg
+  cargo xtask history --runs results/ab/<revisions>/a --json
+
+A series is the medians of the boots of one case (lane, machine, host, profile, version) in the order of their runs. Change
+points are found by E-divisive (Matteson and James 2014), with a seeded permutation test at 1 %; shown are those of at least
+3 %, in exact lanes all.
+
+Exit codes:
+    0  done, whatever was found
+    3  no complete run has a case that matches";
 
 const COMPARE_HELP: &str = "Examples:
   cargo xtask compare results/runs/tcg/<machine>/<run> results/runs/tcg/<machine>/<other run>

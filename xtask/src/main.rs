@@ -3,6 +3,7 @@
 //! One module for each subcommand; [`qemu`] is the one place that builds QEMU's command line, [`guest`] the one that
 //! listens to a guest, [`error`] holds the exit codes. Every subcommand calls [`setup`] for what it needs.
 
+pub mod ab;
 pub mod bench;
 pub mod calibrate;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod guest;
+pub mod history;
 pub mod image;
 pub mod interrupt;
 pub mod lane;
@@ -63,5 +65,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Import(args) => bench::import::execute(args),
         Command::Doctor(args) => doctor::execute(args),
         Command::Image(args) => disk_image::execute(args),
+        Command::Ab(args) => ab::execute(args),
+        Command::History(args) => history::execute(args),
     }
 }

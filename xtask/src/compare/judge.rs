@@ -274,7 +274,7 @@ pub(crate) fn logarithms(figures: &[u64]) -> Vec<f64> {
 }
 
 /// The median of recorded figures, the lower of two.
-pub(super) fn middle(figures: &[u64]) -> u64 {
+pub(crate) fn middle(figures: &[u64]) -> u64 {
     let mut sorted = figures.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0)

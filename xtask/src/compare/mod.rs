@@ -11,19 +11,19 @@ pub mod schema;
 pub(crate) mod side;
 pub(crate) mod stats;
 
-use crate::cli::CompareArgs;
+use crate::cli::{CompareArgs, CompareOutput};
 use crate::error::{Class, Error, Result};
 use crate::results::disk::{Disk, FileSystem};
 use crate::results::reader::{self, Run};
 use crate::{bench, calibrate, ui, workspace};
-pub(crate) use judge::logarithms;
+pub(crate) use judge::{logarithms, middle};
 use schema::{BaselineCase, BaselineFile, CompareFile, Finding, NoiseFile, SideFile, VERSION, Verdict};
 use side::{Identity, Side};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The word for the committed figures that fit the new side.
-const BASELINE: &str = "baseline";
+pub(crate) const BASELINE: &str = "baseline";
 
 /// The subcommand.
 ///
@@ -39,11 +39,15 @@ pub fn execute(args: &CompareArgs) -> Result<()> {
         return bless(&args.base, &new);
     }
     let found = compare(&Base::read(&args.base, &new.identity)?, &new)?;
-    show(args, &found)?;
-    if args.gate { gate(&found) } else { Ok(()) }
+    show(&args.output, &found)?;
+    if args.output.gate { gate(&found) } else { Ok(()) }
 }
 
-fn show(args: &CompareArgs, found: &CompareFile) -> Result<()> {
+/// Shows what was found as asked for.
+///
+/// # Errors
+/// The markdown cannot be written.
+pub(crate) fn show(args: &CompareOutput, found: &CompareFile) -> Result<()> {
     if let Some(path) = &args.markdown {
         let text = render::markdown(found);
         FileSystem.replace(path, text.as_bytes()).map_err(|error| Error::io(&error, "write", path))?;
@@ -53,11 +57,27 @@ fn show(args: &CompareArgs, found: &CompareFile) -> Result<()> {
     Ok(())
 }
 
+/// The gate without a word: whether the runs `new` pass beside `base`, which is as on the command line.
+///
+/// # Errors
+/// As [`execute`].
+pub(crate) fn pass(base: &str, new: &[PathBuf]) -> Result<()> {
+    let new = Side::read(new)?;
+    compare(&Base::read(base, &new.identity)?, &new).and_then(|found| gate(&found))
+}
+
+/// Writes the exact figures of runs into a file that can be a base.
+///
+/// # Errors
+/// They cannot be relied on, or the file not be written.
+pub(crate) fn commit(path: &Path, runs: &[PathBuf]) -> Result<()> {
+    write(path, &exact::bless(&Side::read(runs)?)?)
+}
+
 /// Compares two sides of noisy figures that were measured in any way.
 ///
 /// # Errors
 /// They are not comparable.
-#[cfg(test)]
 pub(crate) fn runs(base: Side, new: &Side) -> Result<CompareFile> {
     compare(&Base::Runs(Box::new(base)), new)
 }
@@ -206,7 +226,10 @@ fn exact_remarks(base: &Base, new: &Side) -> Vec<String> {
 }
 
 /// Turns what was found into an exit code.
-fn gate(found: &CompareFile) -> Result<()> {
+///
+/// # Errors
+/// As [`execute`] with `--gate`.
+pub(crate) fn gate(found: &CompareFile) -> Result<()> {
     let count = |verdict| found.counts.get(&verdict).copied().unwrap_or(0);
     let exact = found.alpha.is_none();
     let bad = |case: &&Finding| match case.verdict {

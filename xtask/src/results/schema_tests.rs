@@ -3,6 +3,7 @@
 //! `UPDATE_SCHEMAS=1 cargo test -p xtask schema` rewrites `results/schema/` after a deliberate change.
 
 use crate::compare::schema::{BaselineFile, CompareFile, NoiseFile};
+use crate::history::HistoryFile;
 use crate::peers::{self, PeerFile};
 use crate::report;
 use crate::results::disk::FileSystem;
@@ -47,6 +48,7 @@ fn committed_schemas_equal_the_types() {
         ("compare", generated_from::<CompareFile>("xtask/src/compare/schema.rs")),
         ("baseline", generated_from::<BaselineFile>("xtask/src/compare/schema.rs")),
         ("noise", generated_from::<NoiseFile>("xtask/src/compare/schema.rs")),
+        ("history", generated_from::<HistoryFile>("xtask/src/history/mod.rs")),
     ];
     for (name, schema) in all {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");

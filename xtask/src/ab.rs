@@ -1,0 +1,219 @@
+//! `cargo xtask ab`: two revisions measured in turn, boot by boot, then compared.
+//!
+//! Each revision is checked out and built with its own tool, so that each brings the harness it was written with, also in the lane that
+//! runs inside the tool. Boots go A B B A: what drifts slowly meets both alike. Every boot is a complete run of its own, so an
+//! interrupted measurement keeps what is done, and the same command goes on from there.
+
+use crate::cli::AbArgs;
+use crate::compare::side::Side;
+use crate::compare::{self, schema::CompareFile};
+use crate::error::{Class, Error, Result};
+use crate::results::reader::{self, Run};
+use crate::{interrupt, process, ui, workspace};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the tool is in a folder of build output.
+const TOOL: &str = "release/xtask";
+
+/// One of the two revisions.
+#[derive(Debug)]
+struct Revision {
+    commit: String,
+    tool: PathBuf,
+    /// Where its runs are written.
+    out: PathBuf,
+}
+
+/// The subcommand.
+///
+/// # Errors
+/// A revision cannot be found, built or measured; the sides cannot be compared; with `--gate` as for `compare`.
+pub fn execute(args: &AbArgs) -> Result<()> {
+    let commits = [resolve(&args.base)?, resolve(&args.new)?];
+    if commits[0] == commits[1] {
+        return Err(Error::new(Class::Usage, format!("{} and {} are the same commit", args.base, args.new))
+            .next("measure a build's own noise with `cargo xtask calibrate`"));
+    }
+    let folder = folder(&commits, args);
+    let sides = [revision(&commits[0], folder.join("a"))?, revision(&commits[1], folder.join("b"))?];
+    let wanted = usize::try_from(args.boots).unwrap_or(usize::MAX);
+    let done = measure(&sides, wanted, args);
+    let counts = [complete(&sides[0].out).len(), complete(&sides[1].out).len()];
+    if let Err(error) = done {
+        ui::line(&format!(
+            "ab: {} and {} of {wanted} boots are kept in {}; the same command goes on from there",
+            counts[0],
+            counts[1],
+            folder.display()
+        ));
+        return Err(error);
+    }
+    let found = compared(&sides)?;
+    compare::show(&args.output, &found)?;
+    ui::line(&format!("ab: the runs are in {}", folder.display()));
+    if args.output.gate { compare::gate(&found) } else { Ok(()) }
+}
+
+/// The runs of these two commits with these flags; other flags must not go on from there.
+fn folder(commits: &[String; 2], args: &AbArgs) -> PathBuf {
+    let short = |commit: &str| commit.get(..12).unwrap_or(commit).to_owned();
+    let flags: Vec<String> = args.bench.iter().map(|flag| word(flag)).collect();
+    let name = format!("{}-{}-{}", short(&commits[0]), short(&commits[1]), flags.join("_"));
+    workspace::root().join("results/ab").join(name.trim_end_matches('-'))
+}
+
+/// A flag as part of a file name.
+fn word(flag: &str) -> String {
+    flag.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | ',' | '=') { c } else { '-' })
+        .collect()
+}
+
+/// The commit a revision means.
+fn resolve(revision: &str) -> Result<String> {
+    let mut command = git();
+    command.args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")]);
+    let output = process::collect(&mut command)?;
+    if !output.status.success() {
+        return Err(Error::new(Class::Usage, format!("git knows no commit `{revision}`"))
+            .next("name a commit, a tag or a branch"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn git() -> Command {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(workspace::root());
+    command
+}
+
+/// Checks a commit out beside this tree, unless it is there, and builds its tool.
+fn revision(commit: &str, out: PathBuf) -> Result<Revision> {
+    let home = workspace::output("ab")?.join(commit.get(..12).unwrap_or(commit));
+    let (tree, target) = (home.join("tree"), home.join("target"));
+    if !tree.join("Cargo.toml").exists() {
+        ui::line(&format!("ab: checking {commit} out"));
+        let mut add = git();
+        add.args(["worktree", "add", "--force", "--detach"]).arg(&tree).arg(commit);
+        process::succeed(
+            &mut add,
+            Class::Io,
+            "git worktree add",
+            "run `git worktree prune`, and start again",
+        )?;
+    }
+    ui::line(&format!("ab: building {commit}"));
+    let mut build = workspace::cargo();
+    build.current_dir(&tree).env("CARGO_TARGET_DIR", &target);
+    build.args(["build", "--quiet", "--release", "--package", "xtask"]);
+    process::succeed(&mut build, Class::BuildFailed, "building the tool", "name a revision that builds")?;
+    Ok(Revision { commit: commit.to_owned(), tool: target.join(TOOL), out })
+}
+
+/// Boots both in turn until each has as many as wanted.
+fn measure(sides: &[Revision; 2], wanted: usize, args: &AbArgs) -> Result<()> {
+    loop {
+        interrupt::check()?;
+        let counts = sides.each_ref().map(|side| complete(&side.out).len());
+        let Some(side) = next(counts, wanted) else { return Ok(()) };
+        let name = ["A", "B"][side];
+        ui::line(&format!("ab: {name}, boot {} of {wanted}", counts[side] + 1));
+        boot(&sides[side], args)?;
+        if complete(&sides[side].out).len() == counts[side] {
+            let what = format!("a boot of {name} ended without a complete run");
+            return Err(Error::new(Class::BadRun, what)
+                .next(format!("read the newest run in {}", sides[side].out.display())));
+        }
+    }
+}
+
+/// Whose turn it is: A B B A A B B A, as far as what is there allows. `None` when both have enough.
+fn next(counts: [usize; 2], wanted: usize) -> Option<usize> {
+    if counts.iter().all(|&count| count >= wanted) {
+        return None;
+    }
+    match counts[0].cmp(&counts[1]) {
+        std::cmp::Ordering::Less => Some(0),
+        std::cmp::Ordering::Greater => Some(1),
+        // A new pair, in the other order than the last.
+        std::cmp::Ordering::Equal => Some(counts[0] % 2),
+    }
+}
+
+/// One boot of a revision. A failed row has its exit code and its complete run, which the comparison shows.
+fn boot(revision: &Revision, args: &AbArgs) -> Result<()> {
+    let mut command = Command::new(&revision.tool);
+    command.arg("bench").args(&args.bench).args(["--boots", "1", "--out"]).arg(&revision.out);
+    if let Some(target) = revision.tool.parent().and_then(Path::parent) {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    let output = process::collect(&mut command)?;
+    let stopped = [Class::Usage, Class::Missing, Class::BuildFailed, Class::NothingMatched];
+    let code = output.status.code();
+    if stopped.iter().any(|class| code == Some(i32::from(class.code()))) {
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let what = format!("`xtask bench` of {} says:\n{text}", revision.commit);
+        return Err(Error::new(Class::Usage, what).next("name flags that both revisions know"));
+    }
+    Ok(())
+}
+
+/// The complete runs below a folder.
+fn complete(out: &Path) -> Vec<PathBuf> {
+    let mut runs = reader::list(out);
+    runs.retain(|dir| Run::open(dir).is_ok_and(|run| run.is_complete()));
+    runs
+}
+
+fn compared(sides: &[Revision; 2]) -> Result<CompareFile> {
+    let [base, new] = sides.each_ref().map(|side| Side::read(&complete(&side.out)));
+    compare::runs(base?, &new?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{complete, next, resolve, word};
+    use crate::error::Class;
+    use crate::report;
+    use crate::results::disk::FileSystem;
+    use crate::results::testing::{self, TempDir};
+    use crate::results::writer::RunWriter;
+
+    #[test]
+    fn boots_go_abba_wherever_they_were_interrupted() {
+        let mut counts = [0, 0];
+        let mut order = String::new();
+        while let Some(side) = next(counts, 4) {
+            order.push(['A', 'B'][side]);
+            counts[side] += 1;
+            assert!(counts[0].abs_diff(counts[1]) <= 1);
+        }
+        assert_eq!((order.as_str(), counts), ("ABBAABBA", [4, 4]));
+        assert_eq!(next([3, 5], 4), Some(0));
+        assert_eq!(next([5, 5], 4), None);
+    }
+
+    #[test]
+    fn only_complete_runs_count_as_boots() {
+        let dir = TempDir::new("ab");
+        let start = |id| {
+            RunWriter::create(FileSystem, dir.path(), testing::run_file(id), testing::env_file()).unwrap()
+        };
+        let mut whole = start("whole");
+        whole.case(testing::finished("a.b/x=1")).unwrap();
+        whole.complete("2026-01-02T03:05:00Z".to_owned(), report::render).unwrap();
+        start("interrupted").case(testing::finished("a.b/x=1")).unwrap();
+        let runs = complete(dir.path());
+        assert_eq!(runs.len(), 1);
+        assert!(runs[0].ends_with("whole"));
+    }
+
+    #[test]
+    fn revisions_are_commits() {
+        assert_eq!(resolve("no-such-revision").unwrap_err().class(), Class::Usage);
+        assert_eq!(resolve("--help").unwrap_err().class(), Class::Usage);
+        assert_eq!(word("--lane"), "--lane");
+        assert_eq!(word("../x y"), "..-x-y");
+    }
+}
