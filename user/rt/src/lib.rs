@@ -5,9 +5,10 @@
 //! * [`ipc`]: messages to and from endpoints, and replies. [`notification`]: bits to wait for, timers, leases. [`device`]: interrupt lines, I/O
 //!   ports, device registers. [`memory`]: mappings and the heap. [`time`]: the clock.
 //! * [`thread`], [`process`]: making and joining them. [`fiber`]: many user threads on few kernel threads.
+//! * [`channel`]: items of 64 bytes through memory that two threads or processes share.
 //! * [`sync`]: mutex, condition variable, semaphore, barrier on a futex; what nobody contends for stays in user mode.
 //!
-//! Sees `abi` and `perf` alone. The algorithms of [`sync`] and [`fiber`] build and are tested on the host; what enters the kernel exists
+//! Sees `abi` and `perf` alone. The algorithms of [`sync`], [`channel`] and [`fiber`] build and are tested on the host; what enters the kernel exists
 //! for the machine only.
 //!
 //! Invariants: R1 a stack is given back only when its thread has ended by itself. R2 a value behind a mutex is touched by its holder
@@ -17,6 +18,7 @@
 extern crate alloc;
 
 mod arch;
+pub mod channel;
 pub mod sync;
 
 #[cfg(target_os = "none")]
