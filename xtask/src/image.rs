@@ -22,13 +22,15 @@ pub enum Flavour {
     EarlyAck,
     /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: what is derived does not go with what it was derived of.
     LateDerive,
+    /// With a planted flaw that the instruction gate has to notice: a call takes eight instructions more.
+    SlowCall,
 }
 
 impl Flavour {
     /// The Cargo profile.
     const fn profile(self) -> &'static str {
         match self {
-            Self::Plain | Self::Racing | Self::EarlyAck | Self::LateDerive => "kernel",
+            Self::Plain | Self::Racing | Self::EarlyAck | Self::LateDerive | Self::SlowCall => "kernel",
             Self::Debuggable => "kernel-debug",
         }
     }
@@ -40,16 +42,17 @@ impl Flavour {
             Self::Racing => &["race"],
             Self::EarlyAck => &["race", "early-ack"],
             Self::LateDerive => &["race", "late-derive"],
+            Self::SlowCall => &["slow-call"],
         }
     }
 
     /// The folder of its build output inside the usual one; none for those that share it. Features do not change where Cargo puts what
-    /// it has built, so a flavour with some of its own would take the plain one's place. Those that hunt races take each other's, which
+    /// it has built, so a flavour with some of its own would take the plain one's place. Those with features take each other's, which
     /// saves building everything a third time: only the bundle made at once is used of them.
     const fn folder(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::Debuggable => None,
-            Self::Racing | Self::EarlyAck | Self::LateDerive => Some("racing"),
+            Self::Racing | Self::EarlyAck | Self::LateDerive | Self::SlowCall => Some("racing"),
         }
     }
 
@@ -60,6 +63,7 @@ impl Flavour {
             Self::Racing => "racing",
             Self::EarlyAck => "early-ack",
             Self::LateDerive => "late-derive",
+            Self::SlowCall => "slow-call",
         }
     }
 
