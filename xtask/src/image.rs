@@ -24,13 +24,20 @@ pub enum Flavour {
     LateDerive,
     /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: a revocation returns while others still use what it revokes.
     HastyRevoke,
+    /// With a planted flaw that the instruction gate has to notice: a call takes eight instructions more.
+    SlowCall,
 }
 
 impl Flavour {
     /// The Cargo profile.
     const fn profile(self) -> &'static str {
         match self {
-            Self::Plain | Self::Racing | Self::EarlyAck | Self::LateDerive | Self::HastyRevoke => "kernel",
+            Self::Plain
+            | Self::Racing
+            | Self::EarlyAck
+            | Self::LateDerive
+            | Self::HastyRevoke
+            | Self::SlowCall => "kernel",
             Self::Debuggable => "kernel-debug",
         }
     }
@@ -43,16 +50,19 @@ impl Flavour {
             Self::EarlyAck => &["race", "early-ack"],
             Self::LateDerive => &["race", "late-derive"],
             Self::HastyRevoke => &["race", "hasty-revoke"],
+            Self::SlowCall => &["slow-call"],
         }
     }
 
     /// The folder of its build output inside the usual one; none for those that share it. Features do not change where Cargo puts what
-    /// it has built, so a flavour with some of its own would take the plain one's place. Those that hunt races take each other's, which
+    /// it has built, so a flavour with some of its own would take the plain one's place. Those with features take each other's, which
     /// saves building everything a third time: only the bundle made at once is used of them.
     const fn folder(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::Debuggable => None,
-            Self::Racing | Self::EarlyAck | Self::LateDerive | Self::HastyRevoke => Some("racing"),
+            Self::Racing | Self::EarlyAck | Self::LateDerive | Self::HastyRevoke | Self::SlowCall => {
+                Some("racing")
+            }
         }
     }
 
@@ -64,6 +74,7 @@ impl Flavour {
             Self::EarlyAck => "early-ack",
             Self::LateDerive => "late-derive",
             Self::HastyRevoke => "hasty-revoke",
+            Self::SlowCall => "slow-call",
         }
     }
 

@@ -14,6 +14,7 @@ mod target;
 
 use crate::cli::BenchArgs;
 use crate::error::{Class, Error, Result};
+use crate::image::Flavour;
 use crate::results::disk::FileSystem;
 use crate::results::env;
 use crate::results::reader::Run;
@@ -39,6 +40,14 @@ pub fn execute(args: &BenchArgs) -> Result<()> {
 /// # Errors
 /// As [`execute`].
 pub fn measured(args: &BenchArgs) -> Result<Option<PathBuf>> {
+    flavoured(args, Flavour::Plain)
+}
+
+/// As [`measured`], with another build of the kernel: for tests of what judges measurements.
+///
+/// # Errors
+/// As [`execute`].
+pub fn flavoured(args: &BenchArgs, flavour: Flavour) -> Result<Option<PathBuf>> {
     check_filter(&args.filter)?;
     if args.lane == cli::LaneChoice::Fixed(Lane::Native) {
         if args.trace.is_some() {
@@ -62,7 +71,7 @@ pub fn measured(args: &BenchArgs) -> Result<Option<PathBuf>> {
     let nodes = u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX);
     setup::ensure(&[setup::Need::GuestTarget])?;
     let qemu = setup::qemu()?;
-    let image = crate::image::build(crate::image::Flavour::Plain)?;
+    let image = crate::image::build(flavour)?;
     let lane = lane::resolve(args.lane, &qemu, &image)?;
     let mut guest = Guest::new(qemu, topology, lane, image.payload)?;
     let described = guest.describe(&plan(args, lane).command_line(0))?;

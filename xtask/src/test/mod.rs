@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod boots;
+mod gate;
 mod host;
 mod hunt;
 mod icount;
@@ -64,6 +65,7 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     tally = tally.plus(bad_input::run(filter, &qemu, &image)?);
     tally = tally.plus(idle::run(filter, &qemu, &image)?);
     tally = tally.plus(icount::run(filter, &qemu, &image)?);
+    tally = tally.plus(gate::run(filter)?);
     tally = tally.plus(local::run(filter, &qemu, &image)?);
     tally = tally.plus(hunt::run(filter, effort, &qemu)?);
     for mut machine in machines::all() {

@@ -102,6 +102,9 @@ message_entry:
     mov [rsp + {rsi}], rsi
     cmp rax, {call}
     jne message_no_call
+    .rept {planted}
+    nop
+    .endr
     decline_unless_usual
     mov [rsp + {rdi}], rdi
     look_up

@@ -332,6 +332,7 @@ global_asm!(
     include_str!("registers.S"),
     include_str!("user.S"),
     include_str!("message.S"),
+    planted = const if cfg!(feature = "slow-call") { 8 } else { 0 },
     head = sym HEAD,
     current = const offset_of!(Head, current),
     pending = const offset_of!(Head, pending),
