@@ -63,8 +63,8 @@ pub(crate) struct Draw {
     scratch: NonNull<u64>,
     /// Where all threads meet: not drawn itself, for nothing that is lasts long.
     meeting: Endpoint,
-    /// Asks only; deleted with this value.
-    _own: Owned<Process>,
+    /// This process, to be asked only; deleted with this value.
+    own: Owned<Process>,
 }
 
 /// Handles that stay, or come again: the child, this process as one that may only be looked at, and an endpoint.
@@ -80,7 +80,7 @@ impl Draw {
         let copy = |handle: &Handle| Debug(*handle).derive(Rights::ALL, 0).ok().map(Owned::keep);
         handles.extend(Start::get().handles().iter().filter_map(copy).map(|copy| copy.handle().0));
         let prng = Prng::stream(seed, thread);
-        Ok(Self { prng, seed, thread, handles, learned: 0, scratch, meeting, _own: own })
+        Ok(Self { prng, seed, thread, handles, learned: 0, scratch, meeting, own })
     }
 
     /// Makes a new child: the last one is probably dead by now, and gives its capability back. So it does with the endpoint.
@@ -150,7 +150,8 @@ impl Draw {
     fn argument(&mut self, kind: Kind) -> u64 {
         // A deadline at an edge can be one that never comes. An early one has passed.
         if kind != Kind::Deadline && self.one_in(4) {
-            return self.edge();
+            let edge = self.edge();
+            return if kind == Kind::Handle { self.spared(edge) } else { edge };
         }
         match kind {
             Kind::Handle => self.handle(),
@@ -176,12 +177,21 @@ impl Draw {
     fn handle(&mut self) -> u64 {
         let known = self.handles.get(self.prng.below(self.handles.len() as u64) as usize).copied();
         let known = known.unwrap_or_default();
-        match self.prng.below(8) {
+        let handle = match self.prng.below(8) {
             // Another generation of a slot that is or was in use.
             0 => Handle::new(Handle(known).index(), self.prng.below(8) as u32).0,
             1 => self.prng.bits(),
             _ => known,
-        }
+        };
+        self.spared(handle)
+    }
+
+    /// Handles of the first slots are at an edge of numbers: this process's own, with every right. Stopped, or with a filter, it would not come to
+    /// an end.
+    fn spared(&self, handle: u64) -> u64 {
+        let start = Start::get();
+        let own = [start.process().handle().0, start.thread().handle().0];
+        if own.contains(&handle) { self.own.handle().0 } else { handle }
     }
 
     /// An address in the scratch memory, mostly one where a structure fits.

@@ -2,9 +2,10 @@
 //! does may harm anybody but itself.
 //!
 //! `seed=`, `count=` calls on each of `threads=` threads, `avoid=` names of calls that are left out, joined by `,`. Calls that would end
-//! the caller are made by threads of their own, rarely. That this process faults, stops itself or is stopped is an expected end, so whoever
-//! starts it has to bound its time. For replaying, the log has the seed and a line every [`REPORT`] calls, and `from=` starts with a
-//! later call of the same sequence.
+//! the caller are made by threads of their own, rarely. That this process faults or is stopped is an expected end, and so is that a thread
+//! stops another whose handle it has guessed. Every wait has a deadline: that a thread which nobody has stopped does not come to its end
+//! is the kernel's fault, and the exit code is [`STUCK`]. For replaying, the log has the seed and a line every [`REPORT`] calls, and
+//! `from=` starts with a later call of the same sequence.
 #![no_std]
 #![no_main]
 
@@ -14,14 +15,18 @@ mod draw;
 
 use alloc::vec::Vec;
 
+use abi::error::Error;
 use abi::syscall::{Description, Syscall, TABLE};
-use rt::handle::{Endpoint, Result};
+use abi::task::ThreadState;
+use perf::clock::Nanos;
+use rt::handle::{Endpoint, Result, Thread};
 use rt::ipc;
 use rt::say;
 use rt::start::Start;
 use rt::sync::atomic::{AtomicU64, Ordering};
 use rt::sys;
 use rt::thread::{self, Builder, Stack};
+use rt::time::Deadline;
 
 use draw::Draw;
 
@@ -35,6 +40,13 @@ const FINAL_RATE: u64 = 64;
 const MESSAGE_RATE: u64 = 4;
 /// Calls between two children.
 const RENEW: u64 = 1 << 10;
+
+/// The exit code when a thread waits, or runs, that should have come to its end.
+const STUCK: u64 = 2;
+/// How long all calls of this process may take.
+const PATIENCE: Nanos = Nanos::from_millis(45_000);
+/// How long a thread may take for its last call.
+const LAST: Nanos = Nanos::from_millis(5_000);
 
 /// Calls made by all threads that were refused, and that succeeded.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
@@ -51,13 +63,28 @@ fn main(start: &Start) -> u64 {
         |number| thread::spawn(move || fuzz(&mut Draw::new(seed, number, meeting)?, avoid, from, count));
     let workers: Result<Vec<_>> = (0..threads as u32).map(spawn).collect();
     let Ok(workers) = workers else { return 1 };
-    for worker in workers {
-        // A thread may have ended itself or another one: that is what it was asked to try.
-        let _ = worker.join();
-    }
-    // ORDER: Relaxed; the threads have ended.
+    let deadline = Deadline::after(PATIENCE);
+    let stuck = workers.iter().filter(|worker| is_stuck(worker.thread(), deadline)).count();
+    // ORDER: Relaxed; figures.
     say!("fuzz: {} done, {} refused", DONE.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed));
-    0
+    // Not joined: some may have been stopped for ever.
+    core::mem::forget(workers);
+    if stuck == 0 { 0 } else { STUCK }
+}
+
+/// Whether a thread has not ended in time, and nobody has stopped it: it waits, or could run and does not.
+fn is_stuck(thread: Thread, deadline: Deadline) -> bool {
+    // Another may have deleted the handle, which it has guessed: that is what it was asked to try.
+    if thread.join(deadline) != Err(Error::TimedOut) {
+        return false;
+    }
+    let Ok(before) = thread.info() else { return false };
+    if thread.join(Deadline::after(LAST)) != Err(Error::TimedOut) {
+        return false;
+    }
+    let Ok(info) = thread.info() else { return false };
+    say!("fuzz: a thread does not come to its end: {info:?}");
+    info.state != ThreadState::Suspended as u32 && info.ticks == before.ticks
 }
 
 /// Calls that do not come back, or whose coming back depends on others.
@@ -66,18 +93,14 @@ fn is_final(call: &Description) -> bool {
 }
 
 fn fuzz(draw: &mut Draw, avoid: &str, from: u64, count: u64) -> Result<()> {
-    // Some sequence with the calls behind these, or with messages, does not come to an end, and is not found yet (README): `all=1` draws them too.
-    let all = Start::get().number("all", 0) != 0;
-    let avoided = |call: &Description| {
-        !all && call.number > Syscall::Metrics as u64 || avoid.split(',').any(|name| name == call.name)
-    };
+    let avoided = |call: &Description| avoid.split(',').any(|name| name == call.name);
     let calls: Vec<&Description> = TABLE.iter().filter(|call| !avoided(call)).collect();
     let stack = Stack::new(4)?;
     for step in 0..from + count {
         let call = draw.call(&calls);
         let (number, arguments) = draw.arguments(call);
         let rare = draw.one_in(FINAL_RATE);
-        let message = draw.one_in(MESSAGE_RATE).then(|| draw.message()).filter(|_| all);
+        let message = draw.one_in(MESSAGE_RATE).then(|| draw.message());
         // The sequence up to `from` is drawn and not made.
         if step < from {
             continue;
@@ -136,8 +159,10 @@ fn aside(number: u64, arguments: [u64; 6], stack: &Stack) {
     let address = core::ptr::from_ref(&last) as u64;
     // SAFETY: `last` and the stack live until the thread has ended, below.
     let Ok(thread) = (unsafe { Builder::default().create(make_last, address, stack) }) else { return };
-    if thread.start().is_ok() {
-        let _ = thread.join(rt::time::Deadline::NEVER);
+    if thread.start().is_ok() && thread.join(Deadline::after(LAST)) == Err(Error::TimedOut) {
+        // Another has stopped it. Whoever is killed leaves its stack when it has ended.
+        let _ = thread.kill(0);
+        let _ = thread.join(Deadline::after(LAST));
     }
 }
 

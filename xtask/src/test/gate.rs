@@ -42,6 +42,7 @@ fn measure(words: &str, flavour: Flavour) -> Result<PathBuf> {
         samples: Some(100),
         trace: None,
         out: Some(workspace::output("gate")?),
+        machine_file: None,
     };
     bench::flavoured(&args, flavour)?.ok_or_else(|| Error::new(Class::NothingMatched, "nothing was measured"))
 }
