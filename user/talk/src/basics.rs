@@ -13,7 +13,7 @@ use rt::start::Start;
 use rt::thread::{self, Builder};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, Test, ensure, unexpected};
+use crate::{Outcome, Test, channels, ensure, unexpected};
 
 pub(crate) const TESTS: &[Test] = &[
     ("call-same-core", |start| call_between(start, 0, 0)),
@@ -36,7 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
 const END: u32 = u32::MAX;
 
 /// A thread on a core of this process.
-fn on(start: &Start, core: usize) -> Builder {
+pub(crate) fn on(start: &Start, core: usize) -> Builder {
     let core = core % start.raw().cores as usize;
     Builder::default().cores(CoreMask::one(core)).flags(ThreadSpec::NO_FPU)
 }
@@ -123,6 +123,7 @@ pub(crate) fn work(start: &Start, work: &str) -> u64 {
     }
     let endpoint = Endpoint(handle);
     match work {
+        channels::WORK => channels::work(start).unwrap_or(93),
         "echo" => echo(endpoint),
         "receive-and-die" => u64::from(endpoint.receive(0).is_err()),
         _ => 92,

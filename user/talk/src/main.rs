@@ -1,4 +1,4 @@
-//! Tests messages: `only=` a test, `rounds=`, `seed=`. The exit code is 0, or the number of the test that failed, from 1; the log says which, and
+//! Tests messages and channels: `only=` a test, `rounds=`, `seed=`. The exit code is 0, or the number of the test that failed, from 1; the log says which, and
 //! why.
 #![no_std]
 #![no_main]
@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod basics;
+mod channels;
 mod inherit;
 
 use alloc::string::String;
@@ -37,7 +38,7 @@ pub(crate) fn unexpected(error: abi::error::Error) -> String {
 /// A test, by its name.
 pub(crate) type Test = (&'static str, fn(&Start) -> Outcome);
 
-const TESTS: [&[Test]; 2] = [basics::TESTS, inherit::TESTS];
+const TESTS: [&[Test]; 3] = [basics::TESTS, channels::TESTS, inherit::TESTS];
 
 fn main(start: &Start) -> u64 {
     if let Some(work) = start.word("work") {

@@ -226,7 +226,8 @@ fn gone(error: Error) -> Error {
 /// The end that sends. Closed when it goes.
 ///
 /// Every call here fails with [`Error::PeerGone`] when the other end is closed or its bell is gone, and with [`Error::BadArgument`] when the
-/// memory holds what no consumer writes. What [`Bell::ring`] says otherwise is told after the item is in the ring.
+/// memory holds what no consumer writes. These, and what else [`Bell::ring`] says, may be told of an item that is in the
+/// ring, or has been taken.
 pub struct Producer<'m, B: Bell>(End<'m, B>);
 
 impl<'m, B: Bell> Producer<'m, B> {

@@ -202,8 +202,7 @@ impl Random {
 
 const ITEMS: u64 = 5;
 
-/// CH2: after any index of a producer's, as many items come as it says, or an error. Planted: an index more than the ring ahead is believed;
-/// one behind what was seen is.
+/// CH2: after any index of a producer's, as many items come as it says, or an error. Planted: an index more than the ring ahead is believed.
 #[test]
 fn a_consumer_believes_no_index_that_cannot_be() {
     let (memory, bell, mut random) = (Memory::new(ITEMS as usize), Fake::default(), Random(0x5eed));
@@ -268,4 +267,16 @@ fn a_producer_believes_no_index_that_cannot_be() {
     memory.put(CONSUMER, 0, 7);
     memory.put(TAKEN, 0, sent);
     assert_eq!(producer.try_send(&item(0)), Err(Error::BadArgument), "no state of a consumer's");
+}
+
+/// CH2. Planted: an index behind what was seen is believed.
+#[test]
+fn what_was_taken_stays_taken() {
+    let (memory, bell) = (Memory::new(ITEMS as usize), Fake::default());
+    let mut producer = Producer::new(memory.words(), &bell).unwrap();
+    (0..ITEMS).for_each(|number| producer.send(&item(number)).unwrap());
+    memory.put(TAKEN, 0, 3);
+    assert_eq!(producer.complete_until(1), Err(Error::TimedOut));
+    memory.put(TAKEN, 0, 2);
+    assert_eq!(producer.complete_until(1), Err(Error::BadArgument));
 }
