@@ -254,11 +254,11 @@ pub(super) fn churn(bed: &mut Bed) -> Result {
 /// machines of a run of continuous integration that have the whole table: more than a million.
 pub(super) fn fuzz(bed: &mut Bed) -> Result {
     // With these two some frames are not given back; which of the two, and why, is not known (README, status).
-    const AVOID: &str = "cap_grant,cap_transfer";
+    const AVOID: &str = "";
     let much = if bed.soak == 0 { 1 } else { u64::from(bed.soak) };
-    for round in 0..4 * much {
+    for round in 0..1 * much {
         let seed = bed.seed.wrapping_add(round);
-        let status = run_with("fuzz", format_args!("seed={seed} count=16000 threads=3 avoid={AVOID} "))?;
+        let status = run_with("fuzz", format_args!("seed={seed} count=8000 threads=3 avoid={AVOID} "))?;
         let stuck = status.reason == ExitStatus::EXITED && status.code != 0;
         ensure!(!stuck, "fuzz ended with {status:x?}");
     }

@@ -8,7 +8,7 @@ use abi::cap::{Handle, Rights};
 use abi::error::Error;
 use abi::ipc::{MessageCall, Tag};
 use abi::task::{ProcessInfo, ProcessSpec, Protection, ThreadSpec};
-use rt::handle::{Owned, Process, Region, Result, Typed};
+use rt::handle::{Region, Result, Typed};
 use rt::ipc::{self, Message};
 use rt::memory::{self, PAGE};
 use rt::process::{Builder, Image};
