@@ -76,7 +76,7 @@ impl Counts {
         words.each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 
-    /// No bell is rung but for one who waits, or was about to.
+    /// No bell is rung but for one who waits, or was about to. Planted: each item rings while the other is about to run.
     fn check(&self) -> Outcome {
         let (rings, waits) = (Self::of(&self.rings), Self::of(&self.waits));
         ensure!(waits.iter().all(|&waits| waits > 0), "an end never slept: {waits:?}");
