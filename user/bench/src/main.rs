@@ -11,6 +11,7 @@ extern crate alloc;
 mod arch;
 mod calls;
 mod caps;
+mod chan;
 mod crowd;
 mod faults;
 mod hack;
@@ -109,6 +110,7 @@ const TABLE: &[Bench<Lab>] = &[
     ipc::PAIRS,
     ipc::FAN_IN,
     ipc::THROUGHPUT,
+    chan::PASS,
     signals::SIGNAL,
     signals::WAIT,
     signals::BROADCAST,

@@ -1,6 +1,6 @@
 //! Channels: between threads on one core and on two, and between processes. What could enter the kernel is a bell; every use is counted.
 
-use abi::cap::{ObjectKind, Rights};
+use abi::cap::ObjectKind;
 use abi::error::Error;
 use abi::task::{Grant, NEVER};
 use perf::clock::Nanos;
@@ -76,7 +76,7 @@ impl Counts {
         words.each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 
-    /// No bell is rung but for one who waits, or was about to.
+    /// No bell is rung but for one who waits, or was about to. Planted: each item rings while the other is about to run.
     fn check(&self) -> Outcome {
         let (rings, waits) = (Self::of(&self.rings), Self::of(&self.waits));
         ensure!(waits.iter().all(|&waits| waits > 0), "an end never slept: {waits:?}");
@@ -189,7 +189,7 @@ pub(crate) fn work(start: &Start) -> Option<u64> {
 
 fn between_processes(start: &Start, core: usize) -> Outcome {
     let made = Made::new()?;
-    let peer = made.bells[0].derive(Rights::SEND, 0).map_err(unexpected)?;
+    let peer = made.bells[0].signaller(0).map_err(unexpected)?;
     let grants = [made.region.handle(), made.bells[1].handle(), peer.handle()].map(Grant::whole);
     let other = spawn(start, WORK, core, &grants).map_err(unexpected)?;
     let sends = || made.producer().map_err(unexpected).and_then(send_all);
