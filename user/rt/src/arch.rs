@@ -4,6 +4,8 @@
 mod x86_64;
 
 #[cfg(target_os = "none")]
-pub(crate) use x86_64::call::{call0, call1, call2, call3, call4, call5, call6, message, timed_message};
+pub(crate) use x86_64::call::{
+    call0, call1, call2, call3, call4, call5, call6, message, timed_message, undefined,
+};
 #[cfg(target_os = "none")]
 pub(crate) use x86_64::{clock, fiber};

@@ -9,10 +9,12 @@ use core::ptr;
 use core::slice;
 
 use abi::cap::{Handle, ObjectKind};
+use abi::error::Error;
 use abi::task::Startup;
 use perf::clock::{Frequency, Timebase};
 use perf::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use crate::arch::undefined;
 use crate::handle::{Bank, Core, Debug, Devices, Interrupts, Ports, Process, Region, Thread, Typed};
 use crate::sys;
 
@@ -59,11 +61,13 @@ pub(crate) extern "C" fn begin(startup: *mut Startup) -> ! {
     exit(program_main(&start))
 }
 
-/// Ends the process.
+/// Ends the process: by an exception if a filter forbids it to exit.
 pub fn exit(code: u64) -> ! {
     loop {
         // SAFETY: no address is passed; nothing of this process runs on.
-        let _ = unsafe { sys::process_exit(code) };
+        if unsafe { sys::process_exit(code) } == Err(Error::Filtered) {
+            undefined();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use abi::cap::Handle;
 use abi::error::Error;
 use abi::task::{CoreMask, SchedSpec, ThreadSpec};
 
+use crate::arch::undefined;
 use crate::handle::{Owned, Result, Thread, Typed, address};
 use crate::memory::{self, PAGE};
 use crate::start::Start;
@@ -221,11 +222,13 @@ extern "C" fn run<T, W: FnOnce() -> T>(job: u64) -> ! {
     exit(0)
 }
 
-/// Ends the calling thread. What is on its stack is not dropped.
+/// Ends the calling thread: by an exception if a filter forbids it to exit. What is on its stack is not dropped.
 pub fn exit(code: u64) -> ! {
     loop {
         // SAFETY: no address is passed; this thread runs on no more.
-        let _ = unsafe { sys::thread_exit(code) };
+        if unsafe { sys::thread_exit(code) } == Err(Error::Filtered) {
+            undefined();
+        }
     }
 }
 
