@@ -2,7 +2,6 @@
 
 use abi::cap::{CapInfo, Handle, Rights};
 use abi::error::Error;
-use abi::task::ProcessState;
 use percpu::IrqOff;
 
 use super::{Result, get, table, user};
@@ -38,31 +37,24 @@ pub(super) fn cap_revoke(irq: &mut IrqOff, handle: u64) -> Result {
 pub(super) fn cap_grant(irq: &mut IrqOff, process: u64, from: u64, rights: u64, badge: u64) -> Result {
     let rights = Rights(rights as u16).and(Rights::ALL);
     let own = table(irq);
-    hand_over(irq, process, from, |irq, into| own.derive(irq, Handle(from), (rights, badge), into))
+    hand_over(irq, process, |irq, into| own.derive(irq, Handle(from), (rights, badge), into))
 }
 
 pub(super) fn cap_transfer(irq: &mut IrqOff, process: u64, from: u64) -> Result {
     let own = table(irq);
-    hand_over(irq, process, from, |_, into| own.move_to(Handle(from), into))
+    hand_over(irq, process, |_, into| own.move_to(Handle(from), into))
 }
 
 /// Puts something into a process's table, which is kept from being taken down meanwhile.
 ///
-/// Processes that have not started get no capabilities of such processes: in a circle, be it of one, they would keep each other for ever, as one
-/// goes with its last capability. A started one ends some time, and its table with it.
+/// Processes that have not started and have capabilities of each other, or of themselves, keep each other, as one goes with its last capability:
+/// until they are started, killed, or their capabilities revoked. Their bank pays for them meanwhile.
 fn hand_over(
     irq: &mut IrqOff,
     process: u64,
-    from: u64,
     put: impl FnOnce(&IrqOff, &Capabilities) -> Result<Handle>,
 ) -> Result {
     let process = get::<Process>(irq, process, Rights::CONTROL)?;
-    if process.state() == ProcessState::New
-        && let Ok(given) = get::<Process>(irq, from, Rights::NONE)
-        && given.state() == ProcessState::New
-    {
-        return Err(Error::WrongState);
-    }
     let handle = process.visit(irq, |irq| put(irq, process.capabilities()));
     handle.ok_or(Error::WrongState)?.map(|handle| handle.0)
 }
