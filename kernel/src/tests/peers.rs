@@ -5,7 +5,7 @@ use abi::debug::{Counter, Metrics};
 use abi::task::ExitStatus;
 
 use super::user::{passes, run_paying, run_with};
-use super::{Bed, Result, Verdict, ensure};
+use super::{Bed, Result, ensure};
 use crate::arch::user::{HEAD, extra};
 use crate::bank::Bank;
 use crate::cores::{self, Crew};
@@ -70,11 +70,6 @@ pub(super) fn walk(bed: &mut Bed) -> Result {
         log!("walk: {way:?}, {count} programs, {fast} fast messages, digest {:x}", status.code);
     }
     Ok(())
-}
-
-/// Leaves a test that does not hold yet out, but where it is asked for.
-pub(super) fn unless_soaked(bed: &Bed) -> Result {
-    if bed.soak == 0 { Err(Verdict::Skipped("does not hold yet (README, status)")) } else { Ok(()) }
 }
 
 /// A notification that is bound to a server that waits is told to it.
