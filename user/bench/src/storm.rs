@@ -1,5 +1,6 @@
 //! Threads on many cores that do the same again and again and count it, and what that costs.
 
+use abi::boot::Lane;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use perf::clock::{Clock, Nanos, Ticks};
@@ -9,7 +10,7 @@ use rt::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rt::thread::{Builder, JoinHandle};
 use rt::time::{self, Deadline, Tsc};
 
-use super::Meter;
+use super::{Lab, Meter};
 
 /// The least number of windows.
 const LEAST_WINDOWS: u64 = 100;
@@ -76,13 +77,17 @@ impl Storm {
 
     /// Measures the time for each turn, `at_once` times what passes, while the main thread sleeps again and again, which is the only other
     /// work.
-    pub(super) fn measure(&self, at_once: u64, meter: &mut Meter<'_>) -> Result<(), Trouble> {
+    pub(super) fn measure(&self, lab: &Lab, at_once: u64, meter: &mut Meter<'_>) -> Result<(), Trouble> {
         while self.turns().is_none() {
             self.rest()?;
         }
         let plan = meter.plan();
         let window = Start::get().timebase().ticks(self.window).count().max(1);
-        let fit = plan.budget.map_or(u64::MAX, |budget| budget.count() / window);
+        let fit = match lab.lane {
+            // Exact: more windows say nothing more, and with many cores each takes the emulator long.
+            Lane::Icount => LEAST_WINDOWS,
+            _ => plan.budget.map_or(u64::MAX, |budget| budget.count() / window),
+        };
         for _ in 0..fit.min(u64::from(plan.samples)).max(LEAST_WINDOWS) {
             let before = self.turns().unwrap_or(0);
             let from = Tsc.start();

@@ -133,7 +133,7 @@ pub(super) const SCALE: Bench<Lab> = Bench {
         let before = Counted::now(lab);
         // The instruction lane runs one core at a time; on the others, time passes on all cores at once.
         let at_once = if lab.lane == Lane::Icount { 1 } else { cores as u64 };
-        storm.measure(at_once, meter)?;
+        storm.measure(lab, at_once, meter)?;
         drop(storm);
         Counted::now(lab).report_since(&before, meter);
         Ok(())

@@ -41,7 +41,7 @@ pub(in super::super) const PAIRS: Bench<Lab> = Bench {
         }
         let storm = crowd.call((0..cores).map(|core| (core, core)))?;
         // The instruction lane runs one core at a time; on the others, time passes on all cores at once.
-        storm.measure(if lab.lane == Lane::Icount { 1 } else { cores as u64 }, meter)
+        storm.measure(lab, if lab.lane == Lane::Icount { 1 } else { cores as u64 }, meter)
     },
     ..ROUND_TRIP
 };
@@ -59,7 +59,7 @@ pub(in super::super) const FAN_IN: Bench<Lab> = Bench {
         let mut crowd = Crowd::default();
         crowd.serve(lab, place::HERE, false)?;
         let clients = 1..=case.placement.cores as usize;
-        crowd.call(clients.map(|core| (core, 0)))?.measure(1, meter)
+        crowd.call(clients.map(|core| (core, 0)))?.measure(lab, 1, meter)
     },
     ..PAIRS
 };
