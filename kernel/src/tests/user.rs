@@ -224,7 +224,7 @@ pub(super) fn sync(_: &mut Bed) -> Result {
 
 /// Notifications, timers, leases and channels: every way that a wait ends, and a hunt for lost wakes.
 pub(super) fn signals(bed: &mut Bed) -> Result {
-    // On eight emulated cores it did not end in one run of some thirty, and once on four: not understood (README, status).
+    // On four and on eight emulated cores it did not end in two of some thirty runs: not understood (README, status).
     if bed.soak == 0 {
         return Err(super::Verdict::Skipped("does not always end yet (README, status)"));
     }
