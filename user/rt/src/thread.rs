@@ -208,9 +208,12 @@ struct Job<T, W> {
 /// The first function of a spawned thread.
 extern "C" fn run<T, W: FnOnce() -> T>(job: u64) -> ! {
     {
-        // SAFETY: the address of a box that `spawn` has leaked for this.
-        let job = unsafe { Box::from_raw(job as *mut Job<T, W>) };
-        let Job { work, packet } = *job;
+        // The box goes at once: a thread that is killed after this has nothing of the heap's in its hands but what `work` takes.
+        let Job { work, packet } = {
+            // SAFETY: the address of a box that `spawn` has leaked for this.
+            let job = unsafe { Box::from_raw(job as *mut Job<T, W>) };
+            *job
+        };
         let value = work();
         packet.value.with_mut(|slot| {
             // SAFETY: nobody else touches it before `done` is set.

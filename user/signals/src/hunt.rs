@@ -8,13 +8,13 @@ use perf::clock::Nanos;
 use rt::handle::{Endpoint, Notification, Owned};
 use rt::ipc::Message;
 use rt::start::Start;
-use rt::sync::atomic::{AtomicU64, Ordering};
-use rt::thread::JoinHandle;
+use rt::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use rt::thread::{self, JoinHandle};
 use rt::time::Deadline;
 
 use abi::ipc::Tag;
 
-use crate::{Outcome, Test, ensure, notification, on, patience, unexpected};
+use crate::{Outcome, Test, ensure, eventually, notification, on, patience, unexpected};
 
 pub(crate) const TESTS: &[Test] = &[
     ("hunt-wait", |start| hunt(start, Waiters::Wait)),
@@ -142,12 +142,24 @@ fn hunt(start: &Start, waiters: Waiters) -> Outcome {
     Ok(())
 }
 
-/// Waiters are killed while they are signalled: nobody hangs, and the next is told.
+/// Waiters are killed while they are signalled: nobody hangs, and the next is told. Not before they have begun: until then they use the heap, and
+/// one that is killed there leaves it locked.
 fn killing(start: &Start) -> Outcome {
     let own = notification()?;
     for round in 0..start.number("rounds", 400) / 4 {
         let waits = *own;
-        let victim = on(start, round as usize).spawn(move || waits.wait()).map_err(unexpected)?;
+        let begun = Arc::new(AtomicBool::new(false));
+        // The last to go is this thread's, so that the victim's end does not touch the heap.
+        let begins = Arc::clone(&begun);
+        let wait = move || {
+            // ORDER: Relaxed: the flag alone matters.
+            begins.store(true, Ordering::Relaxed);
+            (0..round % 4).for_each(|_| thread::yield_now());
+            waits.wait()
+        };
+        let victim = on(start, round as usize).spawn(wait).map_err(unexpected)?;
+        // ORDER: Relaxed: as above.
+        ensure!(eventually(|| begun.load(Ordering::Relaxed)), "round {round}: it does not begin");
         let signaller = on(start, round as usize + 1).spawn(move || waits.signal(1)).map_err(unexpected)?;
         victim.thread().kill(1).map_err(unexpected)?;
         signaller.join().map_err(unexpected)?.map_err(unexpected)?;
