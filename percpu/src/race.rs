@@ -94,8 +94,8 @@ mod on {
             mix(next)
         });
         for turn in 0..turns(random) {
-            // An emulator gives its processor away at a `pause`, for milliseconds if the machine is busy: that lets another core into the window,
-            // and thousands of them would take longer than any watchdog.
+            // An emulator with one thread for all cores goes on with the next at a `pause`, else after a tenth of a second: one lets the others into
+            // the window, thousands take longer than any watchdog.
             if turn % TURNS_BETWEEN_PAUSES == 0 {
                 hint::spin_loop();
             } else {

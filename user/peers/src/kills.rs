@@ -168,7 +168,7 @@ fn answer_to(message: &Message) -> Message {
 /// than those that it waits for.
 fn spin(ticks: u64) {
     let begin = time::now();
-    while time::now().since(begin).is_some_and(|passed| passed.count() < ticks << 4) {}
+    while time::now().since(begin).is_some_and(|passed| passed.count() < ticks) {}
 }
 
 /// For those who run on and on: an emulator that runs the cores in turns goes on with the next at a `pause`, otherwise after a tenth of a second.
@@ -460,7 +460,7 @@ impl Worker {
         let some = self.prng.below(1 << width);
         match self.prng.below(3) {
             0 => {}
-            1 => spin(some % 4096),
+            1 => spin(some % 65_536),
             _ => time::sleep(Deadline::after(Nanos::new(some))),
         }
     }
