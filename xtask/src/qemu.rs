@@ -73,8 +73,10 @@ impl Accelerator {
         match self {
             Self::TcgMulti => &["-accel", "tcg,thread=multi"],
             Self::TcgSingle => &["-accel", "tcg,thread=single"],
-            // A virtual clock that starts at a fixed date makes two runs identical.
+            // A virtual clock that starts at a fixed date, and random numbers (`RDRAND`) of a fixed seed, make two runs identical.
             Self::Icount => &[
+                "-seed",
+                "1",
                 "-accel",
                 "tcg,thread=single",
                 "-icount",
