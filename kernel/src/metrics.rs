@@ -85,6 +85,12 @@ impl Here {
     pub(crate) const FAST_MESSAGES: usize =
         offset_of!(Self, counters) + Counter::FastMessages as usize * size_of::<Figure>();
 
+    /// As `FAST_MESSAGES`.
+    pub(crate) const WAKES_LOCAL: usize =
+        offset_of!(Self, counters) + Counter::WakesLocal as usize * size_of::<Figure>();
+    /// As `FAST_MESSAGES`.
+    pub(crate) const WAKES_LEFT: usize = offset_of!(Self, wakes_left);
+
     /// Where `user.S` counts down.
     pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
     /// Where it does for calls that are checked.

@@ -235,6 +235,8 @@ impl Thread {
     /// As `DIRECT`.
     pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
     /// As `DIRECT`.
+    pub(crate) const TASK: usize = offset_of!(Self, task);
+    /// As `DIRECT`.
     pub(crate) const TALK: usize = offset_of!(Self, talk);
     /// Where [`inherit::Pressure`] lies.
     pub(crate) const PRESSURE: usize = offset_of!(Self, pressure);

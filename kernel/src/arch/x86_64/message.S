@@ -2,8 +2,10 @@
 #
 # The commonest are a call to a receiver that waits alone on this core, and an answer to a caller on this core that has lent its time, by a
 # thread that then waits alone; neither with anything special in its tag, and no thread with extended state or other extras. Then the
-# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. What is done to the threads is what `messages::deliver`,
-# `messages::reply_receive` and `talk` do, step by step; the looking up is `cap::Table::lookup`, the change of spaces `mm::tlb::CoreTlb::go_back`.
+# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. Next come a message to a real-time thread that waits alone on
+# this core and is no more urgent than its real-time sender, which goes on, and waiting alone for such a message. What is done to the threads
+# is what `messages::deliver`, `messages::receive`, `messages::reply_receive`, `talk` and `homes::send_home_directly` do, step by step; the
+# looking up is `cap::Table::lookup`, the queueing `sched::assembly`, the change of spaces `mm::tlb::CoreTlb::go_back`.
 # A test runs random programs with and without this way (`user/peers`).
 
 # decline_unless_usual: goes to the whole meaning unless tag and core are as said above.
@@ -29,8 +31,8 @@
 .endm
 
 # make_current: make rbx the current thread, with its space.
-#   in: rbx = thread, the message's registers.  clobbers: rax rcx r11 flags.  Goes on at \done, also from `message_space`.
-.macro make_current done
+#   in: rbx = thread.  clobbers: rax rcx r11 flags.  Goes on at \done, or at \slow where the change of spaces is more than going back.
+.macro make_current done, slow=message_space
     mov gs:[rip + {head} + {current}], rbx
     lea rax, [rbx + {frame_end}]
     mov rcx, gs:[rip + {head} + {stack_slot}]
@@ -40,7 +42,7 @@
     je \done
     mov rcx, gs:[rip + {tlb} + {tlb_before}]
     cmp gs:[rcx + {tlb} + {slot_space}], r11
-    jne message_space
+    jne \slow
     mov rax, gs:[rip + {active} + {active_word}]
     mov gs:[rip + {active} + {active_leaving}], rax
     mov rax, [r11 + {space_id}]
@@ -48,7 +50,7 @@
     xchg gs:[rip + {active} + {active_word}], rax
     mov rax, [r11 + {space_generation}]
     cmp gs:[rcx + {tlb} + {slot_seen}], rax
-    jne message_space
+    jne \slow
     mov rax, gs:[rcx + {tlb} + {slot_load}]
     mov cr3, rax
     mov rax, gs:[rip + {tlb} + {tlb_current}]
@@ -143,7 +145,7 @@ message_entry:
 .balign 64
 message_no_call:
     cmp rax, {reply_receive}
-    jne message_slow
+    jne message_no_reply
     decline_unless_usual
     look_up
     mov r11, [rbx + rax + {object}]
@@ -178,6 +180,137 @@ message_faulted:
     mov rdi, rbx
     jmp resume_whole
 
+# A message that nobody has to answer: the receiver is filled in and queued, the sender goes on.
+.balign 64
+message_no_reply:
+    cmp rax, {send}
+    jne message_no_send
+    decline_unless_usual
+    mov [rsp + {rdi}], rdi
+    look_up
+    mov r11, [rbx + rax + {object}]
+    mov rbp, [rbx + rax + {badge}]
+    cmp rcx, [rbx + rax + {meta}]
+    jne message_declined_send
+    xor rcx, rdi
+    test rcx, {may_send}
+    jnz message_declined_send
+    mov rax, [r11 + {queue}]
+    lea rbx, [rax - {one}]
+    test bl, {marks}
+    jnz message_declined_send
+    mov ecx, gs:[rip + {head} + {mark}]
+    cmp [rbx + {direct}], ecx
+    jne message_declined_send
+    # Who is sent to a thread of its own kind that is no less urgent changes nothing for that one, nor for the timer.
+    movzx ecx, byte ptr [rbx + {task_priority}]
+    cmp ecx, gs:[rip + {sched} + {sched_urgency}]
+    ja message_declined_send
+    mov rdi, gs:[rip + {sched} + {sched_current}]
+    cmp byte ptr [rbx + {task_kind}], {real_time}
+    jne message_declined_send
+    cmp byte ptr [rdi + {task_kind}], {real_time}
+    jne message_declined_send
+    # The wake whose latency is measured takes the long way.
+    cmp dword ptr gs:[rip + {metrics} + {wakes_left}], 1
+    je message_declined_send
+    xor edi, edi
+    lock cmpxchg [r11 + {queue}], rdi
+    jne message_declined_send
+    mov [rbx + {rax}], rdi
+    mov [rbx + {rdi}], rbp
+    mov [rbx + {rsi}], rsi
+    mov [rbx + {rdx}], rdx
+    mov [rbx + {r8}], r8
+    mov [rbx + {r9}], r9
+    mov [rbx + {r10}], r10
+    mov [rbx + {r12}], r12
+    mov [rbx + {r13}], r13
+    mov [rbx + {r14}], r14
+    mov [rbx + {r15}], r15
+    mov [rbx + {direct}], edi
+    mov [rbx + {task_turn}], rdi
+    mov [rbx + {task_next}], rdi
+    mov byte ptr [rbx + {task_place}], {queued}
+    mov eax, ecx
+    shl eax, {fifo_shift}
+    mov rdi, gs:[rax + {sched} + {sched_last}]
+    mov [rbx + {task_prev}], rdi
+    mov gs:[rax + {sched} + {sched_last}], rbx
+    test rdi, rdi
+    jnz message_behind
+    mov gs:[rax + {sched} + {sched_first}], rbx
+    mov eax, ecx
+    shr eax, 6
+    mov rdi, gs:[rax * 8 + {sched} + {sched_words}]
+    bts rdi, rcx
+    mov gs:[rax * 8 + {sched} + {sched_words}], rdi
+message_queued:
+    inc dword ptr gs:[rax * 4 + {sched} + {sched_counts}]
+    dec dword ptr gs:[rip + {metrics} + {wakes_left}]
+    inc qword ptr gs:[rip + {metrics} + {wakes_local}]
+    inc qword ptr gs:[rip + {metrics} + {fast_messages}]
+    mov rdi, rbp
+    mov rbp, [rsp + {rbp}]
+    mov rbx, [rsp + {rbx}]
+    mov rcx, [rsp + {rip}]
+    mov r11, [rsp + {rflags}]
+    mov rsp, [rsp + {rsp}]
+    xor eax, eax
+    leave_kernel sysretq, 0
+message_behind:
+    mov [rdi + {task_next}], rbx
+    mov eax, ecx
+    shr eax, 6
+    jmp message_queued
+
+# Waiting for a message, by a thread that is known as the endpoint's server (PI1), has nobody to answer and serves nobody.
+.balign 64
+message_no_send:
+    cmp rax, {receive}
+    jne message_slow
+    decline_unless_usual
+    look_up
+    mov r11, [rbx + rax + {object}]
+    cmp rcx, [rbx + rax + {meta}]
+    jne message_declined_receive
+    xor rcx, rdi
+    test rcx, {may_receive}
+    jnz message_declined_receive
+    cmp qword ptr [rsp + {reply}], 0
+    jne message_declined_receive
+    cmp [rsp + {serves}], r11
+    jne message_declined_receive
+    cmp dword ptr [rsp + {served}], 0
+    jne message_declined_receive
+    mov ecx, gs:[rip + {head} + {mark}]
+    lea rax, [r11 + {endpoint}]
+    mov [rsp + {at}], rax
+    mov byte ptr [rsp + {role}], {receiving}
+    mov [rsp + {direct}], ecx
+    # Once it is parked another core may take it and give it a message.
+    xor eax, eax
+    lea rcx, [rsp + {one}]
+    lock cmpxchg [r11 + {queue}], rcx
+    jne message_undo_receive
+    inc qword ptr gs:[rip + {metrics} + {fast_messages}]
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    call {give_way}
+    mov rbx, rax
+    make_current 774f, message_space_whole
+774:
+    mov rdi, rbx
+    jmp user_resume
+
+message_declined_send:
+    mov rdi, [rsp + {rdi}]
+    mov eax, {send}
+    jmp message_slow
+message_undo_receive:
+    mov dword ptr [rsp + {direct}], 0
+message_declined_receive:
+    mov eax, {receive}
+    jmp message_slow
 message_undo_call:
     mov dword ptr [rsp + {direct}], 0
 message_declined_call:
@@ -238,3 +371,11 @@ message_space:
     cmp dword ptr [rbx + {vector}], {message}
     jne 773b
     jmp 772b
+
+# message_space_whole: the same, for a thread whose registers are all in its frame.
+message_space_whole:
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    mov rdi, rbx
+    call {enter_space}
+    mov rdi, rbx
+    jmp user_resume

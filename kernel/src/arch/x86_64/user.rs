@@ -16,15 +16,17 @@ use cap::assembly;
 use ipc::Queue;
 use mm::tlb::{Active, CoreTlb, SpaceTlb};
 use percpu::{IrqOff, core_local};
+use sched::assembly as queueing;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
 use super::{border, tables, tlb, usercopy};
 use crate::endpoint::Endpoint;
+use crate::inherit::Pressure;
 use crate::limits::Limits;
 use crate::spaces::{ENTERED, Space};
-use crate::talk::{self, Talk};
+use crate::talk::{self, Role, Talk};
 use crate::thread::{Doing, Thread, ThreadRef};
 use crate::wait::place;
 use crate::{dispatch, limits, messages, metrics, syscalls, traps};
@@ -59,6 +61,11 @@ pub(crate) struct Frame {
     pub(crate) rsp: u64,
     pub(crate) ss: u64,
 }
+
+/// What decides about threads.
+type Core = sched::Core<ThreadRef>;
+/// What it knows of one.
+type Task = sched::Task<ThreadRef>;
 
 /// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
 const SYSCALL_BYTES: u64 = 2;
@@ -372,6 +379,8 @@ global_asm!(
     message = const MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
+    send = const MessageCall::Send as u64,
+    receive = const MessageCall::Receive as u64,
     faulted = const Doing::FAULTED,
     label_shift = const Tag::LABEL_SHIFT,
     special = const Tag::SPECIAL as u32,
@@ -414,6 +423,29 @@ global_asm!(
     space_id = const Space::TLB + SpaceTlb::ID,
     space_generation = const Space::TLB + SpaceTlb::GENERATION,
     fast_messages = const metrics::Here::FAST_MESSAGES,
+    wakes_local = const metrics::Here::WAKES_LOCAL,
+    wakes_left = const metrics::Here::WAKES_LEFT,
+    sched = sym dispatch::SCHED,
+    sched_current = const Core::CURRENT,
+    sched_urgency = const Core::URGENCY,
+    sched_first = const Core::FIRST,
+    sched_last = const Core::LAST,
+    sched_words = const Core::WORDS,
+    sched_counts = const Core::COUNTS,
+    fifo_shift = const queueing::FIFO.trailing_zeros(),
+    real_time = const queueing::REAL_TIME,
+    queued = const queueing::QUEUED,
+    task_next = const Thread::TASK + Task::NEXT,
+    task_prev = const Thread::TASK + Task::PREV,
+    task_turn = const Thread::TASK + Task::TURN,
+    task_kind = const Thread::TASK + Task::KIND,
+    task_priority = const Thread::TASK + Task::PRIORITY,
+    task_place = const Thread::TASK + Task::PLACE,
+    role = const Thread::TALK + Talk::ROLE,
+    receiving = const Role::Receiving as u8,
+    serves = const Thread::PRESSURE + Pressure::SERVES,
+    served = const Thread::PRESSURE + Pressure::SERVED,
+    give_way = sym dispatch::give_way_in_message,
     enter_space = sym messages::enter_space,
     message_call = sym messages::message_call,
     watched_message_call = sym messages::watched_message_call,
