@@ -220,7 +220,7 @@ pub(crate) fn pretend_call(irq: &IrqOff) {
 }
 
 /// Of so many wakes one is timed: reading the clock and going over the slow switch cost more than the wake.
-const WAKES_PER_SAMPLE: u32 = 16;
+pub(crate) const WAKES_PER_SAMPLE: u32 = 16;
 
 /// Whether the wake at hand is to be timed.
 #[inline(always)]

@@ -235,6 +235,10 @@ impl Thread {
     /// As `DIRECT`.
     pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
     /// As `DIRECT`.
+    pub(crate) const READY_SINCE: usize = offset_of!(Self, ready_since);
+    /// As `DIRECT`.
+    pub(crate) const EXTRAS: usize = offset_of!(Self, extras);
+    /// As `DIRECT`.
     pub(crate) const TASK: usize = offset_of!(Self, task);
     /// As `DIRECT`.
     pub(crate) const TALK: usize = offset_of!(Self, talk);

@@ -356,31 +356,35 @@ impl<E: Entity> Core<E> {
     /// `stop` of the current thread, which waits, and `pick`; shorter from one real-time thread without budget to the next of its priority.
     ///
     /// The last decision was obeyed: nobody who is queued is more urgent than the current thread.
-    #[inline(always)]
+    #[inline]
     pub fn give_way(&self, now: u64) -> Option<E> {
-        let current = self.current.get();
-        let priority = self.urgency.get();
-        if let Some(e) = current
-            && e.task().kind.get() == Kind::RealTime
-            && let Ok(priority) = u8::try_from(priority)
-            && let Some(next) = self.queue.first(priority)
-            && next.task().kind.get() == Kind::RealTime
-        {
-            // As `account` does, but for turn and what is left, which mean nothing: it will be queued behind its equals, with a new turn.
-            let task = e.task();
-            task.ticks.set(task.ticks.get().wrapping_add(now.wrapping_sub(self.since.get())));
-            task.place.set(Place::Nowhere);
-            task.stopped.set(now);
-            self.queue.take_first(next, priority);
-            let task = next.task();
-            task.place.set(Place::Current);
-            task.switches.set(task.switches.get().wrapping_add(1));
-            self.current.set(Some(next));
-            self.since.set(now);
-            return Some(next);
+        self.give_way_shortly(now).or_else(|| {
+            self.stop(now, Stop::Blocked);
+            self.pick(now)
+        })
+    }
+
+    /// As [`give_way`](Self::give_way) where that is shorter; `None`, and nothing has changed, where it is not.
+    #[inline(always)]
+    pub fn give_way_shortly(&self, now: u64) -> Option<E> {
+        let e = self.current.get()?;
+        let priority = u8::try_from(self.urgency.get()).ok()?;
+        let next = self.queue.first(priority)?;
+        let (task, other) = (e.task(), next.task());
+        if task.kind.get() != Kind::RealTime || other.kind.get() != Kind::RealTime {
+            return None;
         }
-        self.stop(now, Stop::Blocked);
-        self.pick(now)
+        // As `account`, but for the turn and what is left, which mean nothing: it will be queued behind its equals.
+        let ran = now.wrapping_sub(self.since.get());
+        task.ticks.set(task.ticks.get().wrapping_add(ran));
+        task.place.set(Place::Nowhere);
+        task.stopped.set(now);
+        self.queue.take_first(next, priority);
+        other.place.set(Place::Current);
+        other.switches.set(other.switches.get().wrapping_add(1));
+        self.current.set(Some(next));
+        self.since.set(now);
+        Some(next)
     }
 
     /// Queues a thread that ran and could run on.
