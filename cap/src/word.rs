@@ -116,6 +116,11 @@ impl Meta {
         Self(self.0 & !NO_NODE | slot.handle(0).0 & NO_NODE)
     }
 
+    /// What a slot says of a copy under another handle, with a node, of a capability that has one under the handle `from`.
+    pub(crate) const fn copied(self, from: Handle, to: Handle) -> Self {
+        Self(self.0 ^ from.0 ^ to.0)
+    }
+
     /// Whether the capability has a node, if one is live under this handle, which names the slot.
     pub(crate) const fn has_node(self, handle: Handle) -> bool {
         (self.0 ^ handle.0) & NO_NODE == 0
@@ -278,6 +283,10 @@ mod tests {
                 let fits = |asked, wanted| asked == kind && rights.has(wanted);
                 assert!(kinds_and_rights().all(|(k, r)| meta.matches(handle, k, r) == fits(k, r)));
                 let tied = meta.with_node(slot);
+                assert_eq!(
+                    tied.copied(handle, SlotId(5).handle(8)),
+                    Meta::live(SlotId(5), 8, kind, rights).with_node(SlotId(5))
+                );
                 assert!(tied.has_node(handle) && !meta.has_node(handle) && tied.is_same(meta));
                 assert_eq!(
                     (tied.with_node(slot), tied.kind(handle), tied.rights(handle)),

@@ -24,7 +24,8 @@ use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
 use crate::{handler, homes, inherit, limits, metrics, notification, spread, upcall};
 
-pub(crate) use fast::enter_space;
+pub(crate) use fast::{enter_space, go_on_with_callee};
+pub(crate) use transfer::in_registers as pass_in_registers;
 
 type Result<T = ()> = core::result::Result<T, Error>;
 

@@ -202,8 +202,11 @@ impl Capabilities {
         if moves {
             return self.move_to(handle, into);
         }
-        let entry = self.entry(handle)?;
-        self.derive(irq, handle, (entry.rights, entry.badge), into)
+        // SAFETY: as in `derive`.
+        let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
+        // SAFETY: the reference that a capability held, or that was acquired for nothing.
+        let give_up = |gone| unsafe { object::drop_word(irq, gone) };
+        self.table().pass(handle, into.table(), acquire, give_up).map_err(|refusal| refusal.settle(give_up))
     }
 
     /// Puts a capability for an object in, which takes over the reference.

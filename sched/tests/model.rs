@@ -542,8 +542,13 @@ impl Pair {
 
     /// The core picks, and the model agrees that this one may be picked.
     fn pick(&mut self) {
+        let picked = self.core.pick(self.now);
+        self.follow(picked);
+    }
+
+    fn follow(&mut self, picked: Option<Ref>) {
         let candidates = self.model.candidates();
-        match self.core.pick(self.now) {
+        match picked {
             Some(thread) => {
                 assert!(candidates.contains(&thread.id()), "{thread:?}, but {candidates:?}");
                 self.model.run(thread.id(), self.now);
@@ -554,6 +559,11 @@ impl Pair {
     }
 
     fn switch(&mut self, why: Stop) {
+        if why == Stop::Blocked && self.settled {
+            let next = self.core.give_way(self.now);
+            self.model.stop(self.now, why);
+            return self.follow(next);
+        }
         self.core.stop(self.now, why);
         self.model.stop(self.now, why);
         self.pick();

@@ -2,7 +2,7 @@
 #
 # The commonest are a call to a receiver that waits alone on this core, and an answer to a caller on this core that has lent its time, by a
 # thread that then waits alone; neither with anything special in its tag, and no thread with extended state or other extras. Then the
-# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. Next come a message to a real-time thread that waits alone on
+# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all, but where the call has capabilities (`messages::transfer`). Next come a message to a real-time thread that waits alone on
 # this core and is no more urgent than its real-time sender, which goes on, and waiting alone for such a message. What is done to the threads
 # is what `messages::deliver`, `messages::receive`, `messages::reply_receive`, `talk` and `homes::send_home_directly` do, step by step; the
 # looking up is `cap::Table::lookup`, the queueing `sched::assembly`, the change of spaces `mm::tlb::CoreTlb::go_back`.
@@ -75,6 +75,78 @@
     leave_kernel sysretq, 0
 .endm
 
+# find_receiver: who waits alone at the endpoint of a call, and can be lent to.
+#   in: rsp = thread, rdi = handle.  out: rdi = badge, r11 = endpoint, rax = its word, rbx = receiver, rbp = context, ecx = the core's mark.
+#   clobbers: flags.
+.macro find_receiver
+    mov [rsp + {rdi}], rdi
+    look_up
+    xor rdi, rcx
+    test rdi, {may_send}
+    jnz message_declined_call
+    mov r11, [rbx + rax + {object}]
+    mov rdi, [rbx + rax + {badge}]
+    cmp rcx, [rbx + rax + {meta}]
+    jne message_declined_call
+    # The receiver that waits alone, if one does: then the word's marks are those of `Queue::ONE`.
+    mov rax, [r11 + {queue}]
+    lea rbx, [rax - {one}]
+    test bl, {marks}
+    jnz message_declined_call
+    mov ecx, gs:[rip + {head} + {mark}]
+    cmp [rbx + {direct}], ecx
+    jne message_declined_call
+    mov rbp, [rsp + {on}]
+    cmp dword ptr [rbp + {depth}], {max_depth}
+    jae message_declined_call
+.endm
+
+# lend: the caller waits for the receiver, which has its context.
+#   in: rsp = thread, rbx = receiver, rbp = context, ecx = 0.  clobbers: rax flags.
+.macro lend
+    mov [rbx + {reply}], rsp
+    mov [rbx + {direct}], ecx
+    mov [rbx + {on}], rbp
+    mov [rbp + {runner}], rbx
+    inc dword ptr [rbp + {depth}]
+    lea rax, [rbx + {callee}]
+    mov [rsp + {at}], rax
+.endm
+
+# pass_capabilities: hand the message's capabilities on, while the sender is current.
+#   in: rsp = thread, rbx = receiver, which was taken, the message's registers.  out: rsp = thread, the message's registers as the receiver gets
+#   them.  clobbers: rax rcx r11 flags.
+.macro pass_capabilities
+    mov rcx, rsp
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    push rsi
+    push rdi
+    push rdx
+    push r8
+    push r9
+    push r10
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rcx
+    mov rdx, rsi
+    mov rsi, rbx
+    mov rcx, rsp
+    call {pass_capabilities}
+    mov rsi, rax
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop r10
+    pop r9
+    pop r8
+    pop rdx
+    pop rdi
+    mov rsp, gs:[rip + {head} + {current}]
+.endm
+
 # part: the thread that has a caller's time waits alone at an endpoint, and gives the time back; does nothing if it cannot wait there.
 #   in: rsp = thread, rbx = caller, rbp = context, r11 = endpoint, ecx = the core's mark.  clobbers: rax rcx rdi flags.
 .macro part
@@ -107,40 +179,60 @@ message_entry:
     .rept {planted}
     nop
     .endr
-    decline_unless_usual
-    mov [rsp + {rdi}], rdi
-    look_up
-    xor rdi, rcx
-    test rdi, {may_send}
-    jnz message_declined_call
-    mov r11, [rbx + rax + {object}]
-    mov rdi, [rbx + rax + {badge}]
-    cmp rcx, [rbx + rax + {meta}]
-    jne message_declined_call
-    # The receiver that waits alone, if one does: then the word's marks are those of `Queue::ONE`.
-    mov rax, [r11 + {queue}]
-    lea rbx, [rax - {one}]
-    test bl, {marks}
-    jnz message_declined_call
-    mov ecx, gs:[rip + {head} + {mark}]
-    cmp [rbx + {direct}], ecx
-    jne message_declined_call
-    mov rbp, [rsp + {on}]
-    cmp dword ptr [rbp + {depth}], {max_depth}
-    jae message_declined_call
+    test esi, {special}
+    jnz message_special_call
+    cmp dword ptr gs:[rip + {head} + {extras}], 0
+    jne message_slow
+    find_receiver
     # The caller waits from here on, for whoever of this core looks at it.
     mov [rsp + {direct}], ecx
     xor ecx, ecx
     lock cmpxchg [r11 + {queue}], rcx
     jne message_undo_call
-    mov [rbx + {reply}], rsp
-    mov [rbx + {direct}], ecx
-    mov [rbx + {on}], rbp
-    mov [rbp + {runner}], rbx
-    inc dword ptr [rbp + {depth}]
-    lea rax, [rbx + {callee}]
-    mov [rsp + {at}], rax
+    lend
     go_on
+
+# The same with capabilities. What becomes of them may have somebody run first.
+.balign 64
+message_special_call:
+    test esi, {special_beside_caps}
+    jnz message_slow
+    mov ecx, esi
+    and ecx, {caps}
+    cmp ecx, {most_caps}
+    ja message_slow
+    cmp dword ptr gs:[rip + {head} + {extras}], 0
+    jne message_slow
+    find_receiver
+    xor ecx, ecx
+    lock cmpxchg [r11 + {queue}], rcx
+    jne message_declined_call
+    mov [rbx + {at}], rcx
+    pass_capabilities
+    mov ecx, gs:[rip + {head} + {mark}]
+    mov [rsp + {direct}], ecx
+    xor ecx, ecx
+    lend
+    cmp dword ptr gs:[rip + {head} + {pending}], 0
+    jne message_call_pending
+    go_on
+message_call_pending:
+    xor eax, eax
+    mov [rbx + {rax}], rax
+    mov [rbx + {rdi}], rdi
+    mov [rbx + {rsi}], rsi
+    mov [rbx + {rdx}], rdx
+    mov [rbx + {r8}], r8
+    mov [rbx + {r9}], r9
+    mov [rbx + {r10}], r10
+    mov [rbx + {r12}], r12
+    mov [rbx + {r13}], r13
+    mov [rbx + {r14}], r14
+    mov [rbx + {r15}], r15
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    mov rdi, rbx
+    call {go_on_with_callee}
+    ud2
 
 .balign 64
 message_no_call:
