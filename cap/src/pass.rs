@@ -2,7 +2,6 @@
 
 use crate::change::{Capability, Gone};
 use crate::memory::{Memory, NodeAt};
-use crate::slot::Slot;
 use crate::table::{Entry, Table};
 use crate::tree::{Node, Pop, Taken, Tours};
 use crate::word::{Meta, SlotId};
@@ -94,63 +93,55 @@ impl<M: Memory> Table<M> {
         })
     }
 
-    /// Makes another capability of one that has `GRANT`, with all its rights and its badge, in another table or in this: as
-    /// [`derive`](Self::derive), in fewer steps where the source has a node, a slot is free and nothing is doomed.
-    ///
-    /// # Errors
-    /// As for `derive`.
+    /// Makes another capability of one that has `GRANT`, with all its rights and its badge: as [`derive`](Self::derive), in fewer steps, for a
+    /// source that has a node while a slot is free and nothing is doomed. `None`, and nothing was done, if that is not so, or if there is
+    /// nothing to be made: `derive` does the rest, or says why not.
+    #[inline(always)]
     pub fn pass(
         &self,
         from: Handle,
         into: &Self,
-        acquire: impl Fn(&Capability) -> bool,
-        mut sink: impl FnMut(Gone),
-    ) -> Result<Handle, Refusal> {
+        acquire: impl FnOnce(&Capability) -> bool,
+        give_up: impl FnOnce(Gone),
+    ) -> Option<Handle> {
         let source = self.slot(from);
-        let (Entry { kind, rights, object, badge }, meta) = Self::granting_in(source, from)?;
-        let (given, copy) = ((rights, badge), Capability { kind, rights, object, badge });
-        let free = if meta.has_node(from) { into.claim_free() } else { None };
-        let Some(id) = free else { return self.derive(from, into, given, acquire, sink) };
+        let (Entry { kind, rights, object, badge }, meta) = source.entry(from).ok()?;
+        if !rights.has(Rights::GRANT) || !meta.has_node(from) {
+            return None;
+        }
+        let (id, slot) = into.claim_free()?;
         let Some(node) = into.memory.take_node() else {
             into.put(id);
-            return Err(Error::NoMemory.into());
+            return None;
         };
-        let acquired = acquire(&copy);
-        if acquired && let Some(handle) = self.graft_copy(source, (from, meta), into, (id, &copy), node) {
-            return Ok(handle);
+        if !acquire(&Capability { kind, rights, object, badge }) {
+            into.put_back(id, node, || {});
+            return None;
         }
-        into.memory.give_node(NodeAt::new(node.as_ptr()));
-        into.put(id);
-        if acquired {
-            sink(Gone { kind, rights, object });
-        }
-        // It says why, or does what else there is to be done.
-        self.derive(from, into, given, acquire, sink)
-    }
-
-    /// Puts a copy beneath its source, which had a node, if that is still there and nothing is doomed; `None` if nothing was done.
-    #[inline(always)]
-    fn graft_copy(
-        &self,
-        source: &Slot,
-        (from, meta): (Handle, Meta),
-        into: &Self,
-        (id, copy): (SlotId, &Capability),
-        node: NonNull<Node>,
-    ) -> Option<Handle> {
         percpu::race_point!("cap.acquired");
-        self.memory.family(copy.object).with(&self.memory, |tours| {
+        let made = self.memory.family(object).with(&self.memory, |tours| {
             // A live capability that has a node keeps it (C6).
             if tours.any_doomed() || source.meta() != meta {
                 return None;
             }
-            let slot = into.slot_at(id);
-            let handle = id.handle(slot.meta().generation() + 1);
+            let handle = slot.meta().next_handle();
             tours.graft(node.as_ptr(), source.node(), into, handle);
             slot.set_node(node.as_ptr());
-            slot.publish(meta.copied(from, handle), copy.object, copy.badge);
+            slot.publish(meta.copied(from, handle), object, badge);
             Some(handle)
-        })
+        });
+        if made.is_none() {
+            into.put_back(id, node, || give_up(Gone { kind, rights, object }));
+        }
+        made
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_back(&self, id: SlotId, node: NonNull<Node>, give_up: impl FnOnce()) {
+        self.memory.give_node(NodeAt::new(node.as_ptr()));
+        self.put(id);
+        give_up();
     }
 
     /// Moves a capability that has `GRANT` to another table, or to another slot of this one. It keeps its place in the family, its badge, its
@@ -193,13 +184,7 @@ impl<M: Memory> Table<M> {
 
     /// A capability that may be handed on.
     fn granting(&self, from: Handle) -> Result<(Entry, Meta), Error> {
-        Self::granting_in(self.slot(from), from)
-    }
-
-    /// The same, in the slot that it names.
-    #[inline(always)]
-    fn granting_in(source: &Slot, from: Handle) -> Result<(Entry, Meta), Error> {
-        let (entry, meta) = source.entry(from)?;
+        let (entry, meta) = self.entry_meta(from)?;
         if entry.rights.has(Rights::GRANT) { Ok((entry, meta)) } else { Err(Error::MissingRight) }
     }
 

@@ -136,6 +136,12 @@ impl Meta {
         Self(slot.handle(generation).0 ^ NO_KIND)
     }
 
+    /// The handle that a [dead](Self::dead) slot has next. C3: its last generation was not the largest.
+    #[inline(always)]
+    pub(crate) const fn next_handle(self) -> Handle {
+        Handle((self.0 ^ NO_KIND) + (1 << u32::BITS))
+    }
+
     pub(crate) const fn generation(self) -> u32 {
         (self.0 >> u32::BITS) as u32
     }
@@ -217,7 +223,8 @@ impl Head {
         if self.is_closed() || self.live() >= limit {
             return None;
         }
-        Some(Self((self.0 & !FIRST | next.0 as u64) + ONE_LIVE).changed())
+        // As `changed`, of one that is not closed.
+        Some(Self((self.0 & !FIRST | next.0 as u64) + (ONE_LIVE + ONE_CHANGE) & !Self::CLOSED))
     }
 
     /// One less; its slot becomes the first of the list.
@@ -314,6 +321,7 @@ mod tests {
             for generation in [0, 1, u32::MAX] {
                 let (meta, handle) = (Meta::dead(slot, generation), slot.handle(generation));
                 assert_eq!((meta.generation(), meta.kind(handle)), (generation, None));
+                assert!(generation == u32::MAX || meta.next_handle() == slot.handle(generation + 1));
                 assert!(!ObjectKind::ALL.iter().any(|&kind| meta.matches(handle, kind, Rights::NONE)));
             }
         }

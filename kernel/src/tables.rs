@@ -192,6 +192,7 @@ impl Capabilities {
     ///
     /// # Errors
     /// Those of [`derive`](Self::derive).
+    #[inline(always)]
     pub(crate) fn pass(
         &self,
         irq: &IrqOff,
@@ -204,9 +205,19 @@ impl Capabilities {
         }
         // SAFETY: as in `derive`.
         let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
-        // SAFETY: the reference that a capability held, or that was acquired for nothing.
+        // SAFETY: the reference that was acquired for nothing.
         let give_up = |gone| unsafe { object::drop_word(irq, gone) };
-        self.table().pass(handle, into.table(), acquire, give_up).map_err(|refusal| refusal.settle(give_up))
+        match self.table().pass(handle, into.table(), acquire, give_up) {
+            Some(handle) => Ok(handle),
+            None => self.pass_after_all(irq, handle, into),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_after_all(&self, irq: &IrqOff, handle: Handle, into: &Self) -> Result<Handle, Error> {
+        let entry = self.entry(handle)?;
+        self.derive(irq, handle, (entry.rights, entry.badge), into)
     }
 
     /// Puts a capability for an object in, which takes over the reference.
