@@ -95,12 +95,14 @@ impl<M: Memory> Table<M> {
 
     /// Makes another capability of one that has `GRANT`, with all its rights and its badge: as [`derive`](Self::derive), in fewer steps, for a
     /// source that has a node while a slot is free and nothing is doomed. `None`, and nothing was done, if that is not so, or if there is
-    /// nothing to be made: `derive` does the rest, or says why not.
+    /// nothing to be made: `derive` does the rest, or says why not. `take_node` is that of the other table's memory, for a caller who has one
+    /// at hand.
     #[inline(always)]
     pub fn pass(
         &self,
         from: Handle,
         into: &Self,
+        take_node: impl FnOnce() -> Option<NonNull<Node>>,
         acquire: impl FnOnce(&Capability) -> bool,
         give_up: impl FnOnce(Gone),
     ) -> Option<Handle> {
@@ -110,7 +112,7 @@ impl<M: Memory> Table<M> {
             return None;
         }
         let (id, slot) = into.claim_free()?;
-        let Some(node) = into.memory.take_node() else {
+        let Some(node) = take_node() else {
             into.put(id);
             return None;
         };

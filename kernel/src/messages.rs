@@ -25,7 +25,7 @@ use crate::wait::place;
 use crate::{handler, homes, inherit, limits, metrics, notification, spread, upcall};
 
 pub(crate) use fast::{enter_space, go_on_with_callee};
-pub(crate) use transfer::in_registers as pass_in_registers;
+pub(crate) use transfer::{in_registers as pass_in_registers, one_in_registers as pass_one_in_registers};
 
 type Result<T = ()> = core::result::Result<T, Error>;
 

@@ -207,7 +207,8 @@ impl Capabilities {
         let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
         // SAFETY: the reference that was acquired for nothing.
         let give_up = |gone| unsafe { object::drop_word(irq, gone) };
-        match self.table().pass(handle, into.table(), acquire, give_up) {
+        let take_node = || slabs::take::<Node>(irq);
+        match self.table().pass(handle, into.table(), take_node, acquire, give_up) {
             Some(handle) => Ok(handle),
             None => self.pass_after_all(irq, handle, into),
         }

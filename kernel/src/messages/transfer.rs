@@ -40,6 +40,23 @@ pub(crate) unsafe extern "C" fn in_registers(
     })
 }
 
+/// As [`in_registers`], of the only capability of a message, which does not move: the receiver's handle, or none if it gets none.
+///
+/// # Safety
+/// 1. As there.
+pub(crate) unsafe extern "C" fn one_in_registers(
+    sender: ThreadRef,
+    handle: Handle,
+    receiver: ThreadRef,
+) -> Handle {
+    // SAFETY: obligation 1.
+    let irq = unsafe { IrqOff::assume() };
+    if Tag(receiver.register(register::TAG)).accepts() == 0 {
+        return Handle::NONE;
+    }
+    sender.capabilities().pass(&irq, handle, receiver.capabilities(), false).unwrap_or(Handle::NONE)
+}
+
 #[inline(always)]
 fn hand_on(
     irq: &IrqOff,

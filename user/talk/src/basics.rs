@@ -13,7 +13,7 @@ use rt::start::Start;
 use rt::thread::{self, Builder};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, Test, channels, ensure, unexpected};
+use crate::{Outcome, Test, channels, ensure, passed, unexpected};
 
 pub(crate) const TESTS: &[Test] = &[
     ("call-same-core", |start| call_between(start, 0, 0)),
@@ -28,12 +28,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("saved-reply", saved_reply),
     ("peer-gone", peer_gone),
     ("capabilities", capabilities),
+    ("capabilities-passed", passed::passed),
     ("plain-reply", plain_reply),
     ("many-clients", many_clients),
 ];
 
 /// Label with which a server is asked to end.
-const END: u32 = u32::MAX;
+pub(crate) const END: u32 = u32::MAX;
 
 /// A thread on a core of this process.
 pub(crate) fn on(start: &Start, core: usize) -> Builder {
@@ -61,7 +62,7 @@ fn echo(endpoint: Endpoint) -> u64 {
     }
 }
 
-fn end(endpoint: Endpoint) -> Outcome {
+pub(crate) fn end(endpoint: Endpoint) -> Outcome {
     endpoint.call(Message::new(END, [0; 8])).map(drop).map_err(unexpected)
 }
 

@@ -113,9 +113,33 @@
     mov [rsp + {at}], rax
 .endm
 
-# pass_capabilities: hand the message's capabilities on, while the sender is current.
+# pass_capability: hand the message's only capability on, while the sender is current.
 #   in: rsp = thread, rbx = receiver, which was taken, the message's registers.  out: rsp = thread, the message's registers as the receiver gets
-#   them.  clobbers: rax rcx r11 flags.
+#   them, but for the tag; rax = the receiver's handle, 0 if it gets none.  clobbers: rcx r11 flags.
+.macro pass_capability
+    mov rcx, rsp
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    push rdi
+    push rsi
+    push rdx
+    push r8
+    push r9
+    push r10
+    mov rdi, rcx
+    mov rsi, r15
+    mov rdx, rbx
+    call {pass_capability}
+    pop r10
+    pop r9
+    pop r8
+    pop rdx
+    pop rsi
+    pop rdi
+    mov rsp, gs:[rip + {head} + {current}]
+.endm
+
+# pass_capabilities: the same with several, or such that move.
+#   out: the tag too.  clobbers: rax rcx r11 flags.
 .macro pass_capabilities
     mov rcx, rsp
     mov rsp, gs:[rip + {head} + {kernel_sp}]
@@ -208,7 +232,15 @@ message_special_call:
     lock cmpxchg [r11 + {queue}], rcx
     jne message_declined_call
     mov [rbx + {at}], rcx
-    pass_capabilities
+    mov eax, esi
+    and eax, {moves}
+    cmp eax, {one_cap}
+    jne message_several
+    pass_capability
+    test rax, rax
+    jz message_lost
+    mov r15, rax
+message_passed:
     mov ecx, gs:[rip + {head} + {mark}]
     mov [rsp + {direct}], ecx
     xor ecx, ecx
@@ -216,6 +248,12 @@ message_special_call:
     cmp dword ptr gs:[rip + {head} + {pending}], 0
     jne message_call_pending
     go_on
+message_lost:
+    xor rsi, {one_cap} | {lost}
+    jmp message_passed
+message_several:
+    pass_capabilities
+    jmp message_passed
 message_call_pending:
     xor eax, eax
     mov [rbx + {rax}], rax
