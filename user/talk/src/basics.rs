@@ -257,11 +257,13 @@ fn late_reply(start: &Start, core: usize, to: Endpoint) -> Outcome {
     let client = on(start, 0)
         .spawn(move || -> Outcome {
             // It may give up before the server has come to wait.
+            // ORDER: Relaxed: the flag alone matters.
             while !received.load(Ordering::Relaxed) {
                 let patience = Deadline::after(Nanos::from_millis(1));
                 let outcome = to.call_until(Message::new(0, [9; 8]), patience);
                 ensure!(outcome == Err(Error::TimedOut), "call, not answered: {outcome:?}");
             }
+            // ORDER: Relaxed: as above.
             gone.store(true, Ordering::Relaxed);
             Ok(())
         })
