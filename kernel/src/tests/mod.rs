@@ -259,11 +259,15 @@ fn run_one(test: &Test, bed: &mut Bed, plant: &str) -> Result {
 
 /// Nothing is retired or reserved any more: frames that are not free are in use.
 fn calm(bed: &mut Bed) -> Result {
-    bed::finish_jobs(&mut bed.crew)?;
-    bed::settle(&mut bed.crew)?;
-    // What was given back may have been the last reference to a process that never started.
-    bed::finish_jobs(&mut bed.crew)?;
-    bed::settle(&mut bed.crew)?;
+    loop {
+        bed::finish_jobs(&mut bed.crew)?;
+        bed::settle(&mut bed.crew)?;
+        // What was given back may have been the last reference to a process that never started, which may have had that of another; or
+        // what another core gives back.
+        if !bed::is_unsettled(&mut bed.crew) {
+            break;
+        }
+    }
     crate::slabs::drain_all(&mut bed.crew);
     memory::drain_all(&mut bed.crew);
     Ok(())

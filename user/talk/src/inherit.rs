@@ -156,7 +156,7 @@ fn waiting(_: &Start) -> Outcome {
     };
     // As urgent as all of them by itself for a while, and then not any more.
     server.thread().schedule(&urgent(CLIENT)).map_err(unexpected)?;
-    let soon = Deadline::after(Nanos::from_millis(100));
+    let soon = Deadline::after(Nanos::from_millis(500));
     let (first, second) = (call(CLIENT, soon)?, call(CLIENT - 1, soon)?);
     let patient = call(CLIENT - 2, Deadline::NEVER)?;
     pause();
