@@ -8,7 +8,8 @@
 //! each wake, a period that forgets what ran in it, no throttling on wake or on preemption, a yield at the quantum's exact end that is
 //! taken for one before it, `steal` that ignores the affinity or begins at the first level; of inheritance: `queue_of`,
 //! `configure`, a yield, or a period that begins without it, who becomes less urgent behind its equals, turns in the upper bands or none in the
-//! normal one, no `rise`, no lift after a boost, no new urgency of the current thread, a budget that does not end.
+//! normal one, no `rise`, no lift after a boost, no new urgency of the current thread, a budget that does not end;
+//! the short way of `give_way` for threads with budgets.
 
 mod common;
 
