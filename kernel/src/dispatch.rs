@@ -260,6 +260,16 @@ fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     unsafe { fpu::switch(irq, before, next) };
 }
 
+/// Puts a thread's extended state into the registers, in the place of that of the thread that was current until now, for `message.S`.
+///
+/// # Safety
+/// 1. Interrupts are off, and no witness is in use. Both threads have extended state, and live on this core.
+pub(crate) unsafe extern "C" fn enter_state(thread: ThreadRef) {
+    // SAFETY: obligation 1.
+    let irq = unsafe { IrqOff::assume() };
+    exchange_state(&irq, Some(thread));
+}
+
 /// Takes a thread's extended state out of the registers, before another core runs it or it ends.
 pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
     if HERE.owned(irq).state.get() == Some(thread) {

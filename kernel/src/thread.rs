@@ -156,6 +156,8 @@ pub(crate) struct Doing {
 impl Doing {
     /// In `direct`, with the mark: a thread that goes on with all its registers, not with a message.
     pub(crate) const FAULTED: u32 = 1 << 31;
+    /// In `direct`, with the mark: a thread that has extended state, which has to be loaded, and nothing else of `extra`.
+    pub(crate) const STATE: u32 = 1 << 30;
     /// Where the assembly finds `direct`.
     pub(crate) const DIRECT: usize = offset_of!(Self, direct);
 

@@ -2,10 +2,11 @@
 #
 # The commonest are a call to a receiver that waits alone on this core, and an answer to a caller on this core that has lent its time, by a
 # thread that then waits alone; neither with anything special in its tag, and no thread with extended state or other extras. Then the
-# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all, but where the call has capabilities (`messages::transfer`). Next come a message to a real-time thread that waits alone on
-# this core and is no more urgent than its real-time sender, which goes on, and waiting alone for such a message. What is done to the threads
-# is what `messages::deliver`, `messages::receive`, `messages::reply_receive`, `talk` and `homes::send_home_directly` do, step by step; the
-# looking up is `cap::Table::lookup`, the queueing `sched::assembly`, the change of spaces `mm::tlb::CoreTlb::go_back`.
+# message's registers rsi rdx r8 r9 r10 r12 r13 r14 r15 are not touched at all. Next come a call with capabilities (`messages::transfer`); both,
+# between threads that have extended state, and nothing else; a message to a real-time thread that waits alone on this core and is no more urgent
+# than its real-time sender, which goes on; and waiting alone for such a message. What is done to the threads is what `messages::deliver`,
+# `messages::receive`, `messages::reply_receive`, `talk` and `homes::send_home_directly` do, step by step; the looking up is
+# `cap::Table::lookup`, the queueing `sched::assembly`, the change of spaces `mm::tlb::CoreTlb::go_back`.
 # A test runs random programs with and without this way (`user/peers`).
 
 # decline_unless_usual: goes to the whole meaning unless tag and core are as said above.
@@ -76,9 +77,9 @@
 .endm
 
 # find_receiver: who waits alone at the endpoint of a call, and can be lent to.
-#   in: rsp = thread, rdi = handle.  out: rdi = badge, r11 = endpoint, rax = its word, rbx = receiver, rbp = context, ecx = the core's mark.
-#   clobbers: flags.
-.macro find_receiver
+#   in: rsp = thread, rdi = handle.  out: rdi = badge, r11 = endpoint, rax = its word, rbx = receiver, rbp = context, ecx = the core's mark,
+#   with \state that of threads with extended state.  clobbers: flags.
+.macro find_receiver state=0
     mov [rsp + {rdi}], rdi
     look_up
     xor rdi, rcx
@@ -94,11 +95,32 @@
     test bl, {marks}
     jnz message_declined_call
     mov ecx, gs:[rip + {head} + {mark}]
+    .if \state
+    or ecx, {with_state}
+    .endif
     cmp [rbx + {direct}], ecx
     jne message_declined_call
     mov rbp, [rsp + {on}]
     cmp dword ptr [rbp + {depth}], {max_depth}
     jae message_declined_call
+.endm
+
+# find_caller: the caller whose time the thread has, and the endpoint where it then wants to receive.
+#   in: rsp = thread, rdi = handle.  out: r11 = endpoint, rbx = caller, rbp = context, ecx = the core's mark.  clobbers: rax flags.
+.macro find_caller
+    look_up
+    mov r11, [rbx + rax + {object}]
+    cmp rcx, [rbx + rax + {meta}]
+    jne message_declined_reply
+    xor rcx, rdi
+    test rcx, {may_receive}
+    jnz message_declined_reply
+    # Who runs on another's time has it from the caller that it has to answer (DN2), which lives here.
+    mov rbp, [rsp + {on}]
+    cmp rbp, rsp
+    je message_declined_reply
+    mov rbx, [rsp + {reply}]
+    mov ecx, gs:[rip + {head} + {mark}]
 .endm
 
 # lend: the caller waits for the receiver, which has its context.
@@ -111,6 +133,35 @@
     inc dword ptr [rbp + {depth}]
     lea rax, [rbx + {callee}]
     mov [rsp + {at}], rax
+.endm
+
+# decline_unless_state: goes to the whole meaning unless extended state is all that is unusual of the thread and its core.
+#   in: rsp = thread.  clobbers: flags.
+.macro decline_unless_state
+    cmp dword ptr gs:[rip + {head} + {extras}], {only_state}
+    jne message_slow
+    cmp dword ptr [rsp + {thread_extras}], {state}
+    jne message_slow
+.endm
+
+# load_state: put a thread's extended state into the registers.
+#   in: rbx = thread, the message's registers.  clobbers: rax rcx r11 rsp flags.
+.macro load_state
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    push rdi
+    push rsi
+    push rdx
+    push r8
+    push r9
+    push r10
+    mov rdi, rbx
+    call {enter_state}
+    pop r10
+    pop r9
+    pop r8
+    pop rdx
+    pop rsi
+    pop rdi
 .endm
 
 # pass_capability: hand the message's only capability on, while the sender is current.
@@ -206,7 +257,7 @@ message_entry:
     test esi, {special}
     jnz message_special_call
     cmp dword ptr gs:[rip + {head} + {extras}], 0
-    jne message_slow
+    jne message_state_call
     find_receiver
     # The caller waits from here on, for whoever of this core looks at it.
     mov [rsp + {direct}], ecx
@@ -214,6 +265,19 @@ message_entry:
     lock cmpxchg [r11 + {queue}], rcx
     jne message_undo_call
     lend
+    go_on
+
+# The same between threads with extended state.
+.balign 64
+message_state_call:
+    decline_unless_state
+    find_receiver 1
+    mov [rsp + {direct}], ecx
+    xor ecx, ecx
+    lock cmpxchg [r11 + {queue}], rcx
+    jne message_undo_call
+    lend
+    load_state
     go_on
 
 # The same with capabilities. What becomes of them may have somebody run first.
@@ -276,20 +340,11 @@ message_call_pending:
 message_no_call:
     cmp rax, {reply_receive}
     jne message_no_reply
-    decline_unless_usual
-    look_up
-    mov r11, [rbx + rax + {object}]
-    cmp rcx, [rbx + rax + {meta}]
-    jne message_declined_reply
-    xor rcx, rdi
-    test rcx, {may_receive}
-    jnz message_declined_reply
-    # Who runs on another's time has it from the caller that it has to answer (DN2), which lives here.
-    mov rbp, [rsp + {on}]
-    cmp rbp, rsp
-    je message_declined_reply
-    mov rbx, [rsp + {reply}]
-    mov ecx, gs:[rip + {head} + {mark}]
+    test esi, {special}
+    jnz message_slow
+    cmp dword ptr gs:[rip + {head} + {extras}], 0
+    jne message_state_reply
+    find_caller
     cmp [rbx + {direct}], ecx
     jne message_faulted
     part
@@ -454,6 +509,18 @@ message_undo_receive:
 message_declined_receive:
     mov eax, {receive}
     jmp message_slow
+# An answer between threads with extended state.
+.balign 64
+message_state_reply:
+    decline_unless_state
+    find_caller
+    or ecx, {with_state}
+    cmp [rbx + {direct}], ecx
+    jne message_declined_reply
+    part
+    load_state
+    go_on
+
 message_undo_call:
     mov dword ptr [rsp + {direct}], 0
 message_declined_call:

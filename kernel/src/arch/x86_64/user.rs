@@ -325,7 +325,7 @@ impl Head {
 
     /// From now on more has to be done to switch to any thread that waits on this core.
     pub(crate) fn renew_mark(&self) {
-        self.mark.set(self.mark.get().wrapping_add(1 << Self::TURNS) & !Doing::FAULTED);
+        self.mark.set(self.mark.get().wrapping_add(1 << Self::TURNS) & !(Doing::FAULTED | Doing::STATE));
     }
 
     /// Sets or clears a bit of [`extra`].
@@ -382,6 +382,10 @@ global_asm!(
     send = const MessageCall::Send as u64,
     receive = const MessageCall::Receive as u64,
     faulted = const Doing::FAULTED,
+    with_state = const Doing::STATE,
+    state = const extra::STATE,
+    only_state = const extra::STATE | extra::THREAD,
+    enter_state = sym dispatch::enter_state,
     label_shift = const Tag::LABEL_SHIFT,
     special = const Tag::SPECIAL as u32,
     special_beside_caps = const (Tag::SPECIAL & !Tag::CAPS_PASSED) as u32,
