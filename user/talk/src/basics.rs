@@ -15,7 +15,7 @@ use rt::sync::atomic::{AtomicBool, Ordering};
 use rt::thread::{self, Builder};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, Test, channels, ensure, passed, unexpected};
+use crate::{Outcome, Test, channels, ensure, order, passed, unexpected};
 
 pub(crate) const TESTS: &[Test] = &[
     ("call-same-core", |start| call_between(start, 0, 0)),
@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("call-process-other-core", |start| call_process(start, 1)),
     ("nested", nested),
     ("send", send),
+    ("send-order", order::sends),
     ("timeouts", timeouts),
     ("would-block", would_block),
     ("saved-reply", saved_reply),
