@@ -224,7 +224,7 @@ impl Head {
             return None;
         }
         // As `changed`, of one that is not closed.
-        Some(Self((self.0 & !FIRST | next.0 as u64) + (ONE_LIVE + ONE_CHANGE) & !Self::CLOSED))
+        Some(Self(((self.0 & !FIRST | next.0 as u64) + (ONE_LIVE + ONE_CHANGE)) & !Self::CLOSED))
     }
 
     /// One less; its slot becomes the first of the list.
