@@ -35,9 +35,8 @@ pub(crate) unsafe extern "C" fn in_registers(
     let words = core::cell::Cell::from_mut(unsafe { &mut *words }).as_array_of_cells();
     let accepted = Tag(receiver.register(register::TAG)).accepts();
     let sent = |number: usize| words[number % CAPS].get();
-    hand_on(&irq, (sender, receiver), (tag, accepted), sent, |number, handle| {
-        words[number % CAPS].set(handle)
-    })
+    let told = |number: usize, handle| words[number % CAPS].set(handle);
+    hand_on(&irq, (sender, receiver), (tag, accepted), sent, told)
 }
 
 /// As [`in_registers`], of the only capability of a message, which does not move: the receiver's handle, or none if it gets none.
