@@ -15,7 +15,7 @@ use rt::sync::atomic::{AtomicBool, Ordering};
 use rt::thread::{self, Builder};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, Test, channels, ensure, unexpected};
+use crate::{Outcome, Test, channels, ensure, order, passed, unexpected};
 
 pub(crate) const TESTS: &[Test] = &[
     ("call-same-core", |start| call_between(start, 0, 0)),
@@ -25,17 +25,19 @@ pub(crate) const TESTS: &[Test] = &[
     ("call-process-other-core", |start| call_process(start, 1)),
     ("nested", nested),
     ("send", send),
+    ("send-order", order::sends),
     ("timeouts", timeouts),
     ("would-block", would_block),
     ("saved-reply", saved_reply),
     ("peer-gone", peer_gone),
     ("capabilities", capabilities),
+    ("capabilities-passed", passed::passed),
     ("plain-reply", plain_reply),
     ("many-clients", many_clients),
 ];
 
 /// Label with which a server is asked to end.
-const END: u32 = u32::MAX;
+pub(crate) const END: u32 = u32::MAX;
 
 /// A thread on a core of this process.
 pub(crate) fn on(start: &Start, core: usize) -> Builder {
@@ -63,7 +65,7 @@ fn echo(endpoint: Endpoint) -> u64 {
     }
 }
 
-fn end(endpoint: Endpoint) -> Outcome {
+pub(crate) fn end(endpoint: Endpoint) -> Outcome {
     endpoint.call(Message::new(END, [0; 8])).map(drop).map_err(unexpected)
 }
 
