@@ -317,7 +317,7 @@ pub(crate) fn serve_inbox(irq: &mut IrqOff) {
 
 #[inline(never)]
 fn deliver(irq: &mut IrqOff) {
-    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data").serve(irq);
+    mailbox::serve_own(irq);
 }
 
 /// Objects that are retired before a busy core looks whether some are ripe.

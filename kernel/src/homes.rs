@@ -78,7 +78,7 @@ unsafe fn deliver_pressed(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     // SAFETY: obligation 1.
     let thread = unsafe { ThreadRef::of_node(node) };
     receive(held, thread);
-    inherit::tell(held, &thread);
+    inherit::called(held, thread);
 }
 
 /// # Safety
@@ -156,7 +156,22 @@ fn receive(held: &mut Held<'_, 0>, thread: ThreadRef) {
 }
 
 /// A thread of this core can run: unless it has to end, is stopped, or belongs elsewhere now.
+#[inline]
 pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
+    if thread.doomed.get()
+        || thread.suspended.get()
+        || thread.watch.is_watched()
+        || !spread::may_run_here(held, thread)
+    {
+        return ready_if_it_may(held, thread, why);
+    }
+    thread.state.set(State::Runnable);
+    queue_timed(held, thread, why);
+}
+
+/// The rest of [`ready`]: something is to be done first, or instead.
+#[inline(never)]
+fn ready_if_it_may(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
     if thread.doomed.get() {
         return finish(held, thread);
     }

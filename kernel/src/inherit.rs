@@ -235,6 +235,16 @@ pub(crate) fn calls(caller: ThreadRef, receiver: ThreadRef) -> bool {
     urgency != 0
 }
 
+/// A receiver has come home with a call that presses it ([`calls`]), and can run, mostly here.
+pub(crate) fn called(held: &mut Held<'_, 0>, receiver: ThreadRef) {
+    let seen = receiver.place.look();
+    if seen.core != held.core() || seen.in_flight || receiver.state.get() == State::Blocked {
+        return tell(held, &receiver);
+    }
+    // It waits for nobody to whom that would have to be handed on.
+    reassess(held, receiver);
+}
+
 /// The current thread has answered its caller. `context` is what it ran on until then.
 #[inline(always)]
 pub(crate) fn answered(irq: &mut IrqOff, thread: ThreadRef, context: ThreadRef) {
