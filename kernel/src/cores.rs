@@ -199,7 +199,7 @@ pub(crate) fn call_from(irq: &mut IrqOff, core: CoreId, f: impl Fn(&mut Held<'_,
 /// Sleeps until somebody posts to this core or its timer comes; not at all if something has been posted. A user space that is loaded stays so,
 /// marked as not in use; entering it goes on with it.
 pub(crate) fn rest(irq: &mut IrqOff) {
-    let inbox = mailbox::INBOX.of(irq.core()).expect("`enter` has set up this core's data");
+    let inbox = mailbox::INBOX.local(irq);
     let how = idle::kind();
     if !inbox.arm(irq, how) {
         return;

@@ -169,19 +169,24 @@ fn reconsider(irq: &mut IrqOff, thread: ThreadRef) {
 
 /// Shows how loaded this core is now.
 #[inline(always)]
-fn show_load(irq: &IrqOff) {
+fn show_load(irq: &IrqOff) -> u32 {
     let load = SCHED.owned(irq).load() as u32;
     // ORDER: Relaxed: a hint.
     SHOWN.local(irq).load.store(load, Ordering::Relaxed);
+    load
 }
 
-/// Makes a thread current and goes on with it; it was just picked.
+/// Goes on with the thread that was just picked; `due` is [`next_timed`] of before.
 #[inline(always)]
-fn enter_thread(irq: &mut IrqOff, thread: ThreadRef, now: u64) -> ! {
-    show_load(irq);
-    arm_timer(irq, now);
+fn enter_thread(irq: &mut IrqOff, context: ThreadRef, now: u64, due: u64) -> ! {
+    let load_now = show_load(irq);
+    let (armed, event) = (timer::armed(irq), SCHED.owned(irq).at_least_for(context, now).min(due));
+    // With nothing armed, whoever else waits for this thread's turn to end has to be thought of.
+    if armed > event.min(next_untimed(irq)) || armed == NEVER && load_now > 1 {
+        timer::arm_before(irq, next_event(irq, now));
+    }
     metrics::count(irq, Counter::Switches);
-    let at = load(irq, thread, now);
+    let at = load(irq, context.runner(), now);
     metrics::switched(irq, tsc::now().saturating_sub(now));
     // SAFETY: as in `resume`.
     unsafe { user::resume(at) }
@@ -322,7 +327,7 @@ pub(crate) fn serve_inbox(irq: &mut IrqOff) {
 
 #[inline(never)]
 fn deliver(irq: &mut IrqOff) {
-    mailbox::INBOX.of(irq.core()).expect("a core that runs has its data").serve(irq);
+    mailbox::serve_own(irq);
 }
 
 /// Objects that are retired before a busy core looks whether some are ripe.
@@ -384,24 +389,18 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         announce(&mut irq);
         serve_inbox(&mut irq);
         let now = tsc::now();
-        if SCHED.owned(&irq).next_event() <= now {
-            // Nobody is current: what it decides is who can be picked.
-            let _decision = SCHED.owned(&irq).tick(now);
-            expire(&mut irq, now);
+        let mut due = next_timed(&irq);
+        if due <= now {
+            attend(&mut irq, now);
+            due = next_timed(&irq);
         }
-        if alarm::next(&irq) <= now {
-            alarm::ring(&mut irq, now);
-        }
-        if now >= HERE.owned(&irq).until.get() {
-            show_load(&irq);
-            // SAFETY: no thread is current, and the stack above is done with.
-            unsafe { user::stop_serving() };
-        }
-        if jobs::step(&mut irq) || !SCHED.owned(&irq).has_urgent() && expiry::step(&irq) {
+        if jobs::step(&mut irq)
+            || expiry::has_work(&irq, now) && !SCHED.owned(&irq).has_urgent() && expiry::step(&irq)
+        {
             continue;
         }
         if let Some(context) = SCHED.owned(&irq).pick(now) {
-            enter_thread(&mut irq, context.runner(), now);
+            enter_thread(&mut irq, context, now, due);
         }
         show_load(&irq);
         if HERE.owned(&irq).retry.get() != NEVER {
@@ -416,11 +415,42 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             unsafe { user::stop_serving() };
         }
         spread::beg(&mut irq);
-        timer::arm_before(&irq, next_event(&irq, now));
+        // With nothing to run, that is all there is.
+        timer::arm_before(&irq, due.min(next_untimed(&irq)));
         trace::switched(&irq, || 0);
         cores::rest(&mut irq);
         metrics::add(&irq, Counter::IdleTicks, tsc::now().saturating_sub(now));
         metrics::count(&irq, Counter::IdleSleeps);
+    }
+}
+
+/// When something has to be done that the loop looks for, apart from what runs.
+#[inline(always)]
+fn next_timed(irq: &IrqOff) -> u64 {
+    SCHED.owned(irq).next_event().min(alarm::next(irq)).min(HERE.owned(irq).until.get())
+}
+
+/// When something has to be done that waits for the timer, or for a core with nothing else to do.
+#[inline(always)]
+fn next_untimed(irq: &IrqOff) -> u64 {
+    HERE.owned(irq).retry.get().min(expiry::next(irq))
+}
+
+/// Does what is due ([`next_timed`]), or begins to; no thread is current. Does not come back if the core is to stop serving.
+#[inline(never)]
+fn attend(irq: &mut IrqOff, now: u64) {
+    if SCHED.owned(irq).next_event() <= now {
+        // Nobody is current: what it decides is who can be picked.
+        let _decision = SCHED.owned(irq).tick(now);
+        expire(irq, now);
+    }
+    if alarm::next(irq) <= now {
+        alarm::ring(irq, now);
+    }
+    if now >= HERE.owned(irq).until.get() {
+        show_load(irq);
+        // SAFETY: no thread is current, and the stack above is done with.
+        unsafe { user::stop_serving() };
     }
 }
 

@@ -171,6 +171,13 @@ pub(crate) fn next(irq: &IrqOff) -> u64 {
     if here.run_out.get().is_some() { tsc::now() + machine::clock().0 / STEP_HZ } else { here.heap.least() }
 }
 
+/// Whether [`step`] would find something to do.
+#[inline(always)]
+pub(crate) fn has_work(irq: &IrqOff, now: u64) -> bool {
+    let here = HERE.owned(irq);
+    here.run_out.get().is_some() || here.heap.least() <= now
+}
+
 /// Does a bounded step, however urgent the threads are that can run: what is due goes when it is due. `false` if there was nothing to do.
 pub(crate) fn step(irq: &IrqOff) -> bool {
     let here = HERE.owned(irq);

@@ -22,6 +22,16 @@ use crate::{inherit, metrics, notification, spread, talk, trace, upcall, wait};
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
 pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
+    send(held, thread, deliver_wake);
+}
+
+/// As [`send_home`], a receiver whose caller presses it (`inherit::calls`): one message for both.
+pub(crate) fn send_home_pressed(held: &mut Held<'_, 0>, receiver: ThreadRef) {
+    send(held, receiver, deliver_pressed);
+}
+
+#[inline(always)]
+fn send(held: &mut Held<'_, 0>, thread: ThreadRef, deliver: Deliver) {
     let place = thread.place.look();
     percpu::race_point!("homes.sent");
     let own = place.core == held.core();
@@ -30,7 +40,12 @@ pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
         let waker = dispatch::running(held).map_or(0, |waker| waker.id());
         trace::event(held, Event::Ready, thread.id(), waker, place.core.index() as u32);
     }
-    if own { receive(held, thread) } else { post(thread, place.core, deliver_wake) }
+    if own {
+        // SAFETY: the thread was just taken out, by the caller, and this is its home.
+        unsafe { deliver(NonNull::from_ref(&thread.node), held) }
+    } else {
+        post(thread, place.core, deliver);
+    }
 }
 
 /// As [`send_home`], but never at once, also if this core is the home.
@@ -55,6 +70,15 @@ fn post(thread: ThreadRef, to: CoreId, deliver: Deliver) {
 unsafe fn deliver_wake(node: NonNull<Node>, held: &mut Held<'_, 0>) {
     // SAFETY: obligation 1.
     receive(held, unsafe { ThreadRef::of_node(node) });
+}
+
+/// # Safety
+/// 1. As for [`deliver_wake`]; the thread has been given a call.
+unsafe fn deliver_pressed(node: NonNull<Node>, held: &mut Held<'_, 0>) {
+    // SAFETY: obligation 1.
+    let thread = unsafe { ThreadRef::of_node(node) };
+    receive(held, thread);
+    inherit::called(held, thread);
 }
 
 /// # Safety
@@ -122,12 +146,32 @@ fn receive(held: &mut Held<'_, 0>, thread: ThreadRef) {
         thread.woken.set(true);
         return;
     }
+    // One that was killed after it had been taken out still says so.
+    if thread.state.is_direct(dispatch::mark(held)) && !thread.doomed.get() {
+        thread.state.set(State::Runnable);
+        return queue_timed(held, thread, Ready::Woken);
+    }
     SCHED.owned(held).disarm(thread);
     ready(held, thread, Ready::Woken);
 }
 
 /// A thread of this core can run: unless it has to end, is stopped, or belongs elsewhere now.
+#[inline]
 pub(crate) fn ready(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
+    if thread.doomed.get()
+        || thread.suspended.get()
+        || thread.watch.is_watched()
+        || !spread::may_run_here(held, thread)
+    {
+        return ready_if_it_may(held, thread, why);
+    }
+    thread.state.set(State::Runnable);
+    queue_timed(held, thread, why);
+}
+
+/// The rest of [`ready`]: something is to be done first, or instead.
+#[inline(never)]
+fn ready_if_it_may(held: &mut Held<'_, 0>, thread: ThreadRef, why: Ready) {
     if thread.doomed.get() {
         return finish(held, thread);
     }

@@ -229,15 +229,25 @@ pub(crate) fn of_waiter(caller: ThreadRef) -> u32 {
     caller.pressure.own.get()
 }
 
-/// The current thread's message goes to a receiver that was taken, and that it cannot lend to: whether that is to be told, once it has been
-/// sent home.
+/// The current thread's message goes to a receiver that was taken, and that it cannot lend to: whether that is to be told when it has come
+/// home (`homes::send_home_pressed`).
 pub(crate) fn calls(caller: ThreadRef, receiver: ThreadRef) -> bool {
     let urgency = urgency_of(caller);
     if urgency != 0 {
-        // ORDER: Relaxed: by `posted`, or this core's own.
+        // ORDER: Relaxed: by the inbox that the receiver is sent to, or this core's own.
         receiver.pressure.asked.fetch_max(urgency, Ordering::Relaxed);
     }
     urgency != 0
+}
+
+/// A receiver has come home with a call that presses it ([`calls`]), and can run, mostly here.
+pub(crate) fn called(held: &mut Held<'_, 0>, receiver: ThreadRef) {
+    let seen = receiver.place.look();
+    if seen.core != held.core() || seen.in_flight || receiver.state.get() == State::Blocked {
+        return tell(held, &receiver);
+    }
+    // It waits for nobody to whom that would have to be handed on.
+    reassess(held, receiver);
 }
 
 /// The current thread has answered its caller. `context` is what it ran on until then.
@@ -253,7 +263,10 @@ fn passed(irq: &mut IrqOff, thread: ThreadRef, context: ThreadRef) {
     thread.pressure.serve(0);
     irq.locks(|held| {
         reassess(held, thread);
-        left(held, thread, context);
+        // Otherwise nobody uses a context that did not before.
+        if context != thread.context() {
+            left(held, thread, context);
+        }
     });
 }
 
@@ -389,10 +402,15 @@ fn refresh(held: &Held<'_, 0>, context: ThreadRef) {
     // What it is already changes nothing, and to be queued as one that inherits takes longer.
     let most = if most <= task.own_priority() { 0 } else { most };
     if task.inherited() != most {
-        let now = tsc::now();
-        let decision = SCHED.owned(held).inherit(context, most, now);
-        homes::act_on(held, decision, now);
+        inherit(held, context, most);
     }
+}
+
+#[inline(never)]
+fn inherit(held: &Held<'_, 0>, context: ThreadRef, urgency: u32) {
+    let now = tsc::now();
+    let decision = SCHED.owned(held).inherit(context, urgency, now);
+    homes::act_on(held, decision, now);
 }
 
 /// Hands what a thread passes on to whom it waits for, beyond its context; the next of this core that has to look.

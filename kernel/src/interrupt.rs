@@ -179,6 +179,8 @@ static ALL: [Interrupt; LINES] = [const {
 core_local! {
     /// Lines that have interrupted this core while it had left the kernel, one bit each; see [`note`].
     static NOTED: [Cell<u64>; LINES.div_ceil(64)] = const { [const { Cell::new(0) }; LINES.div_ceil(64)] };
+    /// Whether there are any.
+    static HAS_NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Interrupt {
@@ -393,14 +395,14 @@ fn came(held: &mut Held<'_, 0>, line: usize) -> Option<&'static Interrupt> {
 pub(crate) fn note(irq: &IrqOff, line: usize) {
     if let Some(word) = NOTED.owned(irq).get(line / 64) {
         word.set(word.get() | 1 << (line % 64));
+        HAS_NOTED.owned(irq).set(true);
     }
 }
 
 /// Deals with what was noted. In the order in which the controller ends interrupts: the highest vector first.
 #[inline(always)]
 pub(crate) fn take_noted(held: &mut Held<'_, 0>) {
-    let noted = NOTED.owned(held).iter().fold(0, |all, word| all | word.get());
-    if noted != 0 {
+    if HAS_NOTED.owned(held).take() {
         take_all_noted(held);
     }
 }

@@ -211,10 +211,7 @@ fn await_answer(irq: &mut IrqOff, caller: ThreadRef, receiver: ThreadRef, (mark,
     }
     let presses = inherit::calls(caller, receiver);
     irq.locks(|held| {
-        homes::send_home(held, receiver);
-        if presses {
-            inherit::tell(held, &receiver);
-        }
+        if presses { homes::send_home_pressed(held, receiver) } else { homes::send_home(held, receiver) }
     });
     dispatch::block(irq, deadline)
 }

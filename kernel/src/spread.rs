@@ -159,9 +159,15 @@ fn clear_out(held: &mut Held<'_, 0>) {
 /// This core has nothing to run: asks another for a thread.
 pub(crate) fn beg(irq: &mut IrqOff) {
     let own = irq.core();
-    if machine::topology().core_count() == 1 || RESERVED.contains(own) {
+    // Mostly nobody can spare a thread, and that is sooner seen than who can.
+    if !machine::topology().cores().any(|core| load_of(core) > 1) || RESERVED.contains(own) {
         return;
     }
+    beg_somebody(irq, own);
+}
+
+#[inline(never)]
+fn beg_somebody(irq: &mut IrqOff, own: CoreId) {
     let Some(victim) = balance::victim(others(own)) else { return };
     let request = REQUEST.local(irq);
     // ORDER: Acquire pairs with Release in `deliver_request`: the node is this core's again.

@@ -50,6 +50,12 @@ core_local! {
 }
 
 impl Watch {
+    /// Whether somebody is told what the thread does.
+    #[inline(always)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.get()
+    }
+
     /// Neither.
     pub(crate) const fn new() -> Self {
         Self {

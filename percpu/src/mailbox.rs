@@ -124,6 +124,14 @@ pub fn serve_unless_armed(irq: &mut IrqOff) -> usize {
     irq.locks(|held| deliver_all(oldest, held))
 }
 
+/// Delivers everything that has arrived at the core that calls, as [`Inbox::serve`] of its inbox.
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn serve_own(irq: &mut IrqOff) -> usize {
+    let oldest = INBOX.local(irq).take();
+    irq.locks(|held| deliver_all(oldest, held))
+}
+
 /// Delivers a list that was taken out of the own inbox; returns how many messages it had.
 #[inline(always)]
 fn deliver_all(oldest: *mut Node, held: &mut Held<'_, 0>) -> usize {

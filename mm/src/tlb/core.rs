@@ -94,6 +94,13 @@ impl Active {
         SpaceId(self.word.load(Ordering::Relaxed) >> 1)
     }
 
+    /// Whether the core idles on `id`, whose tables are loaded.
+    #[inline(always)]
+    fn idles_on(&self, id: SpaceId) -> bool {
+        // ORDER: Relaxed: only the core itself writes it (X1).
+        self.word.load(Ordering::Relaxed) == word_of(id) | LAZY
+    }
+
     fn rest(&self, id: SpaceId) {
         // ORDER: Release pairs with the load in `concerns`: no access through the space's translations comes after it.
         self.word.store(word_of(id) | LAZY, Ordering::Release);
@@ -268,6 +275,24 @@ impl CoreTlb {
         true
     }
 
+    /// Ends a rest on `space`, if the core rests and that has not changed since: what a core does that is woken for a thread of the process that
+    /// ran there last. Says whether it did. For [`Core::activate`], as [`CoreTlb::go_back`].
+    #[inline(always)]
+    pub fn come_back(&self, active: &Active, space: &SpaceTlb) -> bool {
+        if !active.idles_on(space.id) {
+            return false;
+        }
+        let Some(slot) = self.current() else { return false };
+        active.publish(space.id);
+        race_point!("tlb.resumed");
+        if slot.seen.get() == space.generation() {
+            return true;
+        }
+        // The caller begins anew, from a rest.
+        active.rest(space.id);
+        false
+    }
+
     /// The slot to use for another space: the current one stays.
     fn next_victim(&self) -> usize {
         let free = self.find(SpaceId::NONE);
@@ -311,7 +336,8 @@ impl<M: Mmu> Core<'_, M> {
     #[inline(always)]
     pub unsafe fn activate(&self, space: &SpaceTlb) {
         // SAFETY: the caller's obligations.
-        if !unsafe { self.tlb.go_back(self.active, self.mmu, space) } {
+        let went = unsafe { self.tlb.go_back(self.active, self.mmu, space) };
+        if !went && !self.tlb.come_back(self.active, space) {
             // SAFETY: the caller's obligations.
             unsafe { self.activate_slowly(space) };
         }

@@ -82,18 +82,27 @@ fn loom_eviction_forgets_what_was_cached() {
     });
 }
 
-/// A core that idles on the space is left alone, and catches up when it resumes.
+/// A core that idles on the space is left alone, and catches up when it resumes, or activates it.
 ///
 /// Planted: no look at the generation on `resume`; Relaxed in `rest`.
 #[test]
 fn loom_rest_is_not_disturbed_and_resume_catches_up() {
     check(3, Tags::Kept, unmap, |machine| {
-        machine.activate(1, &machine.a);
-        machine.touch(1, 0);
-        machine.core(super::fake::id(1)).rest();
+        rest_on_a(machine);
         machine.core(super::fake::id(1)).resume();
         machine.touch(1, 0);
     });
+    check(3, Tags::Kept, unmap, |machine| {
+        rest_on_a(machine);
+        machine.activate(1, &machine.a);
+        machine.touch(1, 0);
+    });
+}
+
+fn rest_on_a(machine: &Fake) {
+    machine.activate(1, &machine.a);
+    machine.touch(1, 0);
+    machine.core(super::fake::id(1)).rest();
 }
 
 /// A freed table is walked by no core: not by one that idles on the space, nor by one that has not quite left it.

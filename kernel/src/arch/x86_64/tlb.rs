@@ -196,7 +196,8 @@ fn own(irq: &IrqOff) -> Core<'_, Hardware> {
 #[inline(always)]
 pub(crate) unsafe fn activate(irq: &IrqOff, space: &SpaceTlb) {
     // SAFETY: the caller's obligations; interrupts are off, so the core stays this one and is not entered twice.
-    if !unsafe { TLB.owned(irq).go_back(ACTIVE.local(irq), &Hardware, space) } {
+    let went = unsafe { TLB.owned(irq).go_back(ACTIVE.local(irq), &Hardware, space) };
+    if !went && !TLB.owned(irq).come_back(ACTIVE.local(irq), space) {
         // SAFETY: as above.
         unsafe { activate_slowly(irq, space) };
     }
