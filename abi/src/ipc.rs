@@ -61,6 +61,8 @@ impl Tag {
 
     /// Bits with which a message is not passed on as it is: all but those that are told as they are.
     pub const SPECIAL: u64 = 0xffff_ffff & !Self::TOLD;
+    /// Those among them that are about capabilities.
+    pub const CAPS_PASSED: u64 = Self::COUNT << Self::CAPS_SHIFT | Self::MOVE;
     const TOLD: u64 = Self::LABEL | Self::WORDS_BITS | Self::COUNT << Self::ACCEPT_SHIFT;
     /// Bits that a caller may set.
     pub const KNOWN: u64 = Self::LABEL

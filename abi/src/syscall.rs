@@ -119,6 +119,7 @@ macro_rules! for_each_syscall {
         /// Ends a period of a thread that has one: sleeps until the next begins.
         16 period_end PeriodEnd () -> "periods that were missed";
         /// Makes a process from an ELF image; `spec` is a `ProcessSpec`. Its main thread waits to be started. Needs `CREATE` on the parent.
+        /// Fails with `WrongState` if it is to be given a process that has not been started: such could keep each other for ever.
         17 process_create ProcessCreate (parent: Handle, spec: In) -> "handle of the process";
         /// Starts the main thread. Needs `CONTROL`. Fails with `BadAddress` if somebody has unmapped what the thread is to be told.
         18 process_start ProcessStart (process: Handle) -> "";
@@ -169,9 +170,11 @@ macro_rules! for_each_syscall {
         /// Takes everything back that was derived from a capability, everywhere; the capability itself stays. No use of what was taken back
         /// succeeds after this has returned. Needs `CONTROL` or `GRANT`.
         41 cap_revoke CapRevoke (handle: Handle) -> "capabilities deleted";
-        /// Derives a capability into another process's table. Needs `GRANT` on it, and `CONTROL` on the process.
+        /// Derives a capability into another process's table. Needs `GRANT` on it, and `CONTROL` on the process. Fails with `WrongState` if neither
+        /// that process nor what is handed on, a process, has been started.
         42 cap_grant CapGrant (process: Handle, from: Handle, rights: Choice, badge: Value) -> "the handle there";
         /// Moves a capability into another process's table, with what was derived from it. Needs `GRANT` on it, and `CONTROL` on the process.
+        /// Fails as `cap_grant`.
         43 cap_transfer CapTransfer (process: Handle, from: Handle) -> "the handle there";
         /// Has a capability deleted, and what was derived from it, when a time comes. `NEVER` takes that back.
         44 cap_expire CapExpire (handle: Handle, deadline: Deadline) -> "";

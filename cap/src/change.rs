@@ -126,6 +126,21 @@ impl<M: Memory> Table<M> {
         }
     }
 
+    /// As [`claim`](Self::claim) from the free list, if there is one and nobody else is at it.
+    #[inline(always)]
+    pub(crate) fn claim_free(&self) -> Option<(SlotId, &Slot)> {
+        // ORDER: Acquire pairs with Release in `replace`: the first slot's link is seen.
+        let head = Head(self.counters.head.load(Ordering::Acquire));
+        let first = head.first();
+        if first == SlotId::NONE {
+            return None;
+        }
+        let slot = self.slot_at(first);
+        let claimed = head.claim(self.limit, slot.link())?;
+        self.replace(head, claimed).ok()?;
+        Some((first, slot))
+    }
+
     /// A slot that was never used, for a caller whom the head already counts.
     fn claim_fresh(&self) -> Result<SlotId, Error> {
         let fresh = &self.counters.fresh;

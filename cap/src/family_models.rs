@@ -50,6 +50,18 @@ impl Scene {
         derived.map_err(|refusal| refusal.settle(|gone| self.release(&gone)))
     }
 
+    /// Has the second table a slot on its free list.
+    fn make_room(&self) {
+        let spare = Capability { kind: KIND, rights: Rights::ALL, object: OBJECT + 1, badge: 0 };
+        let _ = self.b.delete(self.b.insert(spare).unwrap()).unwrap();
+    }
+
+    fn pass(&self, from: &Table<Pool>, handle: Handle, into: &Table<Pool>) -> Option<Handle> {
+        let acquire = |_: &Capability| self.count.acquire();
+        let take_node = || into.memory().take_node();
+        from.pass(handle, into, take_node, acquire, |gone| self.release(&gone))
+    }
+
     fn release(&self, gone: &Gone) {
         assert_eq!(gone.object, OBJECT);
         self.count.release();
@@ -113,6 +125,42 @@ fn loom_revoke_meets_derive() {
         scene.revoke(scene.root).unwrap();
         let derived = other.join().unwrap();
         assert!(matches!(derived, Ok(_) | Err(Error::BadHandle)), "{derived:?}");
+        scene.holds((1, 0), 1);
+    });
+}
+
+/// As a derivation, what is passed by the short way goes with its source, or is not made.
+///
+/// Planted: it is not looked again, with the lock, whether the source is there.
+#[test]
+fn loom_revoke_meets_pass() {
+    check(3, || {
+        let scene = Scene::new();
+        scene.make_room();
+        let child = scene.derive(scene.a, scene.root, scene.a).unwrap();
+        let other = scene.clone();
+        let other = thread::spawn(move || other.pass(other.a, child, other.b));
+        scene.revoke(scene.root).unwrap();
+        other.join().unwrap();
+        scene.holds((1, 0), 1);
+    });
+}
+
+/// What is passed while its source is deleted is on its own then, in a tour that is in order, or is not made.
+///
+/// Planted: as above.
+#[test]
+fn loom_delete_meets_pass() {
+    check(3, || {
+        let scene = Scene::new();
+        scene.make_room();
+        let child = scene.derive(scene.a, scene.root, scene.a).unwrap();
+        let other = scene.clone();
+        let other = thread::spawn(move || other.pass(other.a, child, other.b));
+        scene.release(&scene.a.delete(child).unwrap());
+        let left = usize::from(other.join().unwrap().is_some());
+        scene.holds((1, left), 1 + left);
+        scene.revoke(scene.root).unwrap();
         scene.holds((1, 0), 1);
     });
 }

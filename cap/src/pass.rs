@@ -7,7 +7,7 @@ use crate::tree::{Node, Pop, Taken, Tours};
 use crate::word::{Meta, SlotId};
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 /// Why nothing was derived.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +91,59 @@ impl<M: Memory> Table<M> {
             let gone = Gone { kind, rights: capability.rights, object };
             Refusal { error: Error::BadHandle, reference: acquired.then_some(gone) }
         })
+    }
+
+    /// Makes another capability of one that has `GRANT`, with all its rights and its badge: as [`derive`](Self::derive), in fewer steps, for a
+    /// source that has a node while a slot is free and nothing is doomed. `None`, and nothing was done, if that is not so, or if there is
+    /// nothing to be made: `derive` does the rest, or says why not. `take_node` is that of the other table's memory, for a caller who has one
+    /// at hand.
+    #[inline(always)]
+    pub fn pass(
+        &self,
+        from: Handle,
+        into: &Self,
+        take_node: impl FnOnce() -> Option<NonNull<Node>>,
+        acquire: impl FnOnce(&Capability) -> bool,
+        give_up: impl FnOnce(Gone),
+    ) -> Option<Handle> {
+        let source = self.slot(from);
+        let (Entry { kind, rights, object, badge }, meta) = source.entry(from).ok()?;
+        if !rights.has(Rights::GRANT) || !meta.has_node(from) {
+            return None;
+        }
+        let (id, slot) = into.claim_free()?;
+        let Some(node) = take_node() else {
+            into.put(id);
+            return None;
+        };
+        if !acquire(&Capability { kind, rights, object, badge }) {
+            into.put_back(id, node, || {});
+            return None;
+        }
+        percpu::race_point!("cap.acquired");
+        let made = self.memory.family(object).with(&self.memory, |tours| {
+            // A live capability that has a node keeps it (C6).
+            if tours.any_doomed() || source.meta() != meta {
+                return None;
+            }
+            let handle = slot.meta().next_handle();
+            tours.graft(node.as_ptr(), source.node(), into, handle);
+            slot.set_node(node.as_ptr());
+            slot.publish(meta.copied(from, handle), object, badge);
+            Some(handle)
+        });
+        if made.is_none() {
+            into.put_back(id, node, || give_up(Gone { kind, rights, object }));
+        }
+        made
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_back(&self, id: SlotId, node: NonNull<Node>, give_up: impl FnOnce()) {
+        self.memory.give_node(NodeAt::new(node.as_ptr()));
+        self.put(id);
+        give_up();
     }
 
     /// Moves a capability that has `GRANT` to another table, or to another slot of this one. It keeps its place in the family, its badge, its

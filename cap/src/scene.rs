@@ -28,7 +28,6 @@ impl World {
     }
 
     /// Nodes that are out.
-    #[cfg(loom)]
     pub(crate) fn nodes_out(&self) -> usize {
         self.nodes.lock().unwrap().len() - self.nodes_returned.lock().unwrap().len()
     }

@@ -97,6 +97,22 @@ pub(crate) struct Counters {
     pub(crate) cursor: AtomicUsize,
 }
 
+impl Slot {
+    /// Everything about the capability that a handle of this slot names.
+    #[inline(always)]
+    pub(crate) fn entry(&self, handle: Handle) -> Result<(Entry, Meta), Error> {
+        loop {
+            let meta = self.meta();
+            let (object, badge) = (self.object(), self.badge());
+            let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
+            if self.still(meta) {
+                return Ok((Entry { kind, rights: meta.rights(handle), object, badge }, meta));
+            }
+            // It has gone, or was given a node, which happens once.
+        }
+    }
+}
+
 impl<M: Memory> Table<M> {
     /// An empty table for up to `limit` capabilities, at most [`SLOTS`]` - 1`. Written where it is to stay at once, it is one copy of
     /// a constant root.
@@ -178,16 +194,7 @@ impl<M: Memory> Table<M> {
     }
 
     pub(crate) fn entry_meta(&self, handle: Handle) -> Result<(Entry, Meta), Error> {
-        let slot = self.slot(handle);
-        loop {
-            let meta = slot.meta();
-            let (object, badge) = (slot.object(), slot.badge());
-            let kind = meta.kind(handle).ok_or(Error::BadHandle)?;
-            if slot.still(meta) {
-                return Ok((Entry { kind, rights: meta.rights(handle), object, badge }, meta));
-            }
-            // It has gone, or was given a node, which happens once.
-        }
+        self.slot(handle).entry(handle)
     }
 
     /// The slot that a handle names by the low bits of its index; the rest is for [`Meta::matches`] to compare.

@@ -3,6 +3,8 @@
 use crate::SLOTS;
 use crate::change::{Capability, Gone};
 use crate::drain::Drained;
+use crate::memory::Memory;
+use crate::revoke::{Purged, Sentence, purge};
 use crate::scene::{Count, Pool, World, lone_table, table_in};
 use crate::table::{Entry, Table};
 use crate::word::{Meta, SlotId};
@@ -213,6 +215,38 @@ fn rights_only_shrink() {
     let refusal = into.derive(derived, into, (Rights::ALL, 0), |_| panic!("not asked"), no_more).unwrap_err();
     assert_eq!((refusal.error, refusal.reference), (Error::MissingRight, None));
     assert_eq!((from.count(), into.count()), (1, 1));
+}
+
+/// What is passed by the short way is the source again, and descends from it; where that way does not do, nothing is left of it.
+#[test]
+fn what_is_passed_is_the_same() {
+    let world = World::new();
+    let (from, into) = (table_in(&world, 3, 10), table_in(&world, 3, 2));
+    let rights = Rights::GRANT.with(Rights::OBSERVE);
+    let pass = |source, into: &Table<Pool>, acquired| {
+        let given_up = |gone: Gone| assert_eq!((gone.object, gone.rights), (7, rights));
+        from.pass(source, into, || into.memory().take_node(), |_| acquired, given_up)
+    };
+    let source = from.insert(Capability { rights, badge: 5, ..capability(7) }).unwrap();
+    let bound = from.insert(Capability { rights: Rights::OBSERVE, ..capability(8) }).unwrap();
+    // No slot was ever given back, and the source has no node.
+    assert_eq!(pass(source, into, true), None);
+    let _ = into.delete(into.insert(capability(9)).unwrap()).unwrap();
+    assert_eq!(pass(source, into, true), None);
+    let child = from.derive(source, from, (Rights::ALL, 6), |_| true, no_more).unwrap();
+    assert_eq!((pass(bound, into, true), pass(Handle(0x1234), into, true)), (None, None));
+    assert_eq!((pass(source, into, false), into.count(), world.nodes_out()), (None, 0, 2));
+    let passed = pass(child, into, true).unwrap();
+    let entry = Entry { kind: KIND, rights, object: 7, badge: 6 };
+    assert_eq!((into.entry(passed), into.count(), world.nodes_out()), (Ok(entry), 1, 3));
+    assert_eq!(from.doom(child), Ok(Sentence::Doomed));
+    // While anything is doomed, the long way helps to take it out.
+    let _ = into.delete(into.insert(capability(9)).unwrap()).unwrap();
+    assert_eq!((pass(source, into, true), into.count()), (None, 1));
+    assert_eq!(purge(from.memory(), 7, 10, drop), Purged::Done);
+    assert_eq!((into.entry(passed), into.count(), world.nodes_out()), (Err(Error::BadHandle), 0, 2));
+    let passed = pass(source, into, true).unwrap();
+    assert_eq!(into.entry(passed), Ok(Entry { badge: 5, ..entry }));
 }
 
 #[test]

@@ -116,6 +116,11 @@ impl Meta {
         Self(self.0 & !NO_NODE | slot.handle(0).0 & NO_NODE)
     }
 
+    /// What a slot says of a copy under another handle, with a node, of a capability that has one under the handle `from`.
+    pub(crate) const fn copied(self, from: Handle, to: Handle) -> Self {
+        Self(self.0 ^ from.0 ^ to.0)
+    }
+
     /// Whether the capability has a node, if one is live under this handle, which names the slot.
     pub(crate) const fn has_node(self, handle: Handle) -> bool {
         (self.0 ^ handle.0) & NO_NODE == 0
@@ -129,6 +134,12 @@ impl Meta {
     /// A slot without a capability.
     pub(crate) const fn dead(slot: SlotId, generation: u32) -> Self {
         Self(slot.handle(generation).0 ^ NO_KIND)
+    }
+
+    /// The handle that a [dead](Self::dead) slot has next. C3: its last generation was not the largest.
+    #[inline(always)]
+    pub(crate) const fn next_handle(self) -> Handle {
+        Handle((self.0 ^ NO_KIND) + (1 << u32::BITS))
     }
 
     pub(crate) const fn generation(self) -> u32 {
@@ -212,7 +223,8 @@ impl Head {
         if self.is_closed() || self.live() >= limit {
             return None;
         }
-        Some(Self((self.0 & !FIRST | next.0 as u64) + ONE_LIVE).changed())
+        // As `changed`, of one that is not closed.
+        Some(Self(((self.0 & !FIRST | next.0 as u64) + (ONE_LIVE + ONE_CHANGE)) & !Self::CLOSED))
     }
 
     /// One less; its slot becomes the first of the list.
@@ -278,6 +290,10 @@ mod tests {
                 let fits = |asked, wanted| asked == kind && rights.has(wanted);
                 assert!(kinds_and_rights().all(|(k, r)| meta.matches(handle, k, r) == fits(k, r)));
                 let tied = meta.with_node(slot);
+                assert_eq!(
+                    tied.copied(handle, SlotId(5).handle(8)),
+                    Meta::live(SlotId(5), 8, kind, rights).with_node(SlotId(5))
+                );
                 assert!(tied.has_node(handle) && !meta.has_node(handle) && tied.is_same(meta));
                 assert_eq!(
                     (tied.with_node(slot), tied.kind(handle), tied.rights(handle)),
@@ -305,6 +321,7 @@ mod tests {
             for generation in [0, 1, u32::MAX] {
                 let (meta, handle) = (Meta::dead(slot, generation), slot.handle(generation));
                 assert_eq!((meta.generation(), meta.kind(handle)), (generation, None));
+                assert!(generation == u32::MAX || meta.next_handle() == slot.handle(generation + 1));
                 assert!(!ObjectKind::ALL.iter().any(|&kind| meta.matches(handle, kind, Rights::NONE)));
             }
         }

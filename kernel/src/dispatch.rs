@@ -265,6 +265,16 @@ fn exchange_state(irq: &IrqOff, next: Option<ThreadRef>) {
     unsafe { fpu::switch(irq, before, next) };
 }
 
+/// Puts a thread's extended state into the registers, in the place of that of the thread that was current until now, for `message.S`.
+///
+/// # Safety
+/// 1. Interrupts are off, and no witness is in use. Both threads have extended state, and live on this core.
+pub(crate) unsafe extern "C" fn enter_state(thread: ThreadRef) {
+    // SAFETY: obligation 1.
+    let irq = unsafe { IrqOff::assume() };
+    exchange_state(&irq, Some(thread));
+}
+
 /// Takes a thread's extended state out of the registers, before another core runs it or it ends.
 pub(crate) fn save_state(irq: &IrqOff, thread: ThreadRef) {
     if HERE.owned(irq).state.get() == Some(thread) {
@@ -528,11 +538,43 @@ pub(crate) fn give_way(irq: &mut IrqOff, thread: ThreadRef) -> ! {
         block(irq, NEVER)
     }
     let now = tsc::now();
-    sched.stop(now, Stop::Blocked);
-    match sched.pick(now) {
+    match sched.give_way(now) {
         Some(context) => go_to(irq, context, context.runner(), now),
         None => dispatch(irq, ThreadState::Blocked),
     }
+}
+
+/// As [`give_way`], for `message.S`, which has seen that nothing else is to be done: who goes on, with nothing but its space to be loaded. If there
+/// is more to be done for whoever goes on, it does not return.
+///
+/// # Safety
+/// 1. As for a system call's entry: interrupts are off, the stack is empty, no witness is in use.
+/// 2. The current thread waits; neither it nor its core has anything of `extra`.
+pub(crate) unsafe extern "C" fn give_way_in_message() -> *const Thread {
+    // SAFETY: obligation 1.
+    let mut irq = unsafe { IrqOff::assume() };
+    let now = tsc::now();
+    let Some(context) = SCHED.owned(&irq).give_way_shortly(now) else { give_way_after_all(&mut irq, now) };
+    let thread = context.runner();
+    if thread.extras.get() != 0 || timer::armed(&irq) > SCHED.owned(&irq).at_least_for(context, now) {
+        go_to_after_all(&mut irq, context, now)
+    }
+    metrics::count(&irq, Counter::Switches);
+    thread.as_ptr().as_ptr().cast_const()
+}
+
+#[inline(never)]
+fn give_way_after_all(irq: &mut IrqOff, now: u64) -> ! {
+    match SCHED.owned(irq).give_way(now) {
+        Some(context) => go_to(irq, context, context.runner(), now),
+        None => dispatch(irq, ThreadState::Blocked),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn go_to_after_all(irq: &mut IrqOff, context: ThreadRef, now: u64) -> ! {
+    go_to(irq, context, context.runner(), now)
 }
 
 /// Goes on with a thread that has just been made the scheduler's current one, from another one's system call that did nothing but that. It is

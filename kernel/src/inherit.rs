@@ -65,6 +65,11 @@ pub(crate) struct Pressure {
 }
 
 impl Pressure {
+    /// Where the assembly finds the fields.
+    pub(crate) const SERVES: usize = offset_of!(Self, serves);
+    /// As `SERVES`.
+    pub(crate) const SERVED: usize = offset_of!(Self, served);
+
     /// Of a thread that nobody waits for.
     pub(crate) const fn new() -> Self {
         Self {

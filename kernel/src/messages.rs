@@ -24,7 +24,8 @@ use crate::thread::{Doing, State, ThreadRef};
 use crate::wait::place;
 use crate::{handler, homes, inherit, limits, metrics, notification, spread, upcall};
 
-pub(crate) use fast::enter_space;
+pub(crate) use fast::{enter_space, go_on_with_callee};
+pub(crate) use transfer::{in_registers as pass_in_registers, one_in_registers as pass_one_in_registers};
 
 type Result<T = ()> = core::result::Result<T, Error>;
 
@@ -247,9 +248,14 @@ pub(crate) fn call_for_fault(irq: &mut IrqOff, thread: ThreadRef, endpoint: Foun
 /// What a thread that is about to wait notes for who may switch to it: nothing if more has to be done then.
 #[inline(always)]
 pub(crate) fn direct_mark(irq: &IrqOff, thread: ThreadRef, deadline: u64) -> u32 {
+    let extras = thread.extras.get();
     let plain =
-        deadline == NEVER && thread.extras.get() == 0 && !thread.doomed.get() && !thread.suspended.get();
-    if plain { dispatch::mark(irq) } else { 0 }
+        deadline == NEVER && extras & !extra::STATE == 0 && !thread.doomed.get() && !thread.suspended.get();
+    match (plain, extras) {
+        (false, _) => 0,
+        (true, 0) => dispatch::mark(irq),
+        (true, _) => dispatch::mark(irq) | Doing::STATE,
+    }
 }
 
 /// Whether a thread that waited, and was taken, can go on on this core at once.

@@ -85,6 +85,12 @@ impl Here {
     pub(crate) const FAST_MESSAGES: usize =
         offset_of!(Self, counters) + Counter::FastMessages as usize * size_of::<Figure>();
 
+    /// As `FAST_MESSAGES`.
+    pub(crate) const WAKES_LOCAL: usize =
+        offset_of!(Self, counters) + Counter::WakesLocal as usize * size_of::<Figure>();
+    /// As `FAST_MESSAGES`.
+    pub(crate) const WAKES_LEFT: usize = offset_of!(Self, wakes_left);
+
     /// Where `user.S` counts down.
     pub(crate) const COUNTDOWN: usize = offset_of!(Self, countdown);
     /// Where it does for calls that are checked.
@@ -214,7 +220,7 @@ pub(crate) fn pretend_call(irq: &IrqOff) {
 }
 
 /// Of so many wakes one is timed: reading the clock and going over the slow switch cost more than the wake.
-const WAKES_PER_SAMPLE: u32 = 16;
+pub(crate) const WAKES_PER_SAMPLE: u32 = 16;
 
 /// Whether the wake at hand is to be timed.
 #[inline(always)]

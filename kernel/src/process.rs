@@ -5,6 +5,8 @@
 //! * **V3** The space and the table are taken down by one job (`jobs`), which begins when the process ends without threads, or is given up
 //!   before it has started; nobody has a thread in the space then, and cores that still have its tables loaded are told.
 //! * **V4** A process keeps the bank that `objects` and its space draw from; another takes over from it before the start only.
+//! * **V5** A process that has not begun to run has no capability for one that has not: they could keep each other for ever. Each that has begun
+//!   gives up what it has when it ends.
 
 mod ending;
 mod making;
@@ -15,16 +17,18 @@ use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{ManuallyDrop, offset_of};
 
+use abi::cap::ObjectKind;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessState};
+use cap::Entry;
 use mm::bank::Purse;
-use percpu::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use percpu::{Guests, IrqOff, Lock};
 
 use crate::bank::Bank;
 use crate::handler;
 use crate::jobs;
 use crate::limits::Limits;
-use crate::object::{Header, Ref};
+use crate::object::{Found, Header, Ref};
 use crate::spaces::Space;
 use crate::tables::Capabilities;
 use threads::Threads;
@@ -41,6 +45,7 @@ pub(crate) use making::Maker;
 /// | `threads` | any core | any core | its lock |
 /// | `space`, `capabilities` | see there; the job ends them (V3) | threads of the process | their own |
 /// | `handler` | any core | threads of the process | its lock |
+/// | `begun` | once, who starts it | any core | Relaxed: it alone matters |
 /// | `ticks`, `faults` | any core | any core | Relaxed: figures |
 /// | `guests` | any core | the job | its own, with `state` |
 /// | `job` | the job's core | the same | – |
@@ -55,6 +60,7 @@ pub(crate) struct Process {
     threads: Lock<50, Threads>,
     pub(crate) handler: handler::Slot,
     state: AtomicU32,
+    begun: AtomicBool,
     status: UnsafeCell<ExitStatus>,
     ticks: AtomicU64,
     faults: AtomicU64,
@@ -147,6 +153,23 @@ impl Process {
     /// Whether it has not begun to end.
     pub(crate) fn lives(&self) -> bool {
         matches!(self.state(), ProcessState::New | ProcessState::Running)
+    }
+
+    /// Whether its table may take a capability (V5).
+    pub(crate) fn may_hold(&self, entry: &Entry) -> bool {
+        // ORDER: Relaxed: once set it stays, and whoever does not see it yet refuses.
+        self.begun.load(Ordering::Relaxed) || !Self::is_idle_one(entry)
+    }
+
+    /// Whether a capability is for a process that has not begun to run, and may.
+    pub(crate) fn is_idle_one(entry: &Entry) -> bool {
+        if entry.kind != ObjectKind::Process {
+            return false;
+        }
+        // SAFETY: the capability was live a moment ago, and is of this kind.
+        let process = unsafe { Found::<Self>::from_word(entry.object) };
+        // ORDER: Relaxed: as above.
+        process.lives() && !process.begun.load(Ordering::Relaxed)
     }
 
     /// Makes it as new as before a start that has failed, unless somebody has ended it meanwhile. Under the lock of the list.

@@ -192,6 +192,7 @@ impl Capabilities {
     ///
     /// # Errors
     /// Those of [`derive`](Self::derive).
+    #[inline(always)]
     pub(crate) fn pass(
         &self,
         irq: &IrqOff,
@@ -202,6 +203,20 @@ impl Capabilities {
         if moves {
             return self.move_to(handle, into);
         }
+        // SAFETY: as in `derive`.
+        let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
+        // SAFETY: the reference that was acquired for nothing.
+        let give_up = |gone| unsafe { object::drop_word(irq, gone) };
+        let take_node = || slabs::take::<Node>(irq);
+        match self.table().pass(handle, into.table(), take_node, acquire, give_up) {
+            Some(handle) => Ok(handle),
+            None => self.pass_after_all(irq, handle, into),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_after_all(&self, irq: &IrqOff, handle: Handle, into: &Self) -> Result<Handle, Error> {
         let entry = self.entry(handle)?;
         self.derive(irq, handle, (entry.rights, entry.badge), into)
     }

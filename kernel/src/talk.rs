@@ -68,6 +68,8 @@ impl Talk {
     pub(crate) const DEPTH: usize = offset_of!(Self, depth);
     /// As `ON`.
     pub(crate) const REPLY: usize = offset_of!(Self, reply);
+    /// As `ON`.
+    pub(crate) const ROLE: usize = offset_of!(Self, role);
 
     /// Of a thread that does not know its place in memory yet.
     pub(crate) const fn new() -> Self {

@@ -156,6 +156,8 @@ pub(crate) struct Doing {
 impl Doing {
     /// In `direct`, with the mark: a thread that goes on with all its registers, not with a message.
     pub(crate) const FAULTED: u32 = 1 << 31;
+    /// In `direct`, with the mark: a thread that has extended state, which has to be loaded, and nothing else of `extra`.
+    pub(crate) const STATE: u32 = 1 << 30;
     /// Where the assembly finds `direct`.
     pub(crate) const DIRECT: usize = offset_of!(Self, direct);
 
@@ -234,6 +236,12 @@ impl Thread {
     pub(crate) const TABLE: usize = offset_of!(Self, table);
     /// As `DIRECT`.
     pub(crate) const AT: usize = offset_of!(Self, link) + Link::AT;
+    /// As `DIRECT`.
+    pub(crate) const READY_SINCE: usize = offset_of!(Self, ready_since);
+    /// As `DIRECT`.
+    pub(crate) const EXTRAS: usize = offset_of!(Self, extras);
+    /// As `DIRECT`.
+    pub(crate) const TASK: usize = offset_of!(Self, task);
     /// As `DIRECT`.
     pub(crate) const TALK: usize = offset_of!(Self, talk);
     /// Where [`inherit::Pressure`] lies.

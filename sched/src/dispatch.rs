@@ -353,6 +353,40 @@ impl<E: Entity> Core<E> {
         self.requeue(e);
     }
 
+    /// `stop` of the current thread, which waits, and `pick`; shorter from one real-time thread without budget to the next of its priority.
+    ///
+    /// The last decision was obeyed: nobody who is queued is more urgent than the current thread.
+    #[inline]
+    pub fn give_way(&self, now: u64) -> Option<E> {
+        self.give_way_shortly(now).or_else(|| {
+            self.stop(now, Stop::Blocked);
+            self.pick(now)
+        })
+    }
+
+    /// As [`give_way`](Self::give_way) where that is shorter; `None`, and nothing has changed, where it is not.
+    #[inline(always)]
+    pub fn give_way_shortly(&self, now: u64) -> Option<E> {
+        let e = self.current.get()?;
+        let priority = u8::try_from(self.urgency.get()).ok()?;
+        let next = self.queue.first(priority)?;
+        let (task, other) = (e.task(), next.task());
+        if task.kind.get() != Kind::RealTime || other.kind.get() != Kind::RealTime {
+            return None;
+        }
+        // As `account`, but for the turn and what is left, which mean nothing: it will be queued behind its equals.
+        let ran = now.wrapping_sub(self.since.get());
+        task.ticks.set(task.ticks.get().wrapping_add(ran));
+        task.place.set(Place::Nowhere);
+        task.stopped.set(now);
+        self.queue.take_first(next, priority);
+        other.place.set(Place::Current);
+        other.switches.set(other.switches.get().wrapping_add(1));
+        self.current.set(Some(next));
+        self.since.set(now);
+        Some(next)
+    }
+
     /// Queues a thread that ran and could run on.
     fn requeue(&self, e: E) {
         let task = e.task();

@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod assembly;
 mod audit;
 pub mod balance;
 mod budget;

@@ -5,14 +5,16 @@
 
 use crate::task::{Entity, Links};
 use core::cell::Cell;
+use core::mem::offset_of;
 
 /// Priorities of a word of the bitmap.
 const BITS: u8 = 64;
 const WORDS: usize = 4;
 
-struct Fifo<E> {
-    first: Cell<Option<E>>,
-    last: Cell<Option<E>>,
+#[repr(C)]
+pub(crate) struct Fifo<E> {
+    pub(crate) first: Cell<Option<E>>,
+    pub(crate) last: Cell<Option<E>>,
 }
 
 /// All queues of a core. The highest priority is the most urgent.
@@ -22,6 +24,15 @@ pub(crate) struct Queue<E> {
     /// Members by word: the first counts the normal threads, the others real time.
     counts: [Cell<u32>; WORDS],
     fifos: [Fifo<E>; 256],
+}
+
+impl<E> Queue<E> {
+    /// Where `assembly` finds the fields.
+    pub(crate) const WORDS: usize = offset_of!(Self, words);
+    /// As `WORDS`.
+    pub(crate) const COUNTS: usize = offset_of!(Self, counts);
+    /// As `WORDS`.
+    pub(crate) const FIFOS: usize = offset_of!(Self, fifos);
 }
 
 fn links<E: Entity>(e: &E) -> &Links<E> {
@@ -156,8 +167,15 @@ impl<E: Entity> Queue<E> {
     /// Takes the first of a priority out.
     #[inline]
     pub(crate) fn pop(&self, priority: u8) -> Option<E> {
+        let e = self.fifo(priority).first.get()?;
+        self.take_first(e, priority);
+        Some(e)
+    }
+
+    /// Takes `e`, which is the first of the priority, out.
+    #[inline]
+    pub(crate) fn take_first(&self, e: E, priority: u8) {
         let fifo = self.fifo(priority);
-        let e = fifo.first.get()?;
         let next = links(&e).next.get();
         fifo.first.set(next);
         match next {
@@ -169,7 +187,6 @@ impl<E: Entity> Queue<E> {
         }
         let count = self.count(priority);
         count.set(count.get().wrapping_sub(1));
-        Some(e)
     }
 
     /// Takes `first`, which is the first of the priority, out and puts `e` behind all others.

@@ -8,7 +8,8 @@
 //! each wake, a period that forgets what ran in it, no throttling on wake or on preemption, a yield at the quantum's exact end that is
 //! taken for one before it, `steal` that ignores the affinity or begins at the first level; of inheritance: `queue_of`,
 //! `configure`, a yield, or a period that begins without it, who becomes less urgent behind its equals, turns in the upper bands or none in the
-//! normal one, no `rise`, no lift after a boost, no new urgency of the current thread, a budget that does not end.
+//! normal one, no `rise`, no lift after a boost, no new urgency of the current thread, a budget that does not end;
+//! the short way of `give_way` for threads with budgets.
 
 mod common;
 
@@ -542,8 +543,13 @@ impl Pair {
 
     /// The core picks, and the model agrees that this one may be picked.
     fn pick(&mut self) {
+        let picked = self.core.pick(self.now);
+        self.follow(picked);
+    }
+
+    fn follow(&mut self, picked: Option<Ref>) {
         let candidates = self.model.candidates();
-        match self.core.pick(self.now) {
+        match picked {
             Some(thread) => {
                 assert!(candidates.contains(&thread.id()), "{thread:?}, but {candidates:?}");
                 self.model.run(thread.id(), self.now);
@@ -554,6 +560,11 @@ impl Pair {
     }
 
     fn switch(&mut self, why: Stop) {
+        if why == Stop::Blocked && self.settled {
+            let next = self.core.give_way(self.now);
+            self.model.stop(self.now, why);
+            return self.follow(next);
+        }
         self.core.stop(self.now, why);
         self.model.stop(self.now, why);
         self.pick();

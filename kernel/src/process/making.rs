@@ -9,7 +9,7 @@ use abi::error::Error;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessSpec, ProcessState, Startup as Block, ThreadSpec};
 use mm::bank::{Payer, Purse};
 use mm::user::UserPtr;
-use percpu::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use percpu::{CoreSet, Guests, IrqOff, Lock};
 use perf::trace::Event;
 
@@ -129,6 +129,7 @@ impl Process {
             threads: Lock::new(Threads { first: None, last: None, count: 0 }),
             handler: handler::Slot::new(None),
             state: AtomicU32::new(ProcessState::New as u32),
+            begun: AtomicBool::new(false),
             status: UnsafeCell::new(ExitStatus::default()),
             ticks: AtomicU64::new(0),
             faults: AtomicU64::new(0),
@@ -223,6 +224,9 @@ impl Process {
             table.delete(irq, itself)?;
             return Err(Error::BadAddress);
         }
+        // Before it can hand itself on. That the thread does not start means that the process ends.
+        // ORDER: Relaxed: it alone matters.
+        process.begun.store(true, Ordering::Relaxed);
         irq.locks(|held| {
             // SAFETY: `thread` keeps it.
             homes::start(held, unsafe { ThreadRef::new(thread.as_ptr()) })

@@ -37,25 +37,27 @@ pub(super) fn cap_revoke(irq: &mut IrqOff, handle: u64) -> Result {
 pub(super) fn cap_grant(irq: &mut IrqOff, process: u64, from: u64, rights: u64, badge: u64) -> Result {
     let rights = Rights(rights as u16).and(Rights::ALL);
     let own = table(irq);
-    hand_over(irq, process, |irq, into| own.derive(irq, Handle(from), (rights, badge), into))
+    hand_over(irq, process, Handle(from), |irq, into| own.derive(irq, Handle(from), (rights, badge), into))
 }
 
 pub(super) fn cap_transfer(irq: &mut IrqOff, process: u64, from: u64) -> Result {
     let own = table(irq);
-    hand_over(irq, process, |_, into| own.move_to(Handle(from), into))
+    hand_over(irq, process, Handle(from), |_, into| own.move_to(Handle(from), into))
 }
 
-/// Puts something into a process's table, which is kept from being taken down meanwhile.
-///
-/// Processes that have not started and have capabilities of each other, or of themselves, keep each other, as one goes with its last capability:
-/// until they are started, killed, or their capabilities revoked. Their bank pays for them meanwhile.
+/// Puts something into a process's table, which is kept from being taken down meanwhile, if it may be there (V5).
 fn hand_over(
     irq: &mut IrqOff,
     process: u64,
+    from: Handle,
     put: impl FnOnce(&IrqOff, &Capabilities) -> Result<Handle>,
 ) -> Result {
     let process = get::<Process>(irq, process, Rights::CONTROL)?;
-    let handle = process.visit(irq, |irq| put(irq, process.capabilities()));
+    let entry = table(irq).entry(from)?;
+    let handle = process.visit(irq, |irq| {
+        // The handle, while it is good, stands for the object that was just looked at.
+        if process.may_hold(&entry) { put(irq, process.capabilities()) } else { Err(Error::WrongState) }
+    });
     handle.ok_or(Error::WrongState)?.map(|handle| handle.0)
 }
 

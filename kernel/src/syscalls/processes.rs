@@ -106,6 +106,9 @@ fn grant(irq: &mut IrqOff, spec: &ProcessSpec, into: &Capabilities, handles: &mu
         let at = spec.grants.wrapping_add((index * size_of::<Grant>()) as u64);
         let grant: Grant = user::read(irq, at)?;
         let rights = Rights(grant.rights as u16).and(Rights::ALL);
+        if Process::is_idle_one(&table(irq).entry(grant.handle)?) {
+            return Err(Error::WrongState);
+        }
         *slot = table(irq).derive(irq, grant.handle, (rights, grant.badge), into)?;
     }
     Ok(count)

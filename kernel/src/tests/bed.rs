@@ -82,17 +82,36 @@ pub(super) fn settle(crew: &mut Crew) -> Result {
     blame.verdict()
 }
 
+/// Whether a core has a process to take down.
+fn has_jobs(crew: &mut Crew) -> bool {
+    let busy = AtomicUsize::new(0);
+    crew.run(&cores::all_online(), |held| {
+        // ORDER: Relaxed: the end of the call publishes it.
+        busy.fetch_add(usize::from(jobs::has_work(held)), Ordering::Relaxed);
+    });
+    busy.into_inner() != 0
+}
+
+/// Whether a core has retired something that has not been given back, or has a process to take down.
+pub(super) fn is_unsettled(crew: &mut Crew) -> bool {
+    // What was sent to this core: it runs its own part of a call at once, whatever waits in its mailbox.
+    let moment = tsc::now() + machine::clock().0 / 10_000;
+    // SAFETY: tests run with nothing but their own data.
+    IrqOff::with(|irq| unsafe { dispatch::serve_until(irq, &|| false, moment) });
+    let unsettled = AtomicUsize::new(0);
+    crew.run(&cores::all_online(), |held| {
+        let some = jobs::has_work(held) || IrqOff::with(|irq| epoch::has_retired(irq));
+        // ORDER: Relaxed: the end of the call publishes it.
+        unsettled.fetch_add(usize::from(some), Ordering::Relaxed);
+    });
+    unsettled.into_inner() != 0
+}
+
 /// Lets every core take down the processes that it has to, which it does when it has nothing else to do.
 pub(super) fn finish_jobs(crew: &mut Crew) -> Result {
-    let all = cores::all_online();
     let deadline = Deadline::after_ms(PATIENCE * 1000);
     loop {
-        let busy = AtomicUsize::new(0);
-        crew.run(&all, |held| {
-            // ORDER: Relaxed: the end of the call publishes it.
-            busy.fetch_add(usize::from(jobs::has_work(held)), Ordering::Relaxed);
-        });
-        if busy.into_inner() == 0 {
+        if !has_jobs(crew) {
             return Ok(());
         }
         if deadline.is_over() {

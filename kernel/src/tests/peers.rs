@@ -52,7 +52,8 @@ fn fast_messages() -> u64 {
 
 /// Random programs do what the model says, on the fast way and without it, and the digests of all that came of them are the same.
 ///
-/// Planted: an answer on the long way leaves the badge of its caller's message in it.
+/// Planted: an answer on the long way leaves the badge of its caller's message in it; a message that nobody has to answer comes without badge
+/// by the shortest; an answer by the shortest does not load the caller's vector registers.
 pub(super) fn walk(bed: &mut Bed) -> Result {
     let count = PROGRAMS * much(bed);
     let mut digest = None;

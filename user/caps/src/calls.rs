@@ -2,6 +2,7 @@
 
 use abi::cap::{Handle, Rights};
 use abi::error::Error;
+use abi::task::Grant;
 use perf::clock::Nanos;
 use rt::handle::{Core, Owned, Process, Typed};
 use rt::process::{Builder, Image};
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Check {
     descendants(core)?;
     middle(core)?;
     others(core)?;
+    unborn()?;
     errors(core)?;
     expiry(core)?;
     long(core)?;
@@ -91,6 +93,32 @@ fn others(core: Core) -> Check {
     ensure!(child.grant(*a, Rights::ALL, 5) == Err(Error::WrongState));
     ensure!(child.transfer(*a) == Err(Error::WrongState) && a.about().is_ok());
     ensure!(a.revoke() == Ok(0));
+    Ok(())
+}
+
+/// Processes that have not begun do not get each other, nor themselves: they would stay for ever.
+///
+/// Planted: `Process::may_hold` always.
+fn unborn() -> Check {
+    let start = Start::get();
+    let nop = Image::Loaded(start.program("nop").ok_or(2_u64)?);
+    let make = || Builder::new(nop).create(start.process());
+    let (one, other) = (done!(make()), done!(make()));
+    let copy = done!(one.derive(Rights::ALL, 1));
+    let empty = done!(one.info()).handles;
+    ensure!(one.grant(*one, Rights::ALL, 0) == Err(Error::WrongState));
+    ensure!(one.grant(*other, Rights::OBSERVE, 0) == Err(Error::WrongState));
+    ensure!(one.transfer(*copy) == Err(Error::WrongState) && copy.about().is_ok());
+    let grants = [Grant::whole(other.handle())];
+    let third = Builder::new(nop).grants(&grants).create(start.process()).map(drop);
+    ensure!(third == Err(Error::WrongState) && done!(one.info()).handles == empty);
+    // Who runs may be known to them; who has ended may, too.
+    done!(one.grant(start.process(), Rights::OBSERVE, 0));
+    done!(other.kill(1));
+    done!(one.grant(*other, Rights::OBSERVE, 0));
+    ensure!(done!(one.info()).handles == empty + 2);
+    done!(one.start());
+    done!(one.wait(Deadline::NEVER));
     Ok(())
 }
 

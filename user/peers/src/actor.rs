@@ -7,28 +7,42 @@ use rt::handle::{Endpoint, Owned, Reply, Thread, Typed};
 use rt::ipc::{self, Message};
 use rt::time::Deadline;
 
+use crate::arch;
 use crate::model::{ENDPOINTS, Outcome, Patience, contents};
 use crate::page::{Order, Share};
 
 /// A party's endpoints.
 pub(crate) type Endpoints = [Endpoint; ENDPOINTS];
 
-/// Does what it is told, for ever.
-pub(crate) fn act(share: Share, endpoints: Endpoints) -> ! {
+/// Of an actor whose vector registers are not its own.
+const MIXED_UP: u64 = u64::MAX;
+
+/// Does what it is told, for ever. With `state`, whatever it waits for must leave its vector registers as they are.
+pub(crate) fn act(share: Share, endpoints: Endpoints, state: bool) -> ! {
     let own = Thread(share.own());
     loop {
         // Whoever resumes it has an order for it.
         let _ = own.suspend();
-        obey(share, share.order(), &endpoints);
+        let order = share.order();
+        let pattern = u64::from(order.seed) << 32 | share.own().0;
+        if state {
+            arch::set_vectors(pattern);
+        }
+        let (outcome, value) = obey(order, &endpoints);
+        if state && !arch::vectors_are(pattern) {
+            share.note(&Outcome { status: MIXED_UP, ..outcome }, value);
+        } else {
+            share.note(&outcome, value);
+        }
     }
 }
 
 /// Carries one order out.
-pub(crate) fn obey(share: Share, order: Order, endpoints: &Endpoints) {
+fn obey(order: Order, endpoints: &Endpoints) -> (Outcome, u64) {
     let endpoint = endpoints.get(order.at).map_or(Handle::NONE, |endpoint| endpoint.handle());
     let (tag, words) = contents(order.seed);
     let message = Message { badge: 0, tag, words };
-    let (outcome, value) = match order.number {
+    match order.number {
         0 => (plain(enter(MessageCall::Send, endpoint, message, order)), 0),
         1 => (enter(MessageCall::Receive, endpoint, Message::EMPTY, order), 0),
         2 => (plain(enter(MessageCall::Reply, Handle::NONE, message, order)), 0),
@@ -42,8 +56,7 @@ pub(crate) fn obey(share: Share, order: Order, endpoints: &Endpoints) {
         }
         8 => (enter(call(order.seed), BAD, message, order), 0),
         _ => (enter(call(order.seed), endpoint, message.with(UNKNOWN), order), 0),
-    };
-    share.note(&outcome, value);
+    }
 }
 
 /// A handle that names nothing, and is not 0, which `ipc_reply` knows.

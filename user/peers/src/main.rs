@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod actor;
+mod arch;
 mod bound;
 mod kills;
 mod model;

@@ -49,12 +49,13 @@ const DIGEST: u64 = 1 << 63;
 struct Part {
     share: Share,
     endpoints: Endpoints,
+    state: bool,
 }
 
 extern "C" fn begin(part: u64) -> ! {
     // SAFETY: the address of a part that is never given back.
     let part = unsafe { &*(part as *const Part) };
-    act(part.share, part.endpoints)
+    act(part.share, part.endpoints, part.state)
 }
 
 /// An actor of this process, or the clerk.
@@ -119,7 +120,7 @@ pub(crate) fn other(start: &Start) -> rt::handle::Result<u64> {
     own.bind(&CoreMask::one(start.number("core", 0) as usize))?;
     share.set_own(own.handle());
     Endpoint(meeting).send(&Message::EMPTY.with_caps(&[own.handle()]))?;
-    act(share, [Endpoint(first), Endpoint(second)])
+    act(share, [Endpoint(first), Endpoint(second)], has_state(ACTORS - 1))
 }
 
 impl Walk {
@@ -147,7 +148,11 @@ impl Walk {
         walk.other.thread.schedule(&urgency(ACTORS - 1))?;
         let engage = |party| {
             let endpoints = of_party(&roots, party)?;
-            let part = &*Box::leak(Box::new(Part { share: Share::of(words, party), endpoints }));
+            let part = &*Box::leak(Box::new(Part {
+                share: Share::of(words, party),
+                endpoints,
+                state: has_state(party),
+            }));
             let stack = Stack::new(4)?;
             let thread = walk.hire(party, part, &stack)?;
             Ok(Actor { part, stack, thread })
@@ -160,7 +165,8 @@ impl Walk {
 
     /// Starts an actor, which stops itself at once.
     fn hire(&self, party: usize, part: &'static Part, stack: &Stack) -> rt::handle::Result<Owned<Thread>> {
-        let builder = Builder::default().flags(ThreadSpec::NO_FPU).cores(self.core).schedule(urgency(party));
+        let flags = if has_state(party) { 0 } else { ThreadSpec::NO_FPU };
+        let builder = Builder::default().flags(flags).cores(self.core).schedule(urgency(party));
         // SAFETY: the part is never given back, and the stack's last thread has ended.
         let thread = unsafe { builder.create(begin, core::ptr::from_ref(part) as u64, stack) }?;
         part.share.set_own(thread.handle());
@@ -436,11 +442,19 @@ impl Other {
         let image = start.program("peers").ok_or(abi::error::Error::BadArgument)?;
         let arguments = format!("work=actor\0core={core}\0");
         let builder = ProcessBuilder::new(Image::Loaded(image)).name("actor").arguments(&arguments);
-        let process = builder.grants(&grants).flags(ProcessSpec::NO_FPU).spawn(start.process())?;
+        let process = builder
+            .grants(&grants)
+            .flags(if has_state(ACTORS - 1) { 0 } else { ProcessSpec::NO_FPU })
+            .spawn(start.process())?;
         let met = meeting.receive(1)?;
         let thread = met.caps().next().ok_or(abi::error::Error::BadHandle)?;
         Ok(Self { process, thread: Owned::new(Thread(thread)) })
     }
+}
+
+/// Whether a party has vector registers: two actors of different processes.
+fn has_state(party: usize) -> bool {
+    party == ACTORS - 1 || party == ACTORS - 2
 }
 
 fn urgency(party: usize) -> SchedSpec {

@@ -115,6 +115,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// See [`enter`].
+    #[inline(always)]
     pub fn send(self, message: &Message) -> Result<()> {
         enter(MessageCall::Send, self.handle(), &mut { *message })
     }
@@ -152,6 +153,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// See [`enter`].
+    #[inline(always)]
     pub fn receive(self, caps: usize) -> Result<Message> {
         let mut message = Message::EMPTY.accepting(caps);
         enter(MessageCall::Receive, self.handle(), &mut message)?;

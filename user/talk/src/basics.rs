@@ -5,15 +5,17 @@ use abi::error::Error;
 use abi::ipc::Tag;
 use abi::task::{CoreMask, Grant, ProcessSpec, ThreadSpec};
 use alloc::format;
+use alloc::sync::Arc;
 use perf::clock::Nanos;
 use rt::handle::{Endpoint, Owned, Process, Typed};
 use rt::ipc::{self, Message};
 use rt::process::{Builder as ProcessBuilder, Image};
 use rt::start::Start;
+use rt::sync::atomic::{AtomicBool, Ordering};
 use rt::thread::{self, Builder};
 use rt::time::{self, Deadline};
 
-use crate::{Outcome, Test, channels, ensure, unexpected};
+use crate::{Outcome, Test, channels, ensure, order, passed, unexpected};
 
 pub(crate) const TESTS: &[Test] = &[
     ("call-same-core", |start| call_between(start, 0, 0)),
@@ -23,17 +25,19 @@ pub(crate) const TESTS: &[Test] = &[
     ("call-process-other-core", |start| call_process(start, 1)),
     ("nested", nested),
     ("send", send),
+    ("send-order", order::sends),
     ("timeouts", timeouts),
     ("would-block", would_block),
     ("saved-reply", saved_reply),
     ("peer-gone", peer_gone),
     ("capabilities", capabilities),
+    ("capabilities-passed", passed::passed),
     ("plain-reply", plain_reply),
     ("many-clients", many_clients),
 ];
 
 /// Label with which a server is asked to end.
-const END: u32 = u32::MAX;
+pub(crate) const END: u32 = u32::MAX;
 
 /// A thread on a core of this process.
 pub(crate) fn on(start: &Start, core: usize) -> Builder {
@@ -61,7 +65,7 @@ fn echo(endpoint: Endpoint) -> u64 {
     }
 }
 
-fn end(endpoint: Endpoint) -> Outcome {
+pub(crate) fn end(endpoint: Endpoint) -> Outcome {
     endpoint.call(Message::new(END, [0; 8])).map(drop).map_err(unexpected)
 }
 
@@ -231,26 +235,43 @@ fn timeouts(start: &Start) -> Outcome {
     let to = *endpoint;
     ensure!(to.receive_until(0, soon()) == Err(Error::TimedOut), "receive");
     ensure!(to.call_until(Message::EMPTY, soon()) == Err(Error::TimedOut), "call, not received");
-    // Received, but not answered.
-    for core in [0, 1] {
-        let server = on(start, core)
-            .spawn(move || -> Outcome {
-                let got = to.receive(0).map_err(unexpected)?;
-                ensure!(got.words[0] == 9, "{}", got.words[0]);
-                time::sleep(Deadline::after(Nanos::from_millis(3)));
-                let late = ipc::reply(&Message::EMPTY);
-                ensure!(late == Err(Error::WrongState), "a late reply: {late:?}");
-                Ok(())
-            })
-            .map_err(unexpected)?;
-        let client = on(start, 0)
-            .spawn(move || to.call_until(Message::new(0, [9; 8]), Deadline::after(Nanos::from_millis(1))))
-            .map_err(unexpected)?;
-        let outcome = client.join().map_err(unexpected)?;
-        ensure!(outcome == Err(Error::TimedOut), "call, not answered: {outcome:?}");
-        server.join().map_err(unexpected)??;
-    }
-    Ok(())
+    (0..2).try_for_each(|core| late_reply(start, core, to))
+}
+
+/// A call that is received in time, and answered only when its caller has given up: it may take the machine any time to get that far.
+fn late_reply(start: &Start, core: usize, to: Endpoint) -> Outcome {
+    let (received, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (tell, told) = (received.clone(), gone.clone());
+    let server = on(start, core)
+        .spawn(move || -> Outcome {
+            let got = to.receive(0).map_err(unexpected)?;
+            ensure!(got.words[0] == 9, "{}", got.words[0]);
+            // ORDER: Relaxed: the flag alone matters, as below.
+            tell.store(true, Ordering::Relaxed);
+            while !told.load(Ordering::Relaxed) {
+                time::sleep(Deadline::after(Nanos::from_millis(1)));
+            }
+            let late = ipc::reply(&Message::EMPTY);
+            ensure!(late == Err(Error::WrongState), "a late reply: {late:?}");
+            Ok(())
+        })
+        .map_err(unexpected)?;
+    let client = on(start, 0)
+        .spawn(move || -> Outcome {
+            // It may give up before the server has come to wait.
+            // ORDER: Relaxed: the flag alone matters.
+            while !received.load(Ordering::Relaxed) {
+                let patience = Deadline::after(Nanos::from_millis(1));
+                let outcome = to.call_until(Message::new(0, [9; 8]), patience);
+                ensure!(outcome == Err(Error::TimedOut), "call, not answered: {outcome:?}");
+            }
+            // ORDER: Relaxed: as above.
+            gone.store(true, Ordering::Relaxed);
+            Ok(())
+        })
+        .map_err(unexpected)?;
+    client.join().map_err(unexpected)??;
+    server.join().map_err(unexpected)?
 }
 
 fn would_block(_: &Start) -> Outcome {

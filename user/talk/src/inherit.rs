@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 
 use abi::error::Error;
-use abi::task::{CoreMask, SchedSpec, ThreadSpec};
+use abi::task::{CoreMask, SchedSpec, ThreadSpec, ThreadState};
 use perf::clock::Nanos;
 use rt::handle::{Endpoint, Thread};
 use rt::ipc::{self, Message};
@@ -129,6 +129,16 @@ fn await_priority(thread: Thread, fits: impl Fn(u64) -> bool) -> Outcome {
     }
 }
 
+/// Looks until a thread waits.
+fn await_blocked(thread: Thread) -> Outcome {
+    let until = Deadline::after(HOGGING);
+    while thread.info().map_err(unexpected)?.state != ThreadState::Blocked as u32 {
+        ensure!(!until.passed(), "it does not come to wait");
+        pause();
+    }
+    Ok(())
+}
+
 /// Who waits in the queue presses the server, and who gives up does so no more.
 ///
 /// Planted: a thread that is scheduled in another way is not asked what it inherits.
@@ -156,7 +166,7 @@ fn waiting(_: &Start) -> Outcome {
     };
     // As urgent as all of them by itself for a while, and then not any more.
     server.thread().schedule(&urgent(CLIENT)).map_err(unexpected)?;
-    let soon = Deadline::after(Nanos::from_millis(100));
+    let soon = Deadline::after(Nanos::from_millis(500));
     let (first, second) = (call(CLIENT, soon)?, call(CLIENT - 1, soon)?);
     let patient = call(CLIENT - 2, Deadline::NEVER)?;
     pause();
@@ -195,7 +205,8 @@ fn other_core(start: &Start) -> Outcome {
             ipc::reply(&message)
         })
         .map_err(unexpected)?;
-    pause();
+    // Nobody is known to serve an endpoint who has not come there yet, and behind the hog it would not.
+    await_blocked(server.thread())?;
     let hog = hog(1, &stop)?;
     pause();
     join(client(at, &stop)?)?;

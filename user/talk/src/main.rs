@@ -9,6 +9,8 @@ extern crate alloc;
 mod basics;
 mod channels;
 mod inherit;
+mod order;
+mod passed;
 
 use alloc::string::String;
 

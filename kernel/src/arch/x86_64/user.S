@@ -184,6 +184,7 @@ user_resume:
 resume_message:
     cmp dword ptr [rdi + {vector}], {message}
     jne resume_whole
+resume_message_words:
     mov rbx, [rdi + {rbx}]
     mov rbp, [rdi + {rbp}]
     mov r8, [rdi + {r8}]

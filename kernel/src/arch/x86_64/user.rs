@@ -16,15 +16,17 @@ use cap::assembly;
 use ipc::Queue;
 use mm::tlb::{Active, CoreTlb, SpaceTlb};
 use percpu::{IrqOff, core_local};
+use sched::assembly as queueing;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{Efer, EferFlags, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
 use super::{border, tables, tlb, usercopy};
 use crate::endpoint::Endpoint;
+use crate::inherit::Pressure;
 use crate::limits::Limits;
 use crate::spaces::{ENTERED, Space};
-use crate::talk::{self, Talk};
+use crate::talk::{self, Role, Talk};
 use crate::thread::{Doing, Thread, ThreadRef};
 use crate::wait::place;
 use crate::{dispatch, limits, messages, metrics, syscalls, traps};
@@ -59,6 +61,11 @@ pub(crate) struct Frame {
     pub(crate) rsp: u64,
     pub(crate) ss: u64,
 }
+
+/// What decides about threads.
+type Core = sched::Core<ThreadRef>;
+/// What it knows of one.
+type Task = sched::Task<ThreadRef>;
 
 /// Bytes of the SYSCALL instruction (SDM volume 2, chapter 4).
 const SYSCALL_BYTES: u64 = 2;
@@ -318,7 +325,7 @@ impl Head {
 
     /// From now on more has to be done to switch to any thread that waits on this core.
     pub(crate) fn renew_mark(&self) {
-        self.mark.set(self.mark.get().wrapping_add(1 << Self::TURNS) & !Doing::FAULTED);
+        self.mark.set(self.mark.get().wrapping_add(1 << Self::TURNS) & !(Doing::FAULTED | Doing::STATE));
     }
 
     /// Sets or clears a bit of [`extra`].
@@ -372,9 +379,24 @@ global_asm!(
     message = const MESSAGE,
     call = const MessageCall::Call as u64,
     reply_receive = const MessageCall::ReplyReceive as u64,
+    send = const MessageCall::Send as u64,
+    receive = const MessageCall::Receive as u64,
     faulted = const Doing::FAULTED,
+    with_state = const Doing::STATE,
+    state = const extra::STATE,
+    only_state = const extra::STATE | extra::THREAD,
+    enter_state = sym dispatch::enter_state,
     label_shift = const Tag::LABEL_SHIFT,
     special = const Tag::SPECIAL as u32,
+    special_beside_caps = const (Tag::SPECIAL & !Tag::CAPS_PASSED) as u32,
+    caps = const Tag::new(0, 0).with_caps(7).0 as u32,
+    most_caps = const Tag::new(0, 0).with_caps(abi::ipc::CAPS).0 as u32,
+    moves = const Tag::CAPS_PASSED as u32,
+    one_cap = const Tag::new(0, 0).with_caps(1).0 as u32,
+    lost = const Tag::LOST as u32,
+    pass_capability = sym messages::pass_one_in_registers,
+    pass_capabilities = sym messages::pass_in_registers,
+    go_on_with_callee = sym messages::go_on_with_callee,
     extras = const offset_of!(Head, extras),
     stack_slot = const offset_of!(Head, stack_slot),
     mark = const offset_of!(Head, mark),
@@ -414,6 +436,33 @@ global_asm!(
     space_id = const Space::TLB + SpaceTlb::ID,
     space_generation = const Space::TLB + SpaceTlb::GENERATION,
     fast_messages = const metrics::Here::FAST_MESSAGES,
+    wakes_local = const metrics::Here::WAKES_LOCAL,
+    wakes_left = const metrics::Here::WAKES_LEFT,
+    wakes_per_sample = const metrics::WAKES_PER_SAMPLE,
+    ready_since = const Thread::READY_SINCE,
+    thread_extras = const Thread::EXTRAS,
+    woken = const extra::WOKEN,
+    sched = sym dispatch::SCHED,
+    sched_current = const Core::CURRENT,
+    sched_urgency = const Core::URGENCY,
+    sched_first = const Core::FIRST,
+    sched_last = const Core::LAST,
+    sched_words = const Core::WORDS,
+    sched_counts = const Core::COUNTS,
+    fifo_shift = const queueing::FIFO.trailing_zeros(),
+    real_time = const queueing::REAL_TIME,
+    queued = const queueing::QUEUED,
+    task_next = const Thread::TASK + Task::NEXT,
+    task_prev = const Thread::TASK + Task::PREV,
+    task_turn = const Thread::TASK + Task::TURN,
+    task_kind = const Thread::TASK + Task::KIND,
+    task_priority = const Thread::TASK + Task::PRIORITY,
+    task_place = const Thread::TASK + Task::PLACE,
+    role = const Thread::TALK + Talk::ROLE,
+    receiving = const Role::Receiving as u8,
+    serves = const Thread::PRESSURE + Pressure::SERVES,
+    served = const Thread::PRESSURE + Pressure::SERVED,
+    give_way = sym dispatch::give_way_in_message,
     enter_space = sym messages::enter_space,
     message_call = sym messages::message_call,
     watched_message_call = sym messages::watched_message_call,
