@@ -71,7 +71,22 @@ impl<M: Memory> Table<M> {
         acquire: impl FnOnce(&Capability) -> bool,
         sink: impl FnMut(Gone),
     ) -> Result<Handle, Refusal> {
-        let (entry, meta) = self.granting(from)?;
+        self.derive_if(from, into, (rights, badge), |_| true, (acquire, sink))
+    }
+
+    /// As [`derive`](Self::derive), of what the other table may have.
+    ///
+    /// # Errors
+    /// As there; [`Error::WrongState`] for what it may not.
+    pub fn derive_if(
+        &self,
+        from: Handle,
+        into: &Self,
+        (rights, badge): (Rights, u64),
+        may: impl FnOnce(&Entry) -> bool,
+        (acquire, sink): (impl FnOnce(&Capability) -> bool, impl FnMut(Gone)),
+    ) -> Result<Handle, Refusal> {
+        let (entry, meta) = self.granting(from, may)?;
         let id = into.claim()?;
         let Some(mut nodes) = self.take_nodes(into, meta.has_node(from)) else {
             into.put(id);
@@ -154,7 +169,20 @@ impl<M: Memory> Table<M> {
     /// # Errors
     /// [`Error::BadHandle`], [`Error::MissingRight`], and those of [`insert`](Self::insert): then it is where it was.
     pub fn move_to(&self, from: Handle, into: &Self) -> Result<Handle, Error> {
-        let (entry, meta) = self.granting(from)?;
+        self.move_if(from, into, |_| true)
+    }
+
+    /// As [`move_to`](Self::move_to), of what the other table may have.
+    ///
+    /// # Errors
+    /// As there; [`Error::WrongState`] for what it may not.
+    pub fn move_if(
+        &self,
+        from: Handle,
+        into: &Self,
+        may: impl FnOnce(&Entry) -> bool,
+    ) -> Result<Handle, Error> {
+        let (entry, meta) = self.granting(from, may)?;
         let id = into.claim()?;
         percpu::race_point!("cap.moving");
         let (source, old) = (self.slot(from), SlotId::of(from));
@@ -185,9 +213,13 @@ impl<M: Memory> Table<M> {
     }
 
     /// A capability that may be handed on.
-    fn granting(&self, from: Handle) -> Result<(Entry, Meta), Error> {
+    #[inline(always)]
+    fn granting(&self, from: Handle, may: impl FnOnce(&Entry) -> bool) -> Result<(Entry, Meta), Error> {
         let (entry, meta) = self.entry_meta(from)?;
-        if entry.rights.has(Rights::GRANT) { Ok((entry, meta)) } else { Err(Error::MissingRight) }
+        if !entry.rights.has(Rights::GRANT) {
+            return Err(Error::MissingRight);
+        }
+        if may(&entry) { Ok((entry, meta)) } else { Err(Error::WrongState) }
     }
 
     /// A live capability that has a node keeps it, so none is needed for a source `with_node`.

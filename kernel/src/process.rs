@@ -17,9 +17,7 @@ use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::{ManuallyDrop, offset_of};
 
-use abi::cap::ObjectKind;
 use abi::task::{ExitStatus, NAME_BYTES, ProcessState};
-use cap::Entry;
 use mm::bank::Purse;
 use percpu::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use percpu::{Guests, IrqOff, Lock};
@@ -28,7 +26,7 @@ use crate::bank::Bank;
 use crate::handler;
 use crate::jobs;
 use crate::limits::Limits;
-use crate::object::{Found, Header, Ref};
+use crate::object::{Header, Ref};
 use crate::spaces::Space;
 use crate::tables::Capabilities;
 use threads::Threads;
@@ -155,21 +153,10 @@ impl Process {
         matches!(self.state(), ProcessState::New | ProcessState::Running)
     }
 
-    /// Whether its table may take a capability (V5).
-    pub(crate) fn may_hold(&self, entry: &Entry) -> bool {
+    /// Whether it runs, or has (V5).
+    pub(crate) fn has_begun(&self) -> bool {
         // ORDER: Relaxed: once set it stays, and whoever does not see it yet refuses.
-        self.begun.load(Ordering::Relaxed) || !Self::is_idle_one(entry)
-    }
-
-    /// Whether a capability is for a process that has not begun to run, and may.
-    pub(crate) fn is_idle_one(entry: &Entry) -> bool {
-        if entry.kind != ObjectKind::Process {
-            return false;
-        }
-        // SAFETY: the capability was live a moment ago, and is of this kind.
-        let process = unsafe { Found::<Self>::from_word(entry.object) };
-        // ORDER: Relaxed: as above.
-        process.lives() && !process.begun.load(Ordering::Relaxed)
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Makes it as new as before a start that has failed, unless somebody has ended it meanwhile. Under the lock of the list.

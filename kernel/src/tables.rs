@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use abi::cap::{Handle, Rights};
+use abi::cap::{Handle, ObjectKind, Rights};
 use abi::error::Error;
 use cap::{
     Attached, Capability, Drained, Entry, Family, Gone, Leaf, LeafAt, Memory, Node, NodeAt, Purged, Sentence,
@@ -14,6 +14,7 @@ use percpu::{Held, IrqOff};
 
 use crate::bank::Objects;
 use crate::object::{self, Found, Object, Ref};
+use crate::process::Process;
 use crate::{dispatch, expiry, slabs};
 
 /// Most capabilities of one process.
@@ -117,6 +118,38 @@ unsafe fn give_leaf(link: NonNull<Retired>, held: &mut Held<'_, 0>) {
     slabs::give(held, link.cast::<Leaf>());
 }
 
+/// Whose table a capability comes into.
+#[derive(Clone, Copy)]
+pub(crate) enum Holder<'a> {
+    /// One that runs, or has.
+    Runs,
+    /// One that is just being made.
+    New,
+    /// One that may run or not.
+    Other(&'a Process),
+}
+
+impl Holder<'_> {
+    /// Whether it may have a capability (V5).
+    #[inline(always)]
+    fn may_have(self, entry: &Entry) -> bool {
+        entry.kind != ObjectKind::Process || self.may_have_process(entry)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn may_have_process(self, entry: &Entry) -> bool {
+        let holder_runs = match self {
+            Self::Runs => true,
+            Self::New => false,
+            Self::Other(process) => process.has_begun(),
+        };
+        // SAFETY: the capability was live a moment ago, and is of this kind.
+        let process = unsafe { Found::<Process>::from_word(entry.object) };
+        holder_runs || process.has_begun() || !process.lives()
+    }
+}
+
 /// A table of capabilities.
 pub(crate) type Slots = Table<Leaves>;
 
@@ -201,7 +234,7 @@ impl Capabilities {
         moves: bool,
     ) -> Result<Handle, Error> {
         if moves {
-            return self.move_to(handle, into);
+            return self.move_to(handle, into, Holder::Runs);
         }
         // SAFETY: as in `derive`.
         let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
@@ -218,7 +251,7 @@ impl Capabilities {
     #[inline(never)]
     fn pass_after_all(&self, irq: &IrqOff, handle: Handle, into: &Self) -> Result<Handle, Error> {
         let entry = self.entry(handle)?;
-        self.derive(irq, handle, (entry.rights, entry.badge), into)
+        self.derive(irq, handle, (entry.rights, entry.badge), into, Holder::Runs)
     }
 
     /// Puts a capability for an object in, which takes over the reference.
@@ -239,22 +272,24 @@ impl Capabilities {
         inserted
     }
 
-    /// Makes another capability of one that has `GRANT`, here or in another table, with no more rights.
+    /// Makes another capability of one that has `GRANT`, here or in the table of another holder, with no more rights.
     ///
     /// # Errors
-    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`].
+    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`]; [`Error::WrongState`] if the holder may not have it.
     pub(crate) fn derive(
         &self,
         irq: &IrqOff,
         from: Handle,
-        (rights, badge): (Rights, u64),
+        what: (Rights, u64),
         into: &Self,
+        holder: Holder<'_>,
     ) -> Result<Handle, Error> {
         // SAFETY: an object's memory is its own until the core leaves the kernel (N1), and its header is first (N2).
         let acquire = |made: &Capability| unsafe { object::try_gain(made.object, made.kind, made.rights) };
         // SAFETY: the reference that a doomed capability held.
         let sink = |gone| unsafe { object::drop_word(irq, gone) };
-        let derived = self.table().derive(from, into.table(), (rights, badge), acquire, sink);
+        let may = |entry: &Entry| holder.may_have(entry);
+        let derived = self.table().derive_if(from, into.table(), what, may, (acquire, sink));
         derived.map_err(|refusal| {
             refusal.settle(|gone| {
                 // SAFETY: the reference that was acquired for nothing.
@@ -266,9 +301,9 @@ impl Capabilities {
     /// Moves a capability that has `GRANT` to another table, with what was derived of it.
     ///
     /// # Errors
-    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`]: then it stays.
-    pub(crate) fn move_to(&self, from: Handle, into: &Self) -> Result<Handle, Error> {
-        self.table().move_to(from, into.table())
+    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`], and [`Error::WrongState`] if the holder may not have it: then it stays.
+    pub(crate) fn move_to(&self, from: Handle, into: &Self, holder: Holder<'_>) -> Result<Handle, Error> {
+        self.table().move_if(from, into.table(), |entry| holder.may_have(entry))
     }
 
     /// Dooms what was derived of a capability: it is gone when [`purge`](Self::purge) says that nothing is doomed.

@@ -13,7 +13,7 @@ use perf::runner::Trouble;
 use super::{Lab, Meter, Tsc, place};
 use crate::machine_object::Core;
 use crate::revoke;
-use crate::tables::Capabilities;
+use crate::tables::{Capabilities, Holder};
 
 /// Finding what a handle names.
 pub(super) const LOOKUP: Bench<Lab> = Bench {
@@ -119,7 +119,7 @@ fn longest(
     let mut last = (&tables.0[0], root);
     for link in 0..MANY {
         let into = &tables.0[link % TABLES];
-        last = (into, last.0.derive(irq, last.1, (Rights::ALL, 0), into).map_err(refused)?);
+        last = (into, last.0.derive(irq, last.1, (Rights::ALL, 0), into, Holder::Runs).map_err(refused)?);
     }
     let own = &tables.0[0];
     if own.doom(root).map_err(refused)? == Sentence::Nothing {

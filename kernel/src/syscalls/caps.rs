@@ -6,13 +6,13 @@ use percpu::IrqOff;
 
 use super::{Result, get, table, user};
 use crate::process::Process;
-use crate::tables::Capabilities;
+use crate::tables::Holder;
 use crate::{expiry, revoke};
 
 pub(super) fn cap_derive(irq: &mut IrqOff, from: u64, rights: u64, badge: u64) -> Result {
     let own = table(irq);
     let rights = Rights(rights as u16).and(Rights::ALL);
-    own.derive(irq, Handle(from), (rights, badge), own).map(|handle| handle.0)
+    own.derive(irq, Handle(from), (rights, badge), own, Holder::Runs).map(|handle| handle.0)
 }
 
 pub(super) fn cap_delete(irq: &mut IrqOff, handle: u64) -> Result {
@@ -37,27 +37,24 @@ pub(super) fn cap_revoke(irq: &mut IrqOff, handle: u64) -> Result {
 pub(super) fn cap_grant(irq: &mut IrqOff, process: u64, from: u64, rights: u64, badge: u64) -> Result {
     let rights = Rights(rights as u16).and(Rights::ALL);
     let own = table(irq);
-    hand_over(irq, process, Handle(from), |irq, into| own.derive(irq, Handle(from), (rights, badge), into))
+    hand_over(irq, process, |irq, to| {
+        own.derive(irq, Handle(from), (rights, badge), to.capabilities(), Holder::Other(to))
+    })
 }
 
 pub(super) fn cap_transfer(irq: &mut IrqOff, process: u64, from: u64) -> Result {
     let own = table(irq);
-    hand_over(irq, process, Handle(from), |_, into| own.move_to(Handle(from), into))
+    hand_over(irq, process, |_, to| own.move_to(Handle(from), to.capabilities(), Holder::Other(to)))
 }
 
-/// Puts something into a process's table, which is kept from being taken down meanwhile, if it may be there (V5).
+/// Puts something into a process's table, which is kept from being taken down meanwhile.
 fn hand_over(
     irq: &mut IrqOff,
     process: u64,
-    from: Handle,
-    put: impl FnOnce(&IrqOff, &Capabilities) -> Result<Handle>,
+    put: impl FnOnce(&IrqOff, &Process) -> Result<Handle>,
 ) -> Result {
     let process = get::<Process>(irq, process, Rights::CONTROL)?;
-    let entry = table(irq).entry(from)?;
-    let handle = process.visit(irq, |irq| {
-        // The handle, while it is good, stands for the object that was just looked at.
-        if process.may_hold(&entry) { put(irq, process.capabilities()) } else { Err(Error::WrongState) }
-    });
+    let handle = process.visit(irq, |irq| put(irq, &process));
     handle.ok_or(Error::WrongState)?.map(|handle| handle.0)
 }
 

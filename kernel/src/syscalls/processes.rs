@@ -12,7 +12,7 @@ use crate::object::Ref;
 use crate::process::{Maker, Process};
 use crate::programs::startup::Part;
 use crate::programs::{self, BuildError, Machine, Paid, Program};
-use crate::tables::Capabilities;
+use crate::tables::{Capabilities, Holder};
 use crate::wait::{self, Key};
 
 /// Largest image that a process can bring, in bytes.
@@ -106,10 +106,7 @@ fn grant(irq: &mut IrqOff, spec: &ProcessSpec, into: &Capabilities, handles: &mu
         let at = spec.grants.wrapping_add((index * size_of::<Grant>()) as u64);
         let grant: Grant = user::read(irq, at)?;
         let rights = Rights(grant.rights as u16).and(Rights::ALL);
-        if Process::is_idle_one(&table(irq).entry(grant.handle)?) {
-            return Err(Error::WrongState);
-        }
-        *slot = table(irq).derive(irq, grant.handle, (rights, grant.badge), into)?;
+        *slot = table(irq).derive(irq, grant.handle, (rights, grant.badge), into, Holder::New)?;
     }
     Ok(count)
 }

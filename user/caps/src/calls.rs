@@ -98,7 +98,7 @@ fn others(core: Core) -> Check {
 
 /// Processes that have not begun do not get each other, nor themselves: they would stay for ever.
 ///
-/// Planted: `Process::may_hold` always.
+/// Planted: `Holder::may_have` always.
 fn unborn() -> Check {
     let start = Start::get();
     let nop = Image::Loaded(start.program("nop").ok_or(2_u64)?);
