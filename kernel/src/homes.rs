@@ -26,6 +26,7 @@ pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
 }
 
 /// As [`send_home`], a receiver whose caller presses it (`inherit::calls`): one message for both.
+#[inline(never)]
 pub(crate) fn send_home_pressed(held: &mut Held<'_, 0>, receiver: ThreadRef) {
     send::<true>(held, receiver);
 }

@@ -213,7 +213,8 @@ impl Topology {
 
     /// All core ids, ascending.
     pub fn cores(&self) -> impl DoubleEndedIterator<Item = CoreId> + use<> {
-        (0..self.core_count).filter_map(CoreId::from_index)
+        // There are no more, which the compiler does not know: it looks at every number otherwise.
+        (0..self.core_count.min(MAX_CORES)).filter_map(CoreId::from_index)
     }
 
     /// All node ids, ascending.

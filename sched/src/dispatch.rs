@@ -579,12 +579,17 @@ impl<E: Entity> Core<E> {
     }
 
     /// Forgets the timeout of `e`, if one is armed.
+    #[inline(always)]
     pub fn disarm(&self, e: E) {
-        let key = &e.task().timeout_stem.key;
-        if key.get() != NEVER {
-            self.timeouts.remove(e);
-            key.set(NEVER);
+        if e.task().timeout_stem.key.get() != NEVER {
+            self.disarm_armed(e);
         }
+    }
+
+    #[inline(never)]
+    fn disarm_armed(&self, e: E) {
+        self.timeouts.remove(e);
+        e.task().timeout_stem.key.set(NEVER);
     }
 
     /// A thread whose timeout has come, the earliest first; its timeout is then forgotten.

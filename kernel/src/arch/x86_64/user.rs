@@ -516,6 +516,7 @@ pub(crate) unsafe fn stop_serving() -> ! {
 ///
 /// # Safety
 /// 1. This core serves, and nothing on its stack is needed any more.
+#[inline(always)]
 pub(crate) unsafe fn again(function: extern "C" fn() -> !) -> ! {
     // SAFETY: obligation 1.
     unsafe { serve_again(function) }
