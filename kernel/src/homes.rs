@@ -22,16 +22,16 @@ use crate::{inherit, metrics, notification, spread, talk, trace, upcall, wait};
 /// Lets a thread that was taken out of its list (Y3), with its results written, go on at its home.
 #[inline]
 pub(crate) fn send_home(held: &mut Held<'_, 0>, thread: ThreadRef) {
-    send(held, thread, deliver_wake);
+    send::<false>(held, thread);
 }
 
 /// As [`send_home`], a receiver whose caller presses it (`inherit::calls`): one message for both.
 pub(crate) fn send_home_pressed(held: &mut Held<'_, 0>, receiver: ThreadRef) {
-    send(held, receiver, deliver_pressed);
+    send::<true>(held, receiver);
 }
 
 #[inline(always)]
-fn send(held: &mut Held<'_, 0>, thread: ThreadRef, deliver: Deliver) {
+fn send<const PRESSED: bool>(held: &mut Held<'_, 0>, thread: ThreadRef) {
     let place = thread.place.look();
     percpu::race_point!("homes.sent");
     let own = place.core == held.core();
@@ -40,11 +40,12 @@ fn send(held: &mut Held<'_, 0>, thread: ThreadRef, deliver: Deliver) {
         let waker = dispatch::running(held).map_or(0, |waker| waker.id());
         trace::event(held, Event::Ready, thread.id(), waker, place.core.index() as u32);
     }
-    if own {
-        // SAFETY: the thread was just taken out, by the caller, and this is its home.
-        unsafe { deliver(NonNull::from_ref(&thread.node), held) }
-    } else {
-        post(thread, place.core, deliver);
+    if !own {
+        return post(thread, place.core, if PRESSED { deliver_pressed } else { deliver_wake });
+    }
+    receive(held, thread);
+    if PRESSED {
+        inherit::called(held, thread);
     }
 }
 
