@@ -139,8 +139,10 @@ pub(super) fn table_of(caption: &str, head: &[(Cell, Align)], lines: &[Vec<Cell>
 
 #[cfg(test)]
 mod tests {
-    use super::{Align, Cell, LIMIT, SCRIPT, UPLOT, escape, table, table_of};
+    use super::{Align, Cell, LIMIT, SCRIPT, UPLOT, escape, page, table, table_of};
+    use crate::compare::testing::{row, run};
     use crate::report;
+    use crate::report::page::{Page, Shown};
     use crate::results::disk::FileSystem;
     use crate::results::reader::Run;
     use crate::results::testing::{self, TempDir};
@@ -174,6 +176,17 @@ mod tests {
         let ends = page.matches("</script").count();
         assert_eq!(ends, 3, "the data element, uPlot, our script");
         assert!(page.len() < LIMIT);
+    }
+
+    /// Planted: the first page is taken whatever its size.
+    #[test]
+    fn a_page_that_would_be_too_large_shows_less_of_each_boot() {
+        let rows = |boot: u32| (0..1200).map(move |case| row(&format!("a.b/order={case},mem=local"), boot, 100_000));
+        let run = run("r", "tcg", 6, (0..6).flat_map(rows).collect());
+        let side = Shown { label: String::new(), runs: vec![run] };
+        let page = page(&Page::of(vec![side], String::new()).unwrap()).unwrap();
+        assert!(page.len() < LIMIT, "{}", page.len());
+        assert!(page.contains("boot whose median is in the middle"));
     }
 
     #[test]
