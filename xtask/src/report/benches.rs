@@ -30,11 +30,14 @@ pub(super) fn section(
         text.push_str(&legend(&labels));
     }
     text.push_str(&panels(charts.curves(page, bench, detail)?));
-    let percentiles = rows(page, &format!("{}: percentiles", bench.name), std::slice::from_ref(bench), detail);
+    let percentiles =
+        rows(page, &format!("{}: percentiles", bench.name), std::slice::from_ref(bench), detail);
     if page.alone() {
         text.push_str(&percentiles);
     } else {
-        text.push_str(&format!("<details><summary>Table of the percentiles</summary>{percentiles}</details>\n"));
+        text.push_str(&format!(
+            "<details><summary>Table of the percentiles</summary>{percentiles}</details>\n"
+        ));
     }
     text.push_str(&boots(page, bench));
     let curves: Vec<(usize, Scaling)> = (0..page.sides.len())
@@ -99,8 +102,10 @@ type Placed<'r> = (usize, usize, Boot<'r>);
 pub(super) fn rows(page: &Page, caption: &str, benches: &[Bench<'_>], detail: Detail) -> String {
     let cases = benches.iter().flat_map(|bench| &bench.cases);
     let placed: Vec<Placed<'_>> = cases.flat_map(|case| placed(page, case, detail)).collect();
-    let figures: Vec<(&str, Figure)> =
-        FIGURES.into_iter().filter(|(_, figure)| placed.iter().any(|placed| figure(placed.2.row).is_some())).collect();
+    let figures: Vec<(&str, Figure)> = FIGURES
+        .into_iter()
+        .filter(|(_, figure)| placed.iter().any(|placed| figure(placed.2.row).is_some()))
+        .collect();
     let fine = placed.iter().all(|placed| placed.2.row.status == CaseStatus::Ok);
     let several = detail == Detail::Boots && page.boots();
     let mut head = vec![("case", Left)];
@@ -133,7 +138,9 @@ fn placed<'r>(page: &Page, case: &Case<'r>, detail: Detail) -> Vec<Placed<'r>> {
         let all = case.boots[side].iter().enumerate().map(move |(number, &boot)| (side, number, boot));
         match detail {
             Detail::Boots => all.collect(),
-            Detail::Typical | Detail::Tables => case.typical(side).into_iter().map(|boot| (side, 0, boot)).collect(),
+            Detail::Typical | Detail::Tables => {
+                case.typical(side).into_iter().map(|boot| (side, 0, boot)).collect()
+            }
         }
     };
     (0..page.sides.len()).flat_map(side).collect()
@@ -156,16 +163,22 @@ fn boots(page: &Page, bench: &Bench<'_>) -> String {
     let sides = 0..page.sides.len();
     let relative = |case: &Case<'_>, side: usize| -> Vec<f64> {
         let medians = case.medians(side);
-        let Some(of) = sides.clone().find_map(|side| case.figure(side)).filter(|&of| of > 0) else { return Vec::new() };
+        let Some(of) = sides.clone().find_map(|side| case.figure(side)).filter(|&of| of > 0) else {
+            return Vec::new();
+        };
         medians.iter().map(|&median| (float(median.max(1)) / float(of)).ln()).collect()
     };
-    let all = bench.cases.iter().flat_map(|case| sides.clone().flat_map(|side| relative(case, side)).collect::<Vec<_>>());
+    let all = bench
+        .cases
+        .iter()
+        .flat_map(|case| sides.clone().flat_map(|side| relative(case, side)).collect::<Vec<_>>());
     let axis = Axis::of(all);
     let mut lines: Vec<Vec<Cell>> = Vec::new();
     for case in &bench.cases {
         for side in sides.clone() {
             let medians = case.medians(side);
-            let (Some(figure), Some(&low), Some(&high)) = (case.figure(side), medians.iter().min(), medians.iter().max())
+            let (Some(figure), Some(&low), Some(&high)) =
+                (case.figure(side), medians.iter().min(), medians.iter().max())
             else {
                 continue;
             };
@@ -274,7 +287,12 @@ fn method(page: &Page, bench: &Bench<'_>, detail: Detail) -> String {
     let lines: Vec<Vec<String>> = bench
         .cases
         .iter()
-        .flat_map(|case| placed(page, case, detail).into_iter().map(|placed| line(placed, case.label())).collect::<Vec<_>>())
+        .flat_map(|case| {
+            placed(page, case, detail)
+                .into_iter()
+                .map(|placed| line(placed, case.label()))
+                .collect::<Vec<_>>()
+        })
         .collect();
     let table = table(&format!("{}: method", bench.name), &head, &lines);
     format!("<details><summary>How these figures came about</summary>{table}</details>\n")
@@ -288,8 +306,12 @@ mod tests {
     use crate::report::page::{Detail, Page, Shown};
 
     fn page() -> Page {
-        let rows = |first: u64| (0..3).map(|boot| row("a.b/x=1", boot, first + 1000 * u64::from(boot))).collect();
-        let side = |label: &str, first| Shown { label: label.to_owned(), runs: vec![run(label, "tcg", 3, rows(first))] };
+        let rows =
+            |first: u64| (0..3).map(|boot| row("a.b/x=1", boot, first + 1000 * u64::from(boot))).collect();
+        let side = |label: &str, first| Shown {
+            label: label.to_owned(),
+            runs: vec![run(label, "tcg", 3, rows(first))],
+        };
         Page::of(vec![side("base", 100_000), side("new", 120_000)], String::new()).unwrap()
     }
 
@@ -299,8 +321,16 @@ mod tests {
         let page = page();
         let found = benches(&page.sides);
         let text = boots(&page, &found[0]);
-        assert_eq!((text.matches("<circle class=\"m0\"").count(), text.matches("class=\"m1\"").count()), (3, 3));
-        assert!(text.contains("<td class=\"num\">101.0</td><td class=\"num\">100.0</td><td class=\"num\">102.0</td>"), "{text}");
+        assert_eq!(
+            (text.matches("<circle class=\"m0\"").count(), text.matches("class=\"m1\"").count()),
+            (3, 3)
+        );
+        assert!(
+            text.contains(
+                "<td class=\"num\">101.0</td><td class=\"num\">100.0</td><td class=\"num\">102.0</td>"
+            ),
+            "{text}"
+        );
         assert_eq!(filter(&found[0]), "a.b/");
     }
 
@@ -311,6 +341,9 @@ mod tests {
         let lines = |detail| rows(&page, "c", &found, detail).matches("<th scope=\"row\">").count();
         assert_eq!((lines(Detail::Boots), lines(Detail::Typical)), (6, 2));
         let text = rows(&page, "c", &found, Detail::Boots);
-        assert!(!text.contains("p99.99") && !text.contains("status"), "columns without figures are left out: {text}");
+        assert!(
+            !text.contains("p99.99") && !text.contains("status"),
+            "columns without figures are left out: {text}"
+        );
     }
 }

@@ -21,7 +21,8 @@ const PROBE: &str = include_str!("assets/probe.js");
 /// Windows in which pages are looked at.
 const WIDTHS: [u32; 2] = [1280, 390];
 
-const NAMES: [&str; 5] = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const NAMES: [&str; 5] =
+    ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 fn browser() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
@@ -116,7 +117,11 @@ impl Made<'_> {
         let mut cases = Vec::new();
         for (order, middle) in [(0, 40_000), (3, 52_000), (9, 90_000), (18, 640_000)] {
             for mem in ["local", "remote"] {
-                cases.push(spread(&format!("frame.alloc/order={order},mem={mem}"), middle * self.factor / 100, 20_000));
+                cases.push(spread(
+                    &format!("frame.alloc/order={order},mem={mem}"),
+                    middle * self.factor / 100,
+                    20_000,
+                ));
             }
         }
         for (cores, middle) in [(1, 40_000), (2, 41_000), (4, 43_000), (8, 60_000)] {
@@ -178,7 +183,9 @@ fn wrong(browser: &Path, dir: &Path, page: &str, width: u32) -> Vec<String> {
     let mut wrong: Vec<String> =
         stderr.lines().filter(|line| line.contains("CONSOLE")).map(ToOwned::to_owned).collect();
     match dom.split_once("<pre id=\"probe\">").and_then(|(_, rest)| rest.split_once("</pre>")) {
-        Some((found, _)) => wrong.extend(found.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned)),
+        Some((found, _)) => {
+            wrong.extend(found.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned))
+        }
         None => wrong.push("the script did not reach its end".to_owned()),
     }
     wrong

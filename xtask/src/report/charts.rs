@@ -43,7 +43,11 @@ impl Charts {
             return Ok(Vec::new());
         }
         if !page.alone() {
-            return bench.cases.iter().filter_map(|case| self.panel(page, case, detail).transpose()).collect();
+            return bench
+                .cases
+                .iter()
+                .filter_map(|case| self.panel(page, case, detail).transpose())
+                .collect();
         }
         let mut series = Vec::new();
         for (place, case) in bench.cases.iter().enumerate() {
@@ -53,7 +57,11 @@ impl Charts {
             }
         }
         let unit = bench.cases.first().map_or("", Case::unit);
-        let title = if page.boots() && detail == Detail::Boots { "Percentiles, a line for each boot" } else { "Percentiles" };
+        let title = if page.boots() && detail == Detail::Boots {
+            "Percentiles, a line for each boot"
+        } else {
+            "Percentiles"
+        };
         let chart = self.chart(title, unit, "curves", series);
         Ok(chart.into_iter().collect())
     }
@@ -95,7 +103,7 @@ impl Charts {
                 json!({ "name": name, "colour": colour, "points": points })
             })
             .collect();
-        let id = self.add(json!({ "kind": "scaling", "series": series }));
+        let id = self.add(json!({ "kind": "scaling", "series": series, "sides": !page.alone() }));
         holder(id, "scaling")
     }
 

@@ -117,7 +117,10 @@ mod tests {
 
     #[test]
     fn words_are_quoted_for_a_shell() {
-        assert_eq!((quoted("a.b/x=1,y").as_str(), quoted("$(rm) 'x'").as_str()), ("a.b/x=1,y", "'$(rm) '\\''x'\\'''"));
+        assert_eq!(
+            (quoted("a.b/x=1,y").as_str(), quoted("$(rm) 'x'").as_str()),
+            ("a.b/x=1,y", "'$(rm) '\\''x'\\'''")
+        );
         assert!(block("<a>", "<b>").contains("&lt;b&gt;") && !block("<a>", "<b>").contains("<a>"));
     }
 
@@ -134,9 +137,13 @@ mod tests {
         );
         // Words of the command line, which the command line itself must understand.
         let words = command.split(' ').skip(1);
-        let Command::Bench(args) = Cli::try_parse_from(words).unwrap().command else { panic!("another subcommand") };
+        let Command::Bench(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("another subcommand")
+        };
         assert_eq!((args.boots, args.samples), (Some(3), Some(100)));
-        assert!(whole(&run).starts_with("git switch --detach 000000000000 && cargo xtask bench --lane icount"));
+        assert!(
+            whole(&run).starts_with("git switch --detach 000000000000 && cargo xtask bench --lane icount")
+        );
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(super) fn summary(page: &Page) -> String {
     if names.is_empty() {
         return "<p>The environments of the sides do not differ.</p>\n".to_owned();
     }
-    format!("<p>The <a href=\"#environment\">environments</a> differ in: {}.</p>\n", escape(&names.join(", ")))
+    format!(
+        "<p>The <a href=\"#environment\">environments</a> differ in: {}.</p>\n",
+        escape(&names.join(", "))
+    )
 }
 
 /// What differs between sides, and what each has: `None` where a side lacks it.
@@ -101,7 +104,11 @@ fn difference_table(page: &Page) -> String {
         let show = |value: &Option<String>| match value {
             Some(value) if !shared.is_empty() => {
                 let own: Vec<&str> = value.split_whitespace().filter(|word| !shared.contains(word)).collect();
-                if own.is_empty() { "nothing of its own".to_owned() } else { format!("… {}", own.join(" ")) }
+                if own.is_empty() {
+                    "nothing of its own".to_owned()
+                } else {
+                    format!("… {}", own.join(" "))
+                }
             }
             Some(value) => value.clone(),
             None => dash(),
@@ -128,8 +135,10 @@ fn shared(values: &[Option<String>]) -> BTreeSet<&str> {
 /// Everything about a side: its newest run.
 fn side(side: &Shown) -> String {
     let run = side.last();
-    let shown: Vec<Fact> =
-        facts_of_side(side).into_iter().filter(|(name, _)| !["Emulator command", "Topology"].contains(name)).collect();
+    let shown: Vec<Fact> = facts_of_side(side)
+        .into_iter()
+        .filter(|(name, _)| !["Emulator command", "Topology"].contains(name))
+        .collect();
     let mut text = list(&shown);
     if let Some(target) = &run.env.target {
         text.push_str(&topology(target));
@@ -155,7 +164,10 @@ fn facts(run: &Run) -> Vec<Fact> {
         ("Host governor", env.host.governor.clone().unwrap_or_else(|| "not readable".to_owned())),
         ("Machine", run.run.machine.clone()),
         ("Profile", run.run.profile.clone()),
-        ("Samples", run.run.samples.map_or_else(|| "the profile's".to_owned(), |samples| samples.to_string())),
+        (
+            "Samples",
+            run.run.samples.map_or_else(|| "the profile's".to_owned(), |samples| samples.to_string()),
+        ),
         ("Filter", if run.run.filter.is_empty() { "everything".to_owned() } else { run.run.filter.clone() }),
     ];
     if let Some(qemu) = &env.qemu {
@@ -197,7 +209,8 @@ fn target_facts(target: &Target) -> Vec<Fact> {
 
 /// Cores by node, in one line.
 fn layout(target: &Target) -> String {
-    let node = |node: &crate::results::schema::Node| format!("N{}: C{}", node.id, spans(&cores_of(target, node.id)));
+    let node =
+        |node: &crate::results::schema::Node| format!("N{}: C{}", node.id, spans(&cores_of(target, node.id)));
     target.nodes.iter().map(node).collect::<Vec<_>>().join("; ")
 }
 
@@ -279,7 +292,8 @@ mod tests {
             run.env.qemu.as_mut().unwrap().command.push(word.to_owned());
             Shown { label: label.to_owned(), runs: vec![run] }
         };
-        let page = Page::of(vec![side("A", "rustc 1", "x"), side("B", "rustc 2", "y")], String::new()).unwrap();
+        let page =
+            Page::of(vec![side("A", "rustc 1", "x"), side("B", "rustc 2", "y")], String::new()).unwrap();
         let names: Vec<&str> = differences(&page).iter().map(|&(name, _)| name).collect();
         assert_eq!(names, ["Compiler", "Emulator command"]);
         let text = section(&page);

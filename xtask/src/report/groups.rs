@@ -87,14 +87,16 @@ pub(super) fn benches(sides: &[Shown]) -> Vec<Bench<'_>> {
     for (place, side) in sides.iter().enumerate() {
         let rows = side.runs.iter().flat_map(|run| run.rows.iter().map(move |row| Boot { run, row }));
         for boot in rows {
-            let bench = position(&mut benches, |bench| bench.name == boot.row.name, || Bench {
-                name: &boot.row.name,
-                cases: Vec::new(),
-            });
-            let case = position(&mut bench.cases, |case| case.id == boot.row.id, || Case {
-                id: &boot.row.id,
-                boots: vec![Vec::new(); sides.len()],
-            });
+            let bench = position(
+                &mut benches,
+                |bench| bench.name == boot.row.name,
+                || Bench { name: &boot.row.name, cases: Vec::new() },
+            );
+            let case = position(
+                &mut bench.cases,
+                |case| case.id == boot.row.id,
+                || Case { id: &boot.row.id, boots: vec![Vec::new(); sides.len()] },
+            );
             case.boots[place].push(boot);
         }
     }
@@ -250,7 +252,9 @@ mod tests {
         let found = benches(&sides);
         let names: Vec<(&str, usize)> = found.iter().map(|bench| (bench.name, bench.cases.len())).collect();
         assert_eq!(names, [("b", 2), ("a", 1), ("c", 1)]);
-        let has = |bench: usize, case: usize| found[bench].cases[case].boots.iter().map(Vec::len).collect::<Vec<_>>();
+        let has = |bench: usize, case: usize| {
+            found[bench].cases[case].boots.iter().map(Vec::len).collect::<Vec<_>>()
+        };
         assert_eq!((has(0, 0), has(0, 1), has(1, 0)), (vec![1, 0], vec![0, 1], vec![1, 1]));
     }
 

@@ -20,7 +20,9 @@ const DRAWN: usize = 12;
 pub(super) fn section(page: &Page, series: &[SeriesFile], charts: &mut Charts) -> String {
     let mut changed: Vec<&SeriesFile> = series.iter().filter(|one| !one.changes.is_empty()).collect();
     // The series that changed most in its last change first.
-    changed.sort_by(|a, b| last(b).partial_cmp(&last(a)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id)));
+    changed.sort_by(|a, b| {
+        last(b).partial_cmp(&last(a)).unwrap_or(Ordering::Equal).then_with(|| a.id.cmp(&b.id))
+    });
     let mut text = format!(
         "<section id=\"history\"><h2>History</h2>\n<p>{} of {} series of the cases shown have a change point. A dot is the median of \
          one boot, a line the level between changes.</p>\n",
@@ -45,12 +47,17 @@ pub(super) fn section(page: &Page, series: &[SeriesFile], charts: &mut Charts) -
             unchanged(&steady)
         ));
     }
-    let names: Vec<&str> = changed.iter().take(DRAWN).map(|one| one.id.split('/').next().unwrap_or("")).collect();
+    let names: Vec<&str> =
+        changed.iter().take(DRAWN).map(|one| one.id.split('/').next().unwrap_or("")).collect();
     let mut names: Vec<&str> = names;
     names.dedup();
-    let words = if names.is_empty() { String::new() } else { format!(" {}", command::quoted(&names.join(","))) };
+    let words =
+        if names.is_empty() { String::new() } else { format!(" {}", command::quoted(&names.join(","))) };
     text.push_str(&command::block("Reproduce the history", &format!("cargo xtask history{words}")));
-    text.push_str(&format!("<p class=\"soft\">Machine {}.</p></section>\n", escape(&page.newest().last().run.machine)));
+    text.push_str(&format!(
+        "<p class=\"soft\">Machine {}.</p></section>\n",
+        escape(&page.newest().last().run.machine)
+    ));
     text
 }
 

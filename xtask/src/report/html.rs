@@ -106,7 +106,8 @@ impl Cell {
 pub(super) fn table(caption: &str, head: &[(&str, Align)], lines: &[Vec<String>]) -> String {
     let lines: Vec<Vec<Cell>> =
         lines.iter().map(|line| line.iter().cloned().map(Cell::from).collect()).collect();
-    let head: Vec<(Cell, Align)> = head.iter().map(|&(name, align)| (name.to_owned().into(), align)).collect();
+    let head: Vec<(Cell, Align)> =
+        head.iter().map(|&(name, align)| (name.to_owned().into(), align)).collect();
     table_of(caption, &head, &lines)
 }
 
@@ -181,7 +182,8 @@ mod tests {
     /// Planted: the first page is taken whatever its size.
     #[test]
     fn a_page_that_would_be_too_large_shows_less_of_each_boot() {
-        let rows = |boot: u32| (0..1200).map(move |case| row(&format!("a.b/order={case},mem=local"), boot, 100_000));
+        let rows =
+            |boot: u32| (0..1200).map(move |case| row(&format!("a.b/order={case},mem=local"), boot, 100_000));
         let run = run("r", "tcg", 6, (0..6).flat_map(rows).collect());
         let side = Shown { label: String::new(), runs: vec![run] };
         let page = page(&Page::of(vec![side], String::new()).unwrap()).unwrap();

@@ -188,7 +188,13 @@ fn read(case: &Case<'_>, side: usize, name: &str) -> Result<Option<Grid>> {
     Ok(Grid::middle(grids))
 }
 
-fn matrix(page: &Page, case: &Case<'_>, sides: &[Option<Grid>], detail: Detail, charts: &mut Charts) -> String {
+fn matrix(
+    page: &Page,
+    case: &Case<'_>,
+    sides: &[Option<Grid>],
+    detail: Detail,
+    charts: &mut Charts,
+) -> String {
     let (mut drawn, mut tables) = (String::new(), String::new());
     let mut first: Option<(usize, Option<usize>, &Grid)> = None;
     for (side, grid) in sides.iter().enumerate() {
@@ -200,7 +206,8 @@ fn matrix(page: &Page, case: &Case<'_>, sides: &[Option<Grid>], detail: Detail, 
         let number = chart.as_ref().map(|&(number, _)| number);
         drawn.push_str(&chart.map(|(_, holder)| holder).unwrap_or_default());
         let compact = grid.compact();
-        let show = |row, col| compact.cell(row, col).map_or(NONE.to_owned(), |cell| units::show(cell, &grid.unit));
+        let show =
+            |row, col| compact.cell(row, col).map_or(NONE.to_owned(), |cell| units::show(cell, &grid.unit));
         tables.push_str(&compact.table(&format!("{}{of}", case.id), show));
         let Some((base, base_number, before)) = first else {
             first = Some((side, number, grid));
@@ -208,21 +215,31 @@ fn matrix(page: &Page, case: &Case<'_>, sides: &[Option<Grid>], detail: Detail, 
         };
         if !before.fits(grid) {
             let base = &page.sides[base].label;
-            drawn.push_str(&format!("<p class=\"note\">{} and {} have other rows or columns.</p>\n", escape(base), escape(label)));
+            drawn.push_str(&format!(
+                "<p class=\"note\">{} and {} have other rows or columns.</p>\n",
+                escape(base),
+                escape(label)
+            ));
             continue;
         }
         let change = format!("{}, {} to {label}", grid.name, page.sides[base].label);
         if let (Some(base), Some(new)) = (base_number, number) {
             drawn.push_str(&charts.difference(&format!("{} — {change}", case.label()), base, new));
         }
-        tables.push_str(&changes(&format!("{}, change from {}", case.id, page.sides[base].label), before, grid));
+        tables.push_str(&changes(
+            &format!("{}, change from {}", case.id, page.sides[base].label),
+            before,
+            grid,
+        ));
     }
     let boots = if page.boots() { ", medians of the boots" } else { "" };
     let files: BTreeSet<String> = case
         .boots
         .iter()
         .flatten()
-        .flat_map(|boot| boot.row.matrices.iter().map(|matrix| format!("<code>{}</code>", escape(&matrix.file))))
+        .flat_map(|boot| {
+            boot.row.matrices.iter().map(|matrix| format!("<code>{}</code>", escape(&matrix.file)))
+        })
         .collect();
     let files = files.into_iter().collect::<Vec<_>>().join(" ");
     format!(
@@ -271,7 +288,8 @@ mod tests {
     /// Planted: the cache is left out of the key.
     #[test]
     fn matrices_are_sorted_by_node_and_cache() {
-        let grid = grid(&[&["", "0", "1", "2", "3"], &["1", "10", "11", "12", "13"], &["2", "20", "21", "", "23"]]);
+        let grid =
+            grid(&[&["", "0", "1", "2", "3"], &["1", "10", "11", "12", "13"], &["2", "20", "21", "", "23"]]);
         assert_eq!(labels(&grid), ["2", "0", "3", "1"]);
         assert_eq!(grid.cells, [None, Some(20), Some(23), Some(21), Some(12), Some(10), Some(13), Some(11)]);
     }

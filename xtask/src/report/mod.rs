@@ -66,7 +66,11 @@ pub fn execute(args: &ReportArgs) -> Result<()> {
     let page = page(args, sides)?;
     let path = match &args.output {
         Some(path) => path.clone(),
-        None if page.alone() && page.newest().runs.len() == 1 && page.history.is_none() && page.found.is_none() => {
+        None if page.alone()
+            && page.newest().runs.len() == 1
+            && page.history.is_none()
+            && page.found.is_none() =>
+        {
             path(page.newest().last())
         }
         None => page.newest().last().dir.join(COMPARISON),
@@ -82,8 +86,11 @@ fn one_side(what: &str) -> Error {
 
 /// The runs of one side: directories joined by commas.
 fn open(names: &str) -> Result<Vec<Run>> {
-    let runs: Vec<Run> =
-        names.split(',').filter(|name| !name.is_empty()).map(|name| Run::open(Path::new(name))).collect::<Result<_>>()?;
+    let runs: Vec<Run> = names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| Run::open(Path::new(name)))
+        .collect::<Result<_>>()?;
     if runs.is_empty() {
         return Err(Error::new(Class::Usage, "a side has no run").next("name a run directory for each side"));
     }
@@ -166,10 +173,17 @@ fn command(args: &ReportArgs, sides: &[Vec<Run>]) -> String {
 fn series(page: &Page, root: Option<&Path>) -> Result<Vec<crate::history::SeriesFile>> {
     let runs = bench::runs();
     let mut series = crate::history::below(root.unwrap_or(&runs), "")?;
-    let shown: BTreeSet<&str> =
-        page.sides.iter().flat_map(|side| &side.runs).flat_map(|run| &run.rows).map(|row| row.id.as_str()).collect();
+    let shown: BTreeSet<&str> = page
+        .sides
+        .iter()
+        .flat_map(|side| &side.runs)
+        .flat_map(|run| &run.rows)
+        .map(|row| row.id.as_str())
+        .collect();
     let file = &page.newest().last().run;
-    series.retain(|one| one.lane == file.lane && one.machine == file.machine && shown.contains(one.id.as_str()));
+    series.retain(|one| {
+        one.lane == file.lane && one.machine == file.machine && shown.contains(one.id.as_str())
+    });
     Ok(series)
 }
 

@@ -44,10 +44,7 @@ fn order(page: &Page, found: &[Bench<'_>]) -> Vec<usize> {
     let mut worst: BTreeMap<&str, Verdict> = BTreeMap::new();
     for case in page.found.iter().flat_map(|found| &found.cases) {
         let name = case.id.split_once('/').map_or(case.id.as_str(), |(name, _)| name);
-        worst
-            .entry(name)
-            .and_modify(|verdict| *verdict = case.verdict.min(*verdict))
-            .or_insert(case.verdict);
+        worst.entry(name).and_modify(|verdict| *verdict = case.verdict.min(*verdict)).or_insert(case.verdict);
     }
     let mut order: Vec<usize> = (0..found.len()).collect();
     order.sort_by_key(|&at| worst.get(found[at].name).copied().unwrap_or(Verdict::Unchanged));
@@ -71,7 +68,8 @@ fn head(page: &Page, found: &[Bench<'_>], order: &[usize], peers: bool) -> Strin
         .collect();
     let newest = &page.newest().last().run;
     let title = if page.alone() {
-        let (mark, word) = if page.newest().last().is_complete() { ("good", "complete") } else { ("bad", "partial") };
+        let (mark, word) =
+            if page.newest().last().is_complete() { ("good", "complete") } else { ("bad", "partial") };
         format!("{} <span class=\"badge {mark}\">{word}</span>", escape(&newest.id))
     } else {
         let labels: Vec<String> = page.sides.iter().map(|side| escape(&side.label)).collect();
@@ -114,8 +112,15 @@ fn overview(page: &Page, found: &[Bench<'_>], detail: Detail) -> String {
         "<p><label for=\"filter\">Show cases whose name contains</label> <input id=\"filter\" type=\"search\" \
          autocomplete=\"off\"> <output id=\"shown\" for=\"filter\"></output></p>\n",
     );
-    let all = if page.alone() && !page.boots() { benches::rows(page, "All cases", found, detail) } else { pivot(page, found) };
-    text.push_str(&format!("<div id=\"all\">{all}</div>\n{}</section>\n", command::block("This page", &page.command)));
+    let all = if page.alone() && !page.boots() {
+        benches::rows(page, "All cases", found, detail)
+    } else {
+        pivot(page, found)
+    };
+    text.push_str(&format!(
+        "<div id=\"all\">{all}</div>\n{}</section>\n",
+        command::block("This page", &page.command)
+    ));
     text
 }
 
@@ -183,7 +188,8 @@ fn sides(page: &Page) -> String {
                 file.repeats.to_string(),
                 file.counts.ok.to_string(),
                 file.counts.failed.to_string(),
-                file.samples.map_or(file.profile.clone(), |samples| format!("{}, {samples} samples", file.profile)),
+                file.samples
+                    .map_or(file.profile.clone(), |samples| format!("{}, {samples} samples", file.profile)),
                 file.started.clone(),
             ]);
         }
@@ -226,9 +232,14 @@ fn pivot(page: &Page, found: &[Bench<'_>]) -> String {
         line.push(status(case).into());
         line
     };
-    let cases = found.iter().enumerate().flat_map(|(at, bench)| bench.cases.iter().map(move |case| (at, case)));
+    let cases =
+        found.iter().enumerate().flat_map(|(at, bench)| bench.cases.iter().map(move |case| (at, case)));
     let lines: Vec<Vec<Cell>> = cases.map(line).collect();
-    let caption = if page.alone() { "All cases: medians of the boots" } else { "All cases: medians of the boots, no judgement" };
+    let caption = if page.alone() {
+        "All cases: medians of the boots"
+    } else {
+        "All cases: medians of the boots, no judgement"
+    };
     table_of(caption, &head, &lines)
 }
 
@@ -272,7 +283,8 @@ fn failures(page: &Page) -> String {
     }
     let mut text = String::from("<section id=\"failures\"><h2>Rows without figures</h2>\n");
     for ((label, status, reason), rows) in sides.into_iter().flatten() {
-        let ids: BTreeSet<String> = rows.iter().map(|row| format!("<code>{}</code>", escape(&row.id))).collect();
+        let ids: BTreeSet<String> =
+            rows.iter().map(|row| format!("<code>{}</code>", escape(&row.id))).collect();
         let of = if label.is_empty() { String::new() } else { format!("{}: ", escape(label)) };
         let boots = if rows.len() > ids.len() { format!(" ({} rows)", rows.len()) } else { String::new() };
         text.push_str(&format!(

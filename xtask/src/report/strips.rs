@@ -61,7 +61,10 @@ impl Axis {
             let (low, high) = (self.place(-band), self.place(band));
             let wide = high - low;
             // Writing into a string cannot fail.
-            let _ = write!(text, "<rect class=\"band\" x=\"{low:.1}\" y=\"1\" width=\"{wide:.1}\" height=\"14\"/>");
+            let _ = write!(
+                text,
+                "<rect class=\"band\" x=\"{low:.1}\" y=\"1\" width=\"{wide:.1}\" height=\"14\"/>"
+            );
         }
         let centre = WIDTH / 2.0;
         let _ = write!(text, "<path class=\"zero\" d=\"M{centre} 0V{HEIGHT}\"/>");
@@ -122,8 +125,12 @@ mod tests {
         let axis = Axis::of([0.02, -0.15].into_iter());
         assert_eq!(axis, Axis { percent: 20.0 });
         assert_eq!(Axis::of(std::iter::empty()), Axis { percent: 1.0 });
-        assert_eq!((axis.place(0.0), axis.place(1.2_f64.ln()).round(), axis.place(-9.0)), (110.0, 210.0, 10.0));
-        let drawn = axis.strip(Some(0.03), Some((0.01, 0.02)), &[Dot { at: 0.0, side: 0 }, Dot { at: 0.1, side: 1 }]);
+        assert_eq!(
+            (axis.place(0.0), axis.place(1.2_f64.ln()).round(), axis.place(-9.0)),
+            (110.0, 210.0, 10.0)
+        );
+        let drawn =
+            axis.strip(Some(0.03), Some((0.01, 0.02)), &[Dot { at: 0.0, side: 0 }, Dot { at: 0.1, side: 1 }]);
         for part in ["class=\"band\"", "class=\"bar\"", "class=\"m0\"", "class=\"m1\""] {
             assert_eq!(drawn.matches(part).count(), 1, "{part}");
         }

@@ -2,12 +2,12 @@
 
 use crate::compare::schema::{CompareFile, Finding, SideFile, Verdict};
 use crate::compare::{shown, summary};
+use crate::report::command;
 use crate::report::groups::{Bench, float};
 use crate::report::html::{Align, Cell, escape, table_of};
 use crate::report::page::{Detail, Page};
 use crate::report::sections::dash;
 use crate::report::strips::{Axis, Dot, percent};
-use crate::report::command;
 use crate::results::units;
 use std::cmp::Ordering;
 
@@ -25,13 +25,19 @@ pub(super) fn section(page: &Page, benches: &[Bench<'_>], detail: Detail) -> Str
         escape(&summary(found)),
         rules(found)
     );
-    text.push_str(&format!("<p class=\"soft\">{} → {}</p>\n", about("base", &found.base), about("new", &found.new)));
+    text.push_str(&format!(
+        "<p class=\"soft\">{} → {}</p>\n",
+        about("base", &found.base),
+        about("new", &found.new)
+    ));
     for remark in &found.remarks {
         text.push_str(&format!("<p class=\"note\">{}</p>\n", escape(remark)));
     }
     if !found.added.is_empty() {
         let added = escape(&found.added.join(" "));
-        text.push_str(&format!("<p class=\"note\">Not in the base, so not judged: <code>{added}</code></p>\n"));
+        text.push_str(&format!(
+            "<p class=\"note\">Not in the base, so not judged: <code>{added}</code></p>\n"
+        ));
     }
     let worst = worst_first(&found.cases);
     let (same, other): (Vec<&Finding>, Vec<&Finding>) =
@@ -49,7 +55,10 @@ pub(super) fn section(page: &Page, benches: &[Bench<'_>], detail: Detail) -> Str
             lines("Unchanged", benches, &same, drawn)
         ));
     }
-    text.push_str(&command::block("Reproduce the verdicts", &format!("cargo xtask compare {base} {new} --all")));
+    text.push_str(&command::block(
+        "Reproduce the verdicts",
+        &format!("cargo xtask compare {base} {new} --all"),
+    ));
     text.push_str("</section>\n");
     text
 }
@@ -90,7 +99,8 @@ fn rules(found: &CompareFile) -> String {
 fn about(name: &str, side: &SideFile) -> String {
     let commits: Vec<&str> = side.commits.iter().map(|commit| commit.get(..12).unwrap_or(commit)).collect();
     let commits = if commits.is_empty() { "unknown".to_owned() } else { commits.join(", ") };
-    let boots = if side.boots == 0 { "committed figures".to_owned() } else { format!("{} boots", side.boots) };
+    let boots =
+        if side.boots == 0 { "committed figures".to_owned() } else { format!("{} boots", side.boots) };
     format!("{name}: {boots}, commit <code>{}</code>", escape(&commits))
 }
 
@@ -168,10 +178,10 @@ fn badge(verdict: Verdict) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::{section, worst_first};
+    use crate::compare;
     use crate::compare::schema::{Finding, Verdict};
     use crate::compare::side::Side;
     use crate::compare::testing::{row, run};
-    use crate::compare;
     use crate::report::groups::benches;
     use crate::report::page::{Detail, Page, Shown};
 
@@ -187,14 +197,20 @@ mod tests {
         let sides = vec![side("base", [100_000, 100_000, 100_000]), side("new", [120_000, 190_000, 50_000])];
         let of = |side: &Shown| Side::of(side.runs.clone()).unwrap();
         let found = compare::runs(of(&sides[0]), &of(&sides[1])).unwrap();
-        let names: Vec<(&str, Verdict)> =
-            worst_first(&found.cases).iter().map(|case: &&Finding| (case.id.as_str(), case.verdict)).collect();
-        let expected = [("a/x=2", Verdict::Regressed), ("a/x=1", Verdict::Regressed), ("b", Verdict::Improved)];
+        let names: Vec<(&str, Verdict)> = worst_first(&found.cases)
+            .iter()
+            .map(|case: &&Finding| (case.id.as_str(), case.verdict))
+            .collect();
+        let expected =
+            [("a/x=2", Verdict::Regressed), ("a/x=1", Verdict::Regressed), ("b", Verdict::Improved)];
         assert_eq!(names, expected);
         let mut page = Page::of(sides, String::new()).unwrap();
         (page.found, page.compared) = (Some(found), Some(("B".to_owned(), "N".to_owned())));
         let text = section(&page, &benches(&page.sides), Detail::Boots);
         assert!(text.contains("<strong>2</strong> regressed") && text.contains("+90.0 %"), "{text}");
-        assert!(text.contains("<a href=\"#b1\">b</a>") && text.contains("cargo xtask compare B N --all"), "{text}");
+        assert!(
+            text.contains("<a href=\"#b1\">b</a>") && text.contains("cargo xtask compare B N --all"),
+            "{text}"
+        );
     }
 }

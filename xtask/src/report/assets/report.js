@@ -177,15 +177,12 @@
     const series = [...chart.series.map((curve) => ({ name: curve.name, colour: curve.colour, strands: [column(curve)] })),
       { name: "ideal", ideal: true, strands: [x.map((cores) => cores / x[0])] }];
     lineChart(box, {
-      title: `Speed-up of all cores together against ${x[0]}`, label: "times", x, series, base: 2, log: true, fixed: true, several: several(chart.series),
+      title: `Speed-up of all cores together against ${x[0]}`, label: "times", x, series, base: 2, log: true, fixed: true, several: chart.sides,
       xRange: [x[0] / 1.1, x[x.length - 1] * 1.1], xSplits: () => x, xValue: (cores) => cores === x[x.length - 1] ? `${cores} cores` : String(cores),
       ySplits: (self) => [0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512].filter((value) => value >= self.scales.y.min && value <= self.scales.y.max),
       at: (cores) => `${cores} cores`,
     });
   };
-  // Several curves of one colour are one side: then sides are told apart, not curves.
-  const several = (series) => new Set(series.map((one) => one.colour)).size < series.length;
-
   const history = (box, chart) => {
     const x = chart.points.map((_, index) => index);
     const dots = chart.points.map((point) => point[1]);
