@@ -315,7 +315,6 @@ mod tests {
         Page::of(vec![side("base", 100_000), side("new", 120_000)], String::new()).unwrap()
     }
 
-    /// Planted: only the boots of the first side are drawn.
     #[test]
     fn every_boot_of_every_side_is_a_dot() {
         let page = page();

@@ -283,7 +283,6 @@ mod tests {
         assert_eq!(spans(&[]), "none");
     }
 
-    /// Planted: the first side is compared with itself.
     #[test]
     fn only_what_differs_is_a_difference() {
         let side = |label: &str, compiler: &str, word: &str| {

@@ -179,7 +179,6 @@ mod tests {
         assert!(page.len() < LIMIT);
     }
 
-    /// Planted: the first page is taken whatever its size.
     #[test]
     fn a_page_that_would_be_too_large_shows_less_of_each_boot() {
         let rows =

@@ -285,7 +285,6 @@ mod tests {
         grid.cols.iter().map(|line| line.label.as_str()).collect()
     }
 
-    /// Planted: the cache is left out of the key.
     #[test]
     fn matrices_are_sorted_by_node_and_cache() {
         let grid =

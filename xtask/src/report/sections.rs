@@ -25,6 +25,11 @@ pub(super) fn body(page: &Page, detail: Detail, charts: &mut Charts) -> Result<S
         overview(page, &found, detail)
     );
     text.push_str(&verdicts::section(page, &found, detail));
+    if !page.alone() {
+        // After the verdicts: what changed is what a reader of a comparison looks for.
+        let cases = cases(page, &found, detail);
+        text.push_str(&format!("<section id=\"cases\"><h2>All cases</h2>\n{cases}</section>\n"));
+    }
     text.push_str(&failures(page));
     if let Some(series) = &page.history {
         text.push_str(&history::section(page, series, charts));
@@ -59,6 +64,7 @@ fn head(page: &Page, found: &[Bench<'_>], order: &[usize], peers: bool) -> Strin
         }
     };
     link(page.found.is_some(), "verdicts", "Verdicts");
+    link(!page.alone(), "cases", "All cases");
     link(page.history.is_some(), "history", "History");
     link(peers, "peers", "Peers");
     link(true, "environment", "Environment");
@@ -108,20 +114,24 @@ fn overview(page: &Page, found: &[Bench<'_>], detail: Detail) -> String {
     if let Some(says) = detail.says() {
         text.push_str(&format!("<p class=\"note\">{says}</p>\n"));
     }
-    text.push_str(
-        "<p><label for=\"filter\">Show cases whose name contains</label> <input id=\"filter\" type=\"search\" \
-         autocomplete=\"off\"> <output id=\"shown\" for=\"filter\"></output></p>\n",
-    );
+    if page.alone() {
+        text.push_str(&cases(page, found, detail));
+    }
+    text.push_str(&format!("{}</section>\n", command::block("This page", &page.command)));
+    text
+}
+
+/// The table of all cases, and what filters it.
+fn cases(page: &Page, found: &[Bench<'_>], detail: Detail) -> String {
     let all = if page.alone() && !page.boots() {
         benches::rows(page, "All cases", found, detail)
     } else {
         pivot(page, found)
     };
-    text.push_str(&format!(
-        "<div id=\"all\">{all}</div>\n{}</section>\n",
-        command::block("This page", &page.command)
-    ));
-    text
+    format!(
+        "<p><label for=\"filter\">Show cases whose name contains</label> <input id=\"filter\" type=\"search\" \
+         autocomplete=\"off\"> <output id=\"shown\" for=\"filter\"></output></p>\n<div id=\"all\">{all}</div>\n"
+    )
 }
 
 /// Tiles and facts of a page with one side.

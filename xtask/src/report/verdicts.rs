@@ -191,7 +191,6 @@ mod tests {
         Shown { label: label.to_owned(), runs: vec![run(label, "icount", 2, rows)] }
     }
 
-    /// Planted: sorted by name alone.
     #[test]
     fn the_worst_stands_first() {
         let sides = vec![side("base", [100_000, 100_000, 100_000]), side("new", [120_000, 190_000, 50_000])];

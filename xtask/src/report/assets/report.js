@@ -186,11 +186,11 @@
   const history = (box, chart) => {
     const x = chart.points.map((_, index) => index);
     const dots = chart.points.map((point) => point[1]);
-    const levels = chart.levels.map(([from, to, value]) => x.map((index) => index >= from && index < to ? value : null));
     const low = Math.min(...dots), high = Math.max(...dots), room = Math.max(high - low, high * 0.02) * 0.12;
     const host = node("div", { class: "plot" });
     const read = node("div", { class: "read", "aria-live": "polite" });
     box.append(node("h4", {}, `${chart.title} [${chart.unit}]`), host, read);
+    const oneDay = new Set(chart.runs.map((run) => run.slice(0, 8))).size === 1;
     let plot = null;
     const show = (at) => {
       if (at === null || at === undefined) { read.textContent = ""; return; }
@@ -202,36 +202,44 @@
       const axis = { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
       const day = (index) => {
         const run = chart.runs[chart.points[index][0]];
-        return `${run.slice(4, 6)}-${run.slice(6, 8)} ${run.slice(9, 11)}:${run.slice(11, 13)}`;
+        return oneDay ? `${run.slice(9, 11)}:${run.slice(11, 13)}` : `${run.slice(4, 6)}-${run.slice(6, 8)}`;
       };
       plot = new uPlot({
         width: Math.max(240, host.clientWidth - 12), height: 210, padding: [10, 14, 0, 0],
         legend: { show: false }, cursor: { drag: { x: false, y: false }, points: { size: 8 }, y: false },
         scales: { x: { time: false, range: [-0.5, x.length - 0.5] }, y: { range: [low - room, high + room] } },
         axes: [
-          { ...axis, size: 28, splits: () => x.length > 1 ? [0, x.length - 1] : [0], values: (_, splits) => splits.map(day), align: 1 },
+          { ...axis, size: 28, splits: () => x.length > 1 ? [0, x.length - 1] : [0], values: (_, splits) => splits.map(day), filter: (_, splits) => splits },
           { ...axis, size: 66, values: (_, splits) => splits.map(tick) },
         ],
-        series: [{}, { stroke: css("--s0"), width: 0, paths: () => null, points: { show: true, size: 6, fill: css("--s0") } },
-          ...levels.map(() => ({ stroke: css("--s1"), width: 2, points: { show: false } }))],
+        series: [{}, { stroke: css("--s0"), width: 0, paths: () => null, points: { show: true, size: 6, fill: css("--s0") } }],
         hooks: {
           setCursor: [(self) => show(self.cursor.idx)],
           draw: [(self) => {
             const pen = self.ctx;
             pen.save();
-            pen.strokeStyle = css("--soft");
-            pen.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
-            for (const [from] of chart.levels.slice(1)) {
-              const place = self.valToPos(from - 0.5, "x", true);
+            // Levels, then a dashed line at each change; a level may be a single boot.
+            const line = (x0, y0, x1, y1) => {
               pen.beginPath();
-              pen.moveTo(place, self.bbox.top);
-              pen.lineTo(place, self.bbox.top + self.bbox.height);
+              pen.moveTo(x0, y0);
+              pen.lineTo(x1, y1);
               pen.stroke();
+            };
+            const across = (index) => self.valToPos(index - 0.5, "x", true);
+            pen.strokeStyle = css("--s1");
+            pen.lineWidth = 2 * devicePixelRatio;
+            for (const [from, to, value] of chart.levels) {
+              const y = self.valToPos(value, "y", true);
+              line(across(from), y, across(to), y);
             }
+            pen.strokeStyle = css("--soft");
+            pen.lineWidth = devicePixelRatio;
+            pen.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+            for (const [from] of chart.levels.slice(1)) line(across(from), self.bbox.top, across(from), self.bbox.top + self.bbox.height);
             pen.restore();
           }],
         },
-      }, [x, dots, ...levels], host);
+      }, [x, dots], host);
     };
     focusable(host, chart.title, x.length, (at) => { if (plot) plot.setCursor({ left: plot.valToPos(at, "x"), top: 10 }); show(at); });
     redraws.push(draw);
