@@ -30,7 +30,7 @@ pub enum Command {
     Test(TestArgs),
     /// Measure, and write a run to results/runs
     Bench(BenchArgs),
-    /// Write the report of a run as one offline HTML file
+    /// Write the report of runs as one offline HTML file
     Report(ReportArgs),
     /// Turn the trace of a run into a file for Perfetto or chrome://tracing
     Trace(TraceArgs),
@@ -184,13 +184,20 @@ pub struct BenchArgs {
 
 /// Flags of `report`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask report\n  cargo xtask report results/runs/tcg/<machine>/<run>\n  \
-                  cargo xtask report --update-readme"
-)]
+#[command(after_help = REPORT_HELP)]
 pub struct ReportArgs {
-    /// A run directory [default: the newest run]
-    pub run: Option<PathBuf>,
+    /// What to show, in one colour each: a run directory, or several of one build joined by commas [default: the newest run]
+    #[arg(value_name = "RUN")]
+    pub runs: Vec<String>,
+    /// Show the verdicts against BASE, which is as in `cargo xtask compare`, the worst changes first
+    #[arg(long, value_name = "BASE", conflicts_with_all = ["markdown", "update_readme"])]
+    pub base: Option<String>,
+    /// Show the history of the cases and its change points [DIR: results/runs]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with_all = ["markdown", "update_readme"])]
+    pub history: Option<Option<PathBuf>>,
+    /// Where to write it [default: report.html in the run directory; comparison.html in that of the last run if more is shown]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["markdown", "update_readme"])]
+    pub output: Option<PathBuf>,
     /// Print the result table as markdown instead
     #[arg(long, conflicts_with = "update_readme")]
     pub markdown: bool,
@@ -198,6 +205,17 @@ pub struct ReportArgs {
     #[arg(long)]
     pub update_readme: bool,
 }
+
+const REPORT_HELP: &str = "Examples:
+  cargo xtask report
+  cargo xtask report results/runs/tcg/<machine>/<run>
+  cargo xtask report RUN OTHER                        percentile curves of both
+  cargo xtask report RUN,RUN,RUN --base RUN,RUN,RUN   with the verdicts of `cargo xtask compare`
+  cargo xtask report --base baseline --history
+  cargo xtask report --update-readme
+
+Runs of different lanes are never shown together. The file needs no network, and stays below 2 MiB: where curves of all boots
+would be larger, it shows those of the boot in the middle.";
 
 /// Flags of `trace`.
 #[derive(Debug, Args)]

@@ -302,7 +302,7 @@ pub(super) fn real(value: u64) -> f64 {
 }
 
 /// A figure as people read it.
-pub(super) fn show(value: Option<u64>, unit: Option<&str>) -> String {
+pub(crate) fn show(value: Option<u64>, unit: Option<&str>) -> String {
     match (value, unit) {
         (Some(value), Some(unit)) => units::show(value, unit),
         _ => "-".to_owned(),

@@ -16,7 +16,8 @@ use crate::error::{Class, Error, Result};
 use crate::results::disk::{Disk, FileSystem};
 use crate::results::reader::{self, Run};
 use crate::{bench, calibrate, ui, workspace};
-pub(crate) use judge::{logarithms, middle};
+pub(crate) use judge::{logarithms, middle, show as shown};
+pub(crate) use render::summary;
 use schema::{BaselineCase, BaselineFile, CompareFile, Finding, NoiseFile, SideFile, VERSION, Verdict};
 use side::{Identity, Side};
 use std::collections::BTreeMap;
@@ -80,6 +81,20 @@ pub(crate) fn commit(path: &Path, runs: &[PathBuf]) -> Result<()> {
 /// They are not comparable.
 pub(crate) fn runs(base: Side, new: &Side) -> Result<CompareFile> {
     compare(&Base::Runs(Box::new(base)), new)
+}
+
+/// What comes of the runs `new` beside `base`, which is as on the command line; and the runs of the base, none if it is committed figures.
+///
+/// # Errors
+/// As [`execute`] without the gate.
+pub(crate) fn judged(base: &str, new: &Side) -> Result<(CompareFile, Vec<Run>)> {
+    let base = Base::read(base, &new.identity)?;
+    let found = compare(&base, new)?;
+    let runs = match base {
+        Base::Runs(side) => side.runs,
+        Base::Committed(..) => Vec::new(),
+    };
+    Ok((found, runs))
 }
 
 /// What is compared with.

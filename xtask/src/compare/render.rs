@@ -6,7 +6,7 @@ use crate::results::units;
 
 impl Verdict {
     /// As it is shown; what needs eyes is in capitals.
-    pub(super) const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Regressed => "REGRESSED",
             Self::Missing => "MISSING",
@@ -121,7 +121,8 @@ fn heading(found: &CompareFile) -> String {
     )
 }
 
-fn summary(found: &CompareFile) -> String {
+/// How many figures came to which verdict.
+pub(crate) fn summary(found: &CompareFile) -> String {
     let counts: Vec<String> = found
         .counts
         .iter()

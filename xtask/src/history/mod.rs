@@ -18,6 +18,7 @@ use abi::boot::selects;
 use points::Change;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -91,15 +92,18 @@ pub struct ChangeFile {
 }
 
 /// Points between two changes.
-struct Level {
-    from: usize,
-    to: usize,
-    p50: u64,
+pub(crate) struct Level {
+    /// Its first point.
+    pub(crate) from: usize,
+    /// The point after its last.
+    pub(crate) to: usize,
+    /// Their median.
+    pub(crate) p50: u64,
 }
 
 impl SeriesFile {
     /// The levels between the changes.
-    fn levels(&self) -> Vec<Level> {
+    pub(crate) fn levels(&self) -> Vec<Level> {
         let at = self.changes.iter().map(|change| usize::try_from(change.at).unwrap_or(0));
         let bounds: Vec<usize> = std::iter::once(0).chain(at).chain([self.points.len()]).collect();
         let level = |pair: &[usize]| Level {
@@ -143,11 +147,7 @@ impl SeriesFile {
 /// [`Class::NothingMatched`], or the drawing cannot be written.
 pub fn execute(args: &HistoryArgs) -> Result<()> {
     let root = args.runs.clone().unwrap_or_else(bench::runs);
-    let mut dirs = reader::list(&root);
-    dirs.sort_by_key(|dir| dir.file_name().map(ToOwned::to_owned));
-    // A run of another format, or a damaged one, is no reason to see nothing of the others.
-    let runs: Vec<Run> = dirs.iter().filter_map(|dir| Run::open(dir).ok()).filter(Run::is_complete).collect();
-    let file = HistoryFile { schema: VERSION, series: series(runs, &args.filter)? };
+    let file = HistoryFile { schema: VERSION, series: below(&root, &args.filter)? };
     if file.series.is_empty() {
         let what =
             format!("no complete run below {} has a case that matches `{}`", root.display(), args.filter);
@@ -166,6 +166,18 @@ pub fn execute(args: &HistoryArgs) -> Result<()> {
     shown.flat_map(SeriesFile::sentences).for_each(|line| ui::line(&line));
     ui::line(&format!("{} of {} series changed", changed.len(), file.series.len()));
     Ok(())
+}
+
+/// The series of the complete runs below `root`, of the cases that `filter` selects.
+///
+/// # Errors
+/// A run is not what a side can be made of.
+pub(crate) fn below(root: &Path, filter: &str) -> Result<Vec<SeriesFile>> {
+    let mut dirs = reader::list(root);
+    dirs.sort_by_key(|dir| dir.file_name().map(ToOwned::to_owned));
+    // A run of another format, or a damaged one, is no reason to see nothing of the others.
+    let runs: Vec<Run> = dirs.iter().filter_map(|dir| Run::open(dir).ok()).filter(Run::is_complete).collect();
+    series(runs, filter)
 }
 
 /// The series of runs in the order of time, sorted by what they share.

@@ -4,13 +4,15 @@
 //! ten samples lie beyond: further out it would show chance.
 
 use crate::error::Result;
-use crate::report::groups::{self, Group, float};
-use crate::results::reader::Run;
-use crate::results::schema::{CaseRow, MatrixRef};
+use crate::history::SeriesFile;
+use crate::report::groups::{self, Bench, Boot, Case, float};
+use crate::report::html::escape;
+use crate::report::matrices::Grid;
+use crate::report::page::{Detail, Page};
 use crate::results::units;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Steps of the grid for each doubling of x.
 const STEPS: i32 = 4;
@@ -19,52 +21,178 @@ const DOUBLINGS: i32 = 20;
 /// Samples that must lie beyond a point of a curve.
 const BEYOND: f64 = 10.0;
 
-/// The charts of every benchmark, by position.
-pub(super) fn data(run: &Run) -> Result<Value> {
-    let nodes: BTreeMap<u32, u32> = run
-        .env
-        .target
-        .iter()
-        .flat_map(|target| target.cores.iter().map(|core| (core.id, core.node)))
-        .collect();
-    let groups: Result<Vec<Value>> =
-        groups::groups(&run.rows).iter().map(|group| self::group(run, group, &nodes)).collect();
-    Ok(json!({ "groups": groups? }))
+/// The charts of a page, in the order in which they are drawn.
+#[derive(Debug, Default)]
+pub(super) struct Charts(Vec<Value>);
+
+impl Charts {
+    /// Adds one, and gives its number.
+    fn add(&mut self, chart: Value) -> usize {
+        self.0.push(chart);
+        self.0.len() - 1
+    }
+
+    /// All of them.
+    pub(super) fn json(&self) -> Value {
+        json!({ "charts": self.0 })
+    }
+
+    /// The percentile curves of a benchmark: all cases in one chart where one side is shown, otherwise a chart for each case.
+    pub(super) fn curves(&mut self, page: &Page, bench: &Bench<'_>, detail: Detail) -> Result<Vec<String>> {
+        if detail == Detail::Tables {
+            return Ok(Vec::new());
+        }
+        if !page.alone() {
+            return bench
+                .cases
+                .iter()
+                .filter_map(|case| self.panel(page, case, detail).transpose())
+                .collect();
+        }
+        let mut series = Vec::new();
+        for (place, case) in bench.cases.iter().enumerate() {
+            let strands = strands(case, 0, detail)?;
+            if !strands.is_empty() {
+                series.push(json!({ "name": case.label(), "colour": place, "strands": strands }));
+            }
+        }
+        let unit = bench.cases.first().map_or("", Case::unit);
+        let title = if page.boots() && detail == Detail::Boots {
+            "Percentiles, a line for each boot"
+        } else {
+            "Percentiles"
+        };
+        let chart = self.chart(title, unit, "curves", series);
+        Ok(chart.into_iter().collect())
+    }
+
+    /// The curves of all sides of one case.
+    fn panel(&mut self, page: &Page, case: &Case<'_>, detail: Detail) -> Result<Option<String>> {
+        let mut series = Vec::new();
+        for (place, side) in page.sides.iter().enumerate() {
+            let strands = strands(case, place, detail)?;
+            if !strands.is_empty() {
+                series.push(json!({ "name": side.label, "colour": place, "strands": strands }));
+            }
+        }
+        Ok(self.chart(case.label(), case.unit(), "panel", series))
+    }
+
+    fn chart(&mut self, title: &str, unit: &str, kind: &str, series: Vec<Value>) -> Option<String> {
+        let length = |one: &Value| {
+            let strands = one["strands"].as_array().map(Vec::as_slice).unwrap_or_default();
+            strands.iter().filter_map(|strand| strand.as_array().map(Vec::len)).max().unwrap_or(0)
+        };
+        let longest = series.iter().map(length).max().filter(|&longest| longest > 0)?;
+        let x: Vec<f64> = grid().take(longest).map(round).collect();
+        let unit = units::label(unit);
+        let id = self.add(json!({ "kind": kind, "title": title, "unit": unit, "x": x, "series": series }));
+        Some(holder(id, kind))
+    }
+
+    /// The scaling curves of a benchmark.
+    pub(super) fn scaling(&mut self, page: &Page, curves: &[(usize, groups::Scaling)]) -> String {
+        let point = |point: &groups::Point| json!([point.cores, round(point.speedup)]);
+        let series: Vec<Value> = curves
+            .iter()
+            .enumerate()
+            .map(|(place, (side, curve))| {
+                let points: Vec<Value> = curve.points.iter().map(point).collect();
+                let name = named(page, *side, &curve.name);
+                let colour = if page.alone() { place } else { *side };
+                json!({ "name": name, "colour": colour, "points": points })
+            })
+            .collect();
+        let id = self.add(json!({ "kind": "scaling", "series": series, "sides": !page.alone() }));
+        holder(id, "scaling")
+    }
+
+    /// A matrix. Its number is for [`Charts::difference`].
+    pub(super) fn matrix(&mut self, title: &str, grid: &Grid) -> (usize, String) {
+        let scale = float(units::scale(&grid.unit));
+        let cell = |cell: &Option<u64>| cell.map_or(Value::Null, |cell| json!(round(float(cell) / scale)));
+        let id = self.add(json!({
+            "kind": "matrix",
+            "title": title,
+            "unit": units::label(&grid.unit),
+            "rowAxis": grid.row_axis,
+            "colAxis": grid.col_axis,
+            "rows": grid.rows.iter().map(|line| &line.label).collect::<Vec<_>>(),
+            "cols": grid.cols.iter().map(|line| &line.label).collect::<Vec<_>>(),
+            "rowNodes": grid.rows.iter().map(|line| line.node).collect::<Vec<_>>(),
+            "colNodes": grid.cols.iter().map(|line| line.node).collect::<Vec<_>>(),
+            "rowCaches": grid.rows.iter().map(|line| line.cache).collect::<Vec<_>>(),
+            "colCaches": grid.cols.iter().map(|line| line.cache).collect::<Vec<_>>(),
+            "cells": grid.cells.iter().map(cell).collect::<Vec<_>>(),
+        }));
+        (id, holder(id, "matrix"))
+    }
+
+    /// The change from one matrix to another of the same labels; the page computes it.
+    pub(super) fn difference(&mut self, title: &str, base: usize, new: usize) -> String {
+        let id = self.add(json!({ "kind": "difference", "title": title, "base": base, "new": new }));
+        holder(id, "matrix")
+    }
+
+    /// The medians of a case over the boots of many runs.
+    pub(super) fn history(&mut self, series: &SeriesFile) -> String {
+        let scale = float(units::scale(&series.unit));
+        let figure = |figure: u64| json!(round(float(figure) / scale));
+        let mut runs: Vec<Value> = Vec::new();
+        let mut last = None;
+        let points: Vec<Value> = series
+            .points
+            .iter()
+            .map(|point| {
+                if last != Some(&point.run) {
+                    last = Some(&point.run);
+                    runs.push(json!(point.run));
+                }
+                json!([runs.len() - 1, figure(point.p50)])
+            })
+            .collect();
+        let levels: Vec<Value> =
+            series.levels().iter().map(|level| json!([level.from, level.to, figure(level.p50)])).collect();
+        let id = self.add(json!({
+            "kind": "history",
+            "title": series.id,
+            "unit": units::label(&series.unit),
+            "runs": runs,
+            "points": points,
+            "levels": levels,
+        }));
+        holder(id, "history")
+    }
 }
 
-fn group(run: &Run, group: &Group<'_>, nodes: &BTreeMap<u32, u32>) -> Result<Value> {
-    let unit = group.rows.iter().find_map(|row| row.unit.as_deref()).unwrap_or_default();
-    let mut series = Vec::new();
-    let mut matrices = Vec::new();
-    for row in &group.rows {
-        if let Some(reference) = &row.hist {
-            let curve = curve(&run.histogram(reference)?, units::scale(unit));
-            series.push(json!({ "name": label(row, run), "y": curve }));
-        }
-        for reference in &row.matrices {
-            matrices.push(matrix(run, row, reference, nodes)?);
+/// Where the script draws a chart.
+fn holder(id: usize, kind: &str) -> String {
+    format!("<div class=\"chart {}\" data-chart=\"{id}\"></div>\n", escape(kind))
+}
+
+/// A name, and its side where there are several.
+pub(super) fn named(page: &Page, side: usize, name: &str) -> String {
+    if page.alone() { name.to_owned() } else { format!("{}: {name}", page.sides[side].label) }
+}
+
+/// A curve for each boot of a side, or for the typical one.
+fn strands(case: &Case<'_>, side: usize, detail: Detail) -> Result<Vec<Vec<f64>>> {
+    let boots: Vec<Boot<'_>> = match detail {
+        Detail::Boots => case.boots[side].clone(),
+        Detail::Typical | Detail::Tables => case.typical(side).into_iter().collect(),
+    };
+    let mut strands = Vec::new();
+    let mut seen = BTreeSet::new();
+    for boot in boots {
+        let Some(reference) = &boot.row.hist else { continue };
+        let strand = curve(&boot.run.histogram(reference)?, units::scale(case.unit()));
+        // Where boots agree, one line says it.
+        let bits: Vec<u64> = strand.iter().map(|value| value.to_bits()).collect();
+        if !strand.is_empty() && seen.insert(bits) {
+            strands.push(strand);
         }
     }
-    let longest = series.iter().filter_map(|one| one["y"].as_array().map(Vec::len)).max().unwrap_or(0);
-    let x: Vec<f64> = grid().take(longest).map(round).collect();
-    let scaling: Vec<Value> = groups::scaling(group)
-        .iter()
-        .map(|curve| {
-            let points: Vec<Value> =
-                curve.points.iter().map(|point| json!([point.cores, round(point.speedup)])).collect();
-            json!({ "name": curve.name, "points": points })
-        })
-        .collect();
-    let unit = units::label(unit);
-    Ok(
-        json!({ "name": group.name, "unit": unit, "x": x, "series": series, "scaling": scaling, "matrices": matrices }),
-    )
-}
-
-/// The parameters of a row, which are what tells it apart inside its benchmark.
-pub(super) fn label(row: &CaseRow, run: &Run) -> String {
-    let params = row.id.split_once('/').map_or(row.id.as_str(), |(_, params)| params);
-    if run.run.repeats > 1 { format!("{params} (boot {})", row.repeat + 1) } else { params.to_owned() }
+    Ok(strands)
 }
 
 fn grid() -> impl Iterator<Item = f64> {
@@ -88,56 +216,6 @@ fn round(value: f64) -> f64 {
     (value * digits).round() / digits
 }
 
-fn matrix(run: &Run, row: &CaseRow, reference: &MatrixRef, nodes: &BTreeMap<u32, u32>) -> Result<Value> {
-    let table = sorted(run.matrix(&reference.file)?, reference, nodes);
-    let scale = float(units::scale(&reference.unit));
-    let cells: Vec<Value> =
-        table.iter().skip(1).flat_map(|line| line.iter().skip(1)).map(|cell| value(cell, scale)).collect();
-    let cols: Vec<&String> = table[0].iter().skip(1).collect();
-    let rows: Vec<&String> = table.iter().skip(1).map(|line| &line[0]).collect();
-    let of = |axis: &str, labels: &[&String]| -> Vec<Value> {
-        labels.iter().map(|label| node_of(axis, label, nodes).map_or(Value::Null, Value::from)).collect()
-    };
-    Ok(json!({
-        "name": format!("{} — {}", label(row, run), reference.name),
-        "unit": units::label(&reference.unit),
-        "rowAxis": reference.row_axis,
-        "colAxis": reference.col_axis,
-        "rowNodes": of(&reference.row_axis, &rows),
-        "colNodes": of(&reference.col_axis, &cols),
-        "rows": rows,
-        "cols": cols,
-        "cells": cells,
-    }))
-}
-
-fn value(cell: &str, scale: f64) -> Value {
-    cell.parse::<f64>().map_or(Value::Null, |number| json!(round(number / scale)))
-}
-
-fn node_of(axis: &str, label: &str, nodes: &BTreeMap<u32, u32>) -> Option<u32> {
-    let id: u32 = label.parse().ok()?;
-    if axis.contains("node") { Some(id) } else { nodes.get(&id).copied() }
-}
-
-/// A matrix file with its rows and columns in the order of their nodes.
-pub(super) fn sorted(
-    table: Vec<Vec<String>>,
-    reference: &MatrixRef,
-    nodes: &BTreeMap<u32, u32>,
-) -> Vec<Vec<String>> {
-    let key = |axis: &str, label: &str| (node_of(axis, label, nodes), label.parse::<u64>().ok());
-    let mut lines = table;
-    let Some(head) = lines.first().cloned() else { return lines };
-    let mut order: Vec<usize> = (1..head.len()).collect();
-    order.sort_by_key(|&col| key(&reference.col_axis, &head[col]));
-    lines[1..].sort_by_key(|line| key(&reference.row_axis, &line[0]));
-    let pick = |line: &Vec<String>| {
-        std::iter::once(line[0].clone()).chain(order.iter().map(|&col| line[col].clone())).collect()
-    };
-    lines.iter().map(pick).collect()
-}
-
 /// JSON that can stand inside a script element: nothing in it can end the element or begin a comment (H1).
 pub(super) fn embed(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
@@ -145,11 +223,9 @@ pub(super) fn embed(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{curve, embed, grid, round, sorted};
+    use super::{curve, embed, grid, round};
     use crate::results::hlog::Sparse;
-    use crate::results::schema::MatrixRef;
     use serde_json::json;
-    use std::collections::BTreeMap;
 
     #[test]
     fn a_curve_ends_with_ten_samples_beyond() {
@@ -171,24 +247,5 @@ mod tests {
         let text = embed(&json!({ "a": "</script><!--&" }));
         assert!(!text.contains(['<', '>', '&']));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["a"], "</script><!--&");
-    }
-
-    #[test]
-    fn matrices_are_sorted_by_node() {
-        let reference = MatrixRef {
-            name: "m".to_owned(),
-            unit: "ps".to_owned(),
-            row_axis: "source core".to_owned(),
-            col_axis: "target core".to_owned(),
-            file: String::new(),
-        };
-        let nodes = BTreeMap::from([(0, 0), (1, 1), (2, 0)]);
-        let line = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
-        let table =
-            vec![line(&["", "0", "1", "2"]), line(&["1", "10", "11", "12"]), line(&["2", "20", "21", "22"])];
-        let sorted = sorted(table, &reference, &nodes);
-        assert_eq!(sorted[0], ["", "0", "2", "1"]);
-        assert_eq!(sorted[1], ["2", "20", "22", "21"]);
-        assert_eq!(sorted[2], ["1", "10", "12", "11"]);
     }
 }

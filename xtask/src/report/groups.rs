@@ -1,5 +1,8 @@
 //! Sorts the rows of a run: into benchmarks, scaling curves, and comparisons with peers.
 
+use crate::compare;
+use crate::report::page::Shown;
+use crate::results::reader::Run;
 use crate::results::schema::{CaseRow, CaseStatus, Direction};
 use std::collections::BTreeMap;
 
@@ -10,25 +13,103 @@ const PEER: &str = "peer";
 /// The metric of a peer's row that is our median of the windows in between its own: closer in time than our own row.
 const BESIDE: &str = "nearfield.p50";
 
-/// The rows of one benchmark, in the order they were measured.
+/// One benchmark over the sides of a page.
 #[derive(Debug)]
-pub(super) struct Group<'r> {
+pub(super) struct Bench<'r> {
     /// Name of the benchmark.
     pub(super) name: &'r str,
-    /// Its rows.
-    pub(super) rows: Vec<&'r CaseRow>,
+    /// Its cases, in the order they were measured.
+    pub(super) cases: Vec<Case<'r>>,
 }
 
-/// The rows of a run by benchmark, in the order of first appearance.
-pub(super) fn groups(rows: &[CaseRow]) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for row in rows {
-        match groups.iter_mut().find(|group| group.name == row.name) {
-            Some(group) => group.rows.push(row),
-            None => groups.push(Group { name: &row.name, rows: vec![row] }),
+/// One case over the sides of a page.
+#[derive(Debug)]
+pub(super) struct Case<'r> {
+    /// Key of the case.
+    pub(super) id: &'r str,
+    /// Its boots by side; none where a side lacks the case.
+    pub(super) boots: Vec<Vec<Boot<'r>>>,
+}
+
+/// A row, and the run that has its files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Boot<'r> {
+    /// The run.
+    pub(super) run: &'r Run,
+    /// The row.
+    pub(super) row: &'r CaseRow,
+}
+
+impl<'r> Case<'r> {
+    /// What tells it apart inside its benchmark.
+    pub(super) fn label(&self) -> &'r str {
+        self.id.split_once('/').map_or(self.id, |(_, params)| params)
+    }
+
+    /// Unit of its percentiles.
+    pub(super) fn unit(&self) -> &'r str {
+        self.boots.iter().flatten().find_map(|boot| boot.row.unit.as_deref()).unwrap_or_default()
+    }
+
+    /// The medians of the boots of a side, in their order.
+    pub(super) fn medians(&self, side: usize) -> Vec<u64> {
+        self.boots[side].iter().filter_map(|boot| good(boot.row)).collect()
+    }
+
+    /// The median of the medians of a side.
+    pub(super) fn figure(&self, side: usize) -> Option<u64> {
+        let medians = self.medians(side);
+        (!medians.is_empty()).then(|| compare::middle(&medians))
+    }
+
+    /// The logarithm of the ratio of one side to another, where both have a figure.
+    pub(super) fn change(&self, from: usize, to: usize) -> Option<f64> {
+        let (from, to) = (self.figure(from)?, self.figure(to)?);
+        (from > 0 && to > 0).then(|| (float(to) / float(from)).ln())
+    }
+
+    /// The boot of a side whose median is in the middle; the first one, if none has a median.
+    pub(super) fn typical(&self, side: usize) -> Option<Boot<'r>> {
+        let middle = self.figure(side);
+        let boots = &self.boots[side];
+        boots.iter().find(|boot| middle.is_some() && good(boot.row) == middle).or(boots.first()).copied()
+    }
+}
+
+/// The figure of a row that is good.
+fn good(row: &CaseRow) -> Option<u64> {
+    row.typical().filter(|_| row.status == CaseStatus::Ok)
+}
+
+/// The benchmarks of the sides of a page, in the order of first appearance.
+pub(super) fn benches(sides: &[Shown]) -> Vec<Bench<'_>> {
+    let mut benches: Vec<Bench<'_>> = Vec::new();
+    for (place, side) in sides.iter().enumerate() {
+        let rows = side.runs.iter().flat_map(|run| run.rows.iter().map(move |row| Boot { run, row }));
+        for boot in rows {
+            let bench = position(
+                &mut benches,
+                |bench| bench.name == boot.row.name,
+                || Bench { name: &boot.row.name, cases: Vec::new() },
+            );
+            let case = position(
+                &mut bench.cases,
+                |case| case.id == boot.row.id,
+                || Case { id: &boot.row.id, boots: vec![Vec::new(); sides.len()] },
+            );
+            case.boots[place].push(boot);
         }
     }
-    groups
+    benches
+}
+
+/// The element that fits, added at the end if there is none.
+fn position<T>(list: &mut Vec<T>, fits: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> &mut T {
+    let found = list.iter().position(fits).unwrap_or(list.len());
+    if found == list.len() {
+        list.push(make());
+    }
+    &mut list[found]
 }
 
 /// Cases that differ only in the number of cores.
@@ -51,16 +132,17 @@ pub(super) struct Point {
     pub(super) speedup: f64,
 }
 
-/// The scaling curves of a group: where less time is better and at least two core counts were measured.
-pub(super) fn scaling(group: &Group<'_>) -> Vec<Scaling> {
+/// The scaling curves of one side of a benchmark: where less time is better and at least two core counts were measured.
+pub(super) fn scaling(bench: &Bench<'_>, side: usize) -> Vec<Scaling> {
     let mut curves: BTreeMap<String, BTreeMap<u32, u64>> = BTreeMap::new();
-    for row in group.rows.iter().filter(|row| is_time(row)) {
+    for case in &bench.cases {
+        let Some(Boot { row, .. }) = case.typical(side).filter(|boot| is_time(boot.row)) else { continue };
         let Some((width, cores)) = WIDTHS.iter().find_map(|&width| {
             Some((width, row.params.get(width)?.parse().ok().filter(|&cores: &u32| cores > 0)?))
         }) else {
             continue;
         };
-        let Some(p50) = row.p50.filter(|&p50| p50 > 0) else { continue };
+        let Some(p50) = row.p50.and(case.figure(side)).filter(|&p50| p50 > 0) else { continue };
         curves.entry(without(row, width)).or_default().insert(cores, p50);
     }
     let many = curves.into_iter().filter(|(_, points)| points.len() > 1);
@@ -78,7 +160,7 @@ fn is_time(row: &CaseRow) -> bool {
     row.status == CaseStatus::Ok && time && row.direction == Some(Direction::Smaller)
 }
 
-/// The parameters of a row but for one, and the repetition where there are several.
+/// The parameters of a row but for one; the name of the benchmark if there is no other.
 fn without(row: &CaseRow, name: &str) -> String {
     let rest: Vec<String> = row
         .params
@@ -86,8 +168,7 @@ fn without(row: &CaseRow, name: &str) -> String {
         .filter(|(key, _)| key.as_str() != name)
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
-    let boot = if row.repeat > 0 { format!(" (boot {})", row.repeat + 1) } else { String::new() };
-    if rest.is_empty() { format!("{}{boot}", row.name) } else { format!("{}{boot}", rest.join(",")) }
+    if rest.is_empty() { row.name.clone() } else { rest.join(",") }
 }
 
 /// One case measured with several implementations.
@@ -149,7 +230,9 @@ pub fn float(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{comparisons, groups, scaling};
+    use super::{benches, comparisons, scaling};
+    use crate::compare::testing::run;
+    use crate::report::page::Shown;
     use crate::results::schema::{CaseRow, Direction, Metric};
     use crate::results::testing;
 
@@ -157,23 +240,46 @@ mod tests {
         CaseRow { p50: Some(p50), n: 100, ..testing::row(id) }
     }
 
+    fn side(label: &str, boots: u32, rows: Vec<CaseRow>) -> Shown {
+        Shown { label: label.to_owned(), runs: vec![run(label, "tcg", boots, rows)] }
+    }
+
     #[test]
     fn rows_group_in_order() {
-        let rows = [row("b/x=1", 1), row("a/x=1", 1), row("b/x=2", 1)];
-        let names: Vec<(&str, usize)> =
-            groups(&rows).iter().map(|group| (group.name, group.rows.len())).collect();
-        assert_eq!(names, [("b", 2), ("a", 1)]);
+        let base = side("base", 1, vec![row("b/x=1", 1), row("a/x=1", 1)]);
+        let new = side("new", 1, vec![row("a/x=1", 1), row("c", 1), row("b/x=2", 1)]);
+        let sides = [base, new];
+        let found = benches(&sides);
+        let names: Vec<(&str, usize)> = found.iter().map(|bench| (bench.name, bench.cases.len())).collect();
+        assert_eq!(names, [("b", 2), ("a", 1), ("c", 1)]);
+        let has = |bench: usize, case: usize| {
+            found[bench].cases[case].boots.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!((has(0, 0), has(0, 1), has(1, 0)), (vec![1, 0], vec![0, 1], vec![1, 1]));
+    }
+
+    #[test]
+    fn the_typical_boot_is_the_one_in_the_middle() {
+        let rows = [300, 100, 200].map(|p50| row("a/x=1", p50)).to_vec();
+        let mut failed = row("a/x=1", 1);
+        failed.status = crate::results::schema::CaseStatus::Failed;
+        let sides = [side("r", 4, rows.into_iter().chain([failed]).collect())];
+        let found = benches(&sides);
+        let case = &found[0].cases[0];
+        assert_eq!((case.medians(0), case.figure(0)), (vec![300, 100, 200], Some(200)));
+        assert_eq!(case.typical(0).unwrap().row.p50, Some(200));
     }
 
     #[test]
     fn speedup_is_relative_to_the_fewest_cores() {
-        let rows = [
+        let rows = vec![
             row("a/cores=4,order=0", 200),
             row("a/cores=1,order=0", 100),
             row("a/cores=2,order=0", 100),
             row("a/cores=1,order=3", 7),
         ];
-        let curves = scaling(&groups(&rows)[0]);
+        let sides = [side("r", 1, rows)];
+        let curves = scaling(&benches(&sides)[0], 0);
         assert_eq!((curves.len(), curves[0].name.as_str()), (1, "order=0"));
         let points: Vec<(u32, f64)> =
             curves[0].points.iter().map(|point| (point.cores, point.speedup)).collect();

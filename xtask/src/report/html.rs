@@ -1,8 +1,9 @@
 //! The page: one file with style, scripts, tables and chart data inside, and nothing from the network.
 
 use crate::error::Result;
-use crate::report::{charts, sections};
-use crate::results::reader::Run;
+use crate::report::charts::{self, Charts};
+use crate::report::page::{Detail, Page};
+use crate::report::sections;
 
 const STYLE: &str = include_str!("assets/report.css");
 const SCRIPT: &str = include_str!("assets/report.js");
@@ -14,11 +15,30 @@ const UPLOT_LICENCE: &str = include_str!("assets/uPlot.LICENSE");
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:";
 
-/// The whole page.
-pub(super) fn page(run: &Run) -> Result<String> {
-    let title = escape(&format!("Nearfield {} {}", run.run.lane, run.run.id));
-    let data = charts::embed(&charts::data(run)?);
-    let body = sections::body(run)?;
+/// What a page must stay below, in bytes: larger ones are slow to open and are cut off by mail and by reviews of changes.
+pub(super) const LIMIT: usize = 2 << 20;
+
+/// The whole page, with as much of every boot as there is room for.
+pub(super) fn page(page: &Page) -> Result<String> {
+    let mut text = String::new();
+    for detail in Detail::ALL {
+        text = whole(page, detail)?;
+        if text.len() < LIMIT {
+            return Ok(text);
+        }
+    }
+    Ok(text)
+}
+
+fn whole(page: &Page, detail: Detail) -> Result<String> {
+    let newest = &page.newest().last().run;
+    let title = escape(&match page.sides.as_slice() {
+        [_] => format!("Nearfield {} {}", newest.lane, newest.id),
+        sides => format!("Nearfield {}: {} sides, {}", newest.lane, sides.len(), newest.id),
+    });
+    let mut charts = Charts::default();
+    let body = sections::body(page, detail, &mut charts)?;
+    let data = charts::embed(&charts.json());
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -55,21 +75,58 @@ pub(super) enum Align {
     Right,
 }
 
+/// What stands in a cell.
+#[derive(Clone, Debug)]
+pub(super) enum Cell {
+    /// Text, which gets escaped.
+    Text(String),
+    /// Text that leads to a section.
+    Link(String, String),
+    /// Markup of our own making.
+    Markup(String),
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl Cell {
+    fn html(&self) -> String {
+        match self {
+            Self::Text(text) => escape(text),
+            Self::Link(text, section) => format!("<a href=\"#{}\">{}</a>", escape(section), escape(text)),
+            Self::Markup(markup) => markup.clone(),
+        }
+    }
+}
+
 /// A table whose first column heads its lines. Cells are text and get escaped.
 pub(super) fn table(caption: &str, head: &[(&str, Align)], lines: &[Vec<String>]) -> String {
+    let lines: Vec<Vec<Cell>> =
+        lines.iter().map(|line| line.iter().cloned().map(Cell::from).collect()).collect();
+    let head: Vec<(Cell, Align)> =
+        head.iter().map(|&(name, align)| (name.to_owned().into(), align)).collect();
+    table_of(caption, &head, &lines)
+}
+
+/// A table of any cells.
+pub(super) fn table_of(caption: &str, head: &[(Cell, Align)], lines: &[Vec<Cell>]) -> String {
     let class = |align: Align| if align == Align::Right { " class=\"num\"" } else { "" };
     let mut text = format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table><caption>{0}</caption><thead><tr>",
         escape(caption)
     );
-    for &(name, align) in head {
-        text.push_str(&format!("<th scope=\"col\"{}>{}</th>", class(align), escape(name)));
+    for (name, align) in head {
+        let drawn = if matches!(name, Cell::Markup(_)) { " data-drawn" } else { "" };
+        text.push_str(&format!("<th scope=\"col\"{}{drawn}>{}</th>", class(*align), name.html()));
     }
     text.push_str("</tr></thead>\n<tbody>\n");
     for line in lines {
         text.push_str("<tr>");
         for (column, (cell, &(_, align))) in line.iter().zip(head).enumerate() {
-            let cell = escape(cell);
+            let cell = cell.html();
             match column {
                 0 => text.push_str(&format!("<th scope=\"row\">{cell}</th>")),
                 _ => text.push_str(&format!("<td{}>{cell}</td>", class(align))),
@@ -83,7 +140,10 @@ pub(super) fn table(caption: &str, head: &[(&str, Align)], lines: &[Vec<String>]
 
 #[cfg(test)]
 mod tests {
-    use super::{Align, SCRIPT, UPLOT, escape, page, table};
+    use super::{Align, Cell, LIMIT, SCRIPT, UPLOT, escape, page, table, table_of};
+    use crate::compare::testing::{row, run};
+    use crate::report;
+    use crate::report::page::{Page, Shown};
     use crate::results::disk::FileSystem;
     use crate::results::reader::Run;
     use crate::results::testing::{self, TempDir};
@@ -95,6 +155,9 @@ mod tests {
         let text =
             table("c", &[("h", Align::Left), ("n", Align::Right)], &[vec!["<b>".to_owned(), "1".to_owned()]]);
         assert!(text.contains("<th scope=\"row\">&lt;b&gt;</th><td class=\"num\">1</td>"));
+        let link = Cell::Link("<b>".to_owned(), "\"x".to_owned());
+        let text = table_of("c", &[("h".to_owned().into(), Align::Left)], &[vec![link]]);
+        assert!(text.contains("<a href=\"#&quot;x\">&lt;b&gt;</a>"), "{text}");
     }
 
     #[test]
@@ -109,11 +172,22 @@ mod tests {
         finished.row.log_tail.push(hostile.to_owned());
         finished.matrices[0].name = hostile.to_owned();
         writer.case(finished).unwrap();
-        let page = page(&Run::open(writer.dir()).unwrap()).unwrap();
+        let (_, page) = report::render(&Run::open(writer.dir()).unwrap()).unwrap();
         assert!(!page.contains("<img"), "markup of a run must not become markup of the page");
         let ends = page.matches("</script").count();
         assert_eq!(ends, 3, "the data element, uPlot, our script");
-        assert!(page.len() < 2 << 20);
+        assert!(page.len() < LIMIT);
+    }
+
+    #[test]
+    fn a_page_that_would_be_too_large_shows_less_of_each_boot() {
+        let rows =
+            |boot: u32| (0..1200).map(move |case| row(&format!("a.b/order={case},mem=local"), boot, 100_000));
+        let run = run("r", "tcg", 6, (0..6).flat_map(rows).collect());
+        let side = Shown { label: String::new(), runs: vec![run] };
+        let page = page(&Page::of(vec![side], String::new()).unwrap()).unwrap();
+        assert!(page.len() < LIMIT, "{}", page.len());
+        assert!(page.contains("boot whose median is in the middle"));
     }
 
     #[test]
