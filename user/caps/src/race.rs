@@ -46,8 +46,8 @@ const WAIT: u64 = 256;
 /// Rounds of a leader at least.
 const ROUNDS: u32 = 20;
 
-/// Words of the shared page: something has gone wrong; the leaders have had enough; rounds of each root that are over; the processes by
-/// handles; their boards; what each worker has done ([`Tally`]); where each worker is told what it has found.
+/// Words of the shared page: something has gone wrong; the leaders have had enough; rounds of each root that are over; by which handles the
+/// processes know each other; their boards; what each worker has done ([`Tally`]); where each worker is told what it has found.
 const BROKEN: usize = 0;
 const ENOUGH: usize = 1;
 const OVER: usize = 16;
@@ -58,6 +58,7 @@ const TOLD: usize = 512;
 
 const _: () = assert!(
     OVER + ROOTS <= PEERS
+        && PEERS + PROCESSES * PROCESSES * 2 <= BOARDS
         && BOARDS + PROCESSES * PLACES * 2 <= DONE
         && DONE + WORKERS * 4 <= TOLD
         && TOLD + WORKERS * 4 <= 1024
@@ -85,6 +86,11 @@ impl Page {
     fn set_handle(self, at: usize, handle: Handle) {
         self.set(at, handle.index());
         self.set(at + 1, handle.generation());
+    }
+
+    /// The handle by which one process knows another.
+    const fn peer(process: usize, other: usize) -> usize {
+        PEERS + (process * PROCESSES + other) * 2
     }
 
     fn place(process: usize, place: u64) -> usize {
@@ -201,7 +207,11 @@ pub(crate) fn lead(start: &Start) -> Check {
         let builder = Builder::new(Image::Loaded(program)).name("worker").arguments(&words).grants(&grants);
         processes.push(done!(builder.create(start.process())));
     }
-    introduce(page, &processes)?;
+    // They wait for something to be on their boards; and must have begun to be given each other.
+    for process in &processes {
+        done!(process.start());
+    }
+    introduce(page, &processes).inspect_err(|_| page.set(BROKEN, 1))?;
     let core = start.cores().next().ok_or(2_u64)?;
     let peers: Vec<Process> = processes.iter().map(|process| **process).collect();
     let mut leaders = Vec::new();
@@ -211,9 +221,6 @@ pub(crate) fn lead(start: &Start) -> Check {
         let random = Prng::stream(seed, (WORKERS + leader) as u32);
         let mut leader = Leader { page, plan, own, peers: peers.clone(), random, count, operations: 0 };
         leaders.push(done!(spawn(leader.core(), move || leader.run())));
-    }
-    for process in &processes {
-        done!(process.start());
     }
     for leader in leaders {
         done!(leader.join())?;
@@ -229,14 +236,11 @@ pub(crate) fn lead(start: &Start) -> Check {
     Ok(())
 }
 
-/// Makes the processes known to each other, by the same handles: those that come first after what each was given.
+/// Makes the processes known to each other.
 fn introduce(page: Page, processes: &[Owned<Process>]) -> Check {
     for (number, process) in processes.iter().enumerate() {
         for (other, peer) in processes.iter().enumerate() {
-            let handle = done!(process.grant(**peer, Rights::ALL, 0));
-            let at = PEERS + other * 2;
-            ensure!(number == 0 || page.handle(at) == handle);
-            page.set_handle(at, handle);
+            page.set_handle(Page::peer(number, other), done!(process.grant(**peer, Rights::ALL, 0)));
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use rt::memory;
 use rt::start::Start;
 use rt::sync::atomic::Ordering;
 
-use super::{BROKEN, ENOUGH, PEERS, PLACES, PROCESSES, Page, Plan, Tally, of_badge, spawn};
+use super::{BROKEN, ENOUGH, PLACES, PROCESSES, Page, Plan, Tally, of_badge, spawn};
 use crate::{Check, done, ensure};
 
 /// Turns of a loop between two steps, at most.
@@ -102,7 +102,7 @@ impl Worker {
     /// Derives, grants, transfers or deletes; in which process the result is, if there is any.
     fn pass(&mut self, kind: u64, known: Core, badge: u64) -> Result<Option<(usize, Handle)>> {
         let number = self.random.below(PROCESSES as u64) as usize;
-        let peer = Process(self.page.handle(PEERS + number * 2));
+        let peer = Process(self.page.handle(Page::peer(self.number, number)));
         match kind {
             USED..DERIVED => {
                 known.derive(Rights::ALL, badge).map(|new| Some((self.number, new.keep().handle())))
