@@ -283,11 +283,12 @@ const IRQOFF_HELP: &str = "Examples:
   cargo xtask irqoff process_,unmap --drive matrix
   cargo xtask irqoff --gate -o irqoff.json
 
-One emulated core, whose instructions are counted. A stretch begins where the core stops taking interrupts (entry of a
-system call, interrupt or exception; CLI) and ends where it could take the next (back in a program; STI). Looking for what
-is pending with interrupts off does not end it. A repeated string instruction counts once for each repetition, a wait for
-a device not by its time. A stretch belongs to the call that began it, whatever the kernel does before it returns; others
-to the entry that they began with. What was not called, or not with much to do, was not measured.
+One emulated core, whose instructions are counted. A stretch begins where the core stops taking interrupts
+(entry of a system call, interrupt or exception; CLI) and ends where it could take the next (back in a
+program; STI). Looking for what is pending with interrupts off does not end it. A repeated string
+instruction counts once for each repetition. A stretch belongs to the call that began it, whatever the
+kernel does before it returns; others to the entry that they began with. Calls that nobody makes, or not
+with much to do, are not measured.
 
 Drivers: matrix, programs, fuzz, rows.
 

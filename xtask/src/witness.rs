@@ -38,7 +38,7 @@ const VECTORS: u64 = 256;
 pub struct Symbols {
     /// By ascending address.
     all: Vec<(u64, String)>,
-    stubs: u64,
+    stubs: Option<u64>,
 }
 
 impl Symbols {
@@ -54,7 +54,7 @@ impl Symbols {
 
     fn new(mut all: Vec<(u64, String)>) -> Self {
         all.sort();
-        let stubs = all.iter().find(|(_, name)| name == STUBS).map_or(u64::MAX, |&(address, _)| address);
+        let stubs = all.iter().find(|(_, name)| name == STUBS).map(|&(address, _)| address);
         Self { all, stubs }
     }
 
@@ -73,9 +73,9 @@ impl Symbols {
     /// What an address belongs to.
     #[must_use]
     pub fn name(&self, address: u64) -> String {
-        let stub = address.wrapping_sub(self.stubs) / STUB_BYTES;
-        if stub < VECTORS {
-            return format!("vector {stub}");
+        let stub = self.stubs.and_then(|first| address.checked_sub(first)).map(|bytes| bytes / STUB_BYTES);
+        if let Some(vector) = stub.filter(|&vector| vector < VECTORS) {
+            return format!("vector {vector}");
         }
         let behind = self.all.partition_point(|&(start, _)| start <= address);
         match behind.checked_sub(1).and_then(|index| self.all.get(index)) {
