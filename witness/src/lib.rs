@@ -1,62 +1,42 @@
-//! A QEMU plugin that writes down what a core does between entering the kernel and leaving it: every instruction, and every address that it
-//! reads or writes. `cargo xtask test local` finds out from that whether cores that do the same meet anywhere.
+//! A QEMU plugin that watches the kernel from outside, instruction by instruction. It has two things to tell.
 //!
-//! Arguments: `out=FILE`, `through=ADDRESS`: stays are written down that come by this instruction; `skip=N`, so many of each core's are
-//! not, and then `most=N` are.
+//! [`stays`], asked for by `through=ADDRESS`: what a core does between entering the kernel and leaving it, with every address that it reads or
+//! writes. `cargo xtask test local` finds out from that whether cores that do the same meet anywhere.
 //!
-//! The file has a line for each event, in order for each core: `enter CORE`, `run ADDRESS`, `read ADDRESS PHYSICAL BYTES`, `write …` and
-//! `device …`, numbers in hexadecimal. Interface: QEMU 10, `include/qemu/qemu-plugin.h`; only what has been in it since version 2 of it.
+//! [`stretches`], asked for by `begin=ADDRESS`: how many instructions a core executes without taking interrupts, for which system call, and
+//! where. `cargo xtask irqoff` makes a table of that.
+//!
+//! Both write to `out=FILE`. Interface: QEMU 9.1, `include/qemu/qemu-plugin.h`, version 3 of it.
 
 mod api;
+mod stays;
+mod stretches;
+mod tree;
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fmt::Write;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::ffi::{CStr, c_char, c_int};
 
-use api::{Access, Block, Id, Info};
+use api::{Id, Info};
 
-/// Most cores.
-const CORES: usize = 16;
 /// The lowest address of the kernel's image.
 const KERNEL: u64 = 0xffff_8000_0000_0000;
 
-/// What is asked for.
-#[derive(Debug, Default)]
-struct Order {
-    out: String,
-    through: u64,
-    skip: usize,
-    most: usize,
-}
-
-/// What is known of a core.
-#[derive(Debug)]
-struct Core {
-    /// It is in the kernel, or was when it was last seen.
-    inside: bool,
-    /// The stay comes by the instruction that is asked for.
-    wanted: bool,
-    skipped: usize,
-    stays: usize,
-    stay: String,
-    told: String,
-}
-
-static ORDER: OnceLock<Order> = OnceLock::new();
-static SEEN: [Mutex<Core>; CORES] = [const {
-    Mutex::new(Core {
-        inside: false,
-        wanted: false,
-        skipped: 0,
-        stays: 0,
-        stay: String::new(),
-        told: String::new(),
-    })
-}; CORES];
-
 /// The version of the interface that this is written for.
 #[unsafe(no_mangle)]
-pub static qemu_plugin_version: c_int = 2;
+pub static qemu_plugin_version: c_int = 3;
+
+/// An argument, `NAME=VALUE`.
+#[derive(Clone, Copy, Debug)]
+struct Argument<'t> {
+    name: &'t str,
+    value: &'t str,
+}
+
+impl Argument<'_> {
+    /// Its value as an address.
+    fn address(self) -> Option<u64> {
+        u64::from_str_radix(self.value.trim_start_matches("0x"), 16).ok()
+    }
+}
 
 /// Called by QEMU when it has loaded the plugin; 0 if all is well.
 ///
@@ -69,109 +49,29 @@ pub unsafe extern "C" fn qemu_plugin_install(
     count: c_int,
     arguments: *const *const c_char,
 ) -> c_int {
-    let mut order = Order { most: usize::MAX, ..Order::default() };
+    let mut texts = Vec::new();
     for index in 0..count as usize {
         // SAFETY: the caller's promise (1).
         let argument = unsafe { arguments.add(index) };
         // SAFETY: the caller's promise (1).
         let argument = unsafe { argument.read() };
         // SAFETY: the caller's promise (1).
-        let text = unsafe { CStr::from_ptr(argument) }.to_string_lossy();
-        if order.take(&text).is_none() {
-            eprintln!("witness: {text} is no argument");
-            return 1;
-        }
+        texts.push(unsafe { CStr::from_ptr(argument) }.to_string_lossy());
     }
-    if ORDER.set(order).is_err() {
-        return 1;
-    }
-    api::on_translation(id, translated);
-    api::at_end(id, ended);
-    0
-}
-
-impl Order {
-    fn take(&mut self, argument: &str) -> Option<()> {
-        match argument.split_once('=')? {
-            ("out", name) => name.clone_into(&mut self.out),
-            ("through", address) => {
-                self.through = u64::from_str_radix(address.trim_start_matches("0x"), 16).ok()?;
-            }
-            ("skip", number) => self.skip = number.parse().ok()?,
-            ("most", number) => self.most = number.parse().ok()?,
-            _ => return None,
-        }
-        Some(())
-    }
-}
-
-/// QEMU has translated some instructions: those of the kernel are told about, and the first of a program's.
-extern "C" fn translated(_: Id, block: *mut Block) {
-    for index in 0..api::instructions(block) {
-        let instruction = api::instruction(block, index);
-        let address = api::address(instruction);
-        if address >= KERNEL {
-            api::on_run(instruction, ran, address);
-            api::on_access(instruction, accessed);
-        } else if index == 0 {
-            api::on_run(instruction, left, 0);
-        }
-    }
-}
-
-fn with(core: c_uint, f: impl FnOnce(&mut Core)) {
-    if let Some(core) = SEEN.get(core as usize) {
-        f(&mut core.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-extern "C" fn ran(number: c_uint, address: *mut c_void) {
-    with(number, |core| {
-        let (Some(order), address) = (ORDER.get(), address as u64) else { return };
-        if core.stays >= order.most {
-            return;
-        }
-        if !core.inside {
-            core.inside = true;
-            let _ = writeln!(core.stay, "enter {number:x}");
-        }
-        core.wanted |= address == order.through;
-        let _ = writeln!(core.stay, "run {address:x}");
+    let parsed: Option<Vec<Argument<'_>>> =
+        texts.iter().map(|text| text.split_once('=').map(|(name, value)| Argument { name, value })).collect();
+    let begun = parsed.and_then(|arguments| {
+        let stretches = arguments.iter().any(|argument| argument.name == "begin");
+        if stretches { stretches::begin(id, &arguments) } else { stays::begin(id, &arguments) }
     });
+    if begun.is_none() {
+        eprintln!("witness: not understood: {}", texts.join(","));
+    }
+    c_int::from(begun.is_none())
 }
 
-extern "C" fn accessed(number: c_uint, access: Access, address: u64, _: *mut c_void) {
-    with(number, |core| {
-        if core.inside {
-            let (kind, physical) = api::target(access, address);
-            let _ = writeln!(core.stay, "{kind} {address:x} {physical:x} {:x}", api::bytes(access));
-        }
-    });
-}
-
-extern "C" fn left(number: c_uint, _: *mut c_void) {
-    with(number, |core| {
-        if !core.inside {
-            return;
-        }
-        core.inside = false;
-        if core.wanted {
-            if core.skipped < ORDER.get().map_or(0, |order| order.skip) {
-                core.skipped += 1;
-            } else {
-                core.told.push_str(&core.stay);
-                core.stays += 1;
-            }
-        }
-        core.wanted = false;
-        core.stay.clear();
-    });
-}
-
-extern "C" fn ended(_: Id, _: *mut c_void) {
-    let mut told = String::new();
-    (0..CORES as c_uint).for_each(|core| with(core, |core| told.push_str(&core.told)));
-    let out = ORDER.get().map_or("", |order| &order.out);
+/// Writes what is to be told.
+fn write(out: &str, told: &str) {
     if let Err(error) = std::fs::write(out, told) {
         eprintln!("witness: cannot write {out}: {error}");
     }

@@ -38,6 +38,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Write a run in the format of another tool
     Export(ExportArgs),
+    /// Measure for how many instructions each system call keeps interrupts off, and where
+    Irqoff(IrqoffArgs),
     /// Measure another system, for the comparison in reports
     Peers(PeersArgs),
     /// Judge one build by another, boot by boot
@@ -272,6 +274,45 @@ pub struct ExportArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
+
+/// Flags of `irqoff`.
+#[derive(Debug, Args)]
+#[command(after_help = IRQOFF_HELP)]
+pub struct IrqoffArgs {
+    /// Show only calls whose name has one of these words, joined by commas
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// What makes the calls, of the list below, joined by commas [default: all]
+    #[arg(long, value_name = "DRIVERS")]
+    pub drive: Option<String>,
+    /// Fail (exit code 18) if a stretch is longer than allowed
+    #[arg(long)]
+    pub gate: bool,
+    /// Print JSON (`StretchFile` in xtask/src/irqoff/mod.rs) instead of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Write the JSON to a file as well
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+const IRQOFF_HELP: &str = "Examples:
+  cargo xtask irqoff
+  cargo xtask irqoff process_,unmap --drive matrix
+  cargo xtask irqoff --gate -o irqoff.json
+
+One emulated core, whose instructions are counted. A stretch begins where the core stops taking interrupts
+(entry of a system call, interrupt or exception; CLI) and ends where it could take the next (back in a
+program; STI). Looking for what is pending with interrupts off does not end it. A repeated string
+instruction counts once for each repetition. A stretch belongs to the call that began it, whatever the
+kernel does before it returns; others to the entry that they began with. Calls that nobody makes, or not
+with much to do, are not measured.
+
+Drivers: matrix, programs, fuzz, rows.
+
+Exit codes:
+    0  measured; with --gate: nothing is longer than allowed
+   18  with --gate: a stretch is longer than allowed";
 
 /// Flags of `peers`.
 #[derive(Debug, Args)]

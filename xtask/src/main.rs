@@ -17,6 +17,7 @@ pub mod guest;
 pub mod history;
 pub mod image;
 pub mod interrupt;
+pub mod irqoff;
 pub mod lane;
 pub mod native;
 pub mod peers;
@@ -31,6 +32,7 @@ pub mod test;
 pub mod topology;
 pub mod trace;
 pub mod ui;
+pub mod witness;
 pub mod workspace;
 
 use clap::Parser;
@@ -59,6 +61,7 @@ fn dispatch(command: &Command) -> Result<()> {
         Command::Report(args) => report::execute(args),
         Command::Trace(args) => trace::execute(args),
         Command::Export(args) => export::execute(args),
+        Command::Irqoff(args) => irqoff::execute(args),
         Command::Peers(args) => peers::execute(args),
         Command::Compare(args) => compare::execute(args),
         Command::Calibrate(args) => calibrate::execute(args),

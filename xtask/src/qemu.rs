@@ -17,6 +17,8 @@ pub const PROGRAM_VARIABLE: &str = "NEARFIELD_QEMU";
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// TCG emulates x2APIC from this version on.
 pub const X2APIC_SINCE: Version = Version { major: 9, minor: 0 };
+/// From this version on plugins have the interface that ours is written for (`witness/`).
+pub const PLUGINS_SINCE: Version = Version { major: 9, minor: 1 };
 /// Most cores whose APIC ids fit xAPIC; 255 is the broadcast id.
 pub const MAX_XAPIC_CORES: u32 = 255;
 
@@ -194,11 +196,14 @@ impl Qemu {
         &self.program
     }
 
-    /// Whether it takes plugins: that was decided when it was built.
+    /// Whether it takes our plugin: whether it takes any was decided when it was built.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn takes_plugins(&self) -> Result<bool> {
+        if self.version < PLUGINS_SINCE {
+            return Ok(false);
+        }
         let output = process::collect(Command::new(&self.program).args(["-plugin", "help"]))?;
         Ok(output.status.success())
     }

@@ -6,21 +6,19 @@
 //! interrupt, is left out, and has to be rare.
 
 use super::tally::{Tally, Verdict};
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
 use crate::guest::{End, Event, Flow, Limits, Session};
 use crate::image::Image;
-use crate::process;
 use crate::qemu::{Accelerator, Qemu, QemuSpec};
 use crate::topology::{Mebibytes, Topology};
+use crate::witness::{self, Symbols};
 use crate::workspace;
 use abi::boot::selects;
 use abi::exit::Exit;
-use elf::ElfBytes;
-use elf::endian::LittleEndian;
 use perf::record::{Record, Status};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// What is tested, and how many cases of the row come before it.
@@ -54,12 +52,12 @@ pub(super) fn run(filter: &str, qemu: &Qemu, image: &Image) -> Result<Tally> {
         return Ok(tally);
     }
     if !qemu.takes_plugins()? {
-        let why = String::from("this QEMU takes no plugins");
+        let why = String::from(witness::NO_PLUGINS);
         chosen.iter().for_each(|(name, _)| tally.record(name, &Verdict::Skipped(why.clone())));
         return Ok(tally);
     }
-    let plugin = build()?;
-    let entry = address(&image.kernel, THROUGH)?;
+    let plugin = witness::build()?;
+    let entry = Symbols::of(&image.kernel)?.address(THROUGH)?;
     for (name, after) in chosen {
         let told = workspace::output("witness")?.join("stays");
         let wanted = format!(
@@ -70,33 +68,6 @@ pub(super) fn run(filter: &str, qemu: &Qemu, image: &Image) -> Result<Tally> {
         tally.record(name, &attempt(&wanted, *after, &told, qemu, image)?);
     }
     Ok(tally)
-}
-
-fn build() -> Result<PathBuf> {
-    let mut command = workspace::cargo();
-    command.args(["build", "--quiet", "--release", "-p", "witness"]);
-    process::succeed(
-        &mut command,
-        Class::BuildFailed,
-        "building the plugin",
-        "fix what the compiler reports",
-    )?;
-    Ok(workspace::target().join("release").join("libwitness.so"))
-}
-
-/// The address of a symbol.
-fn address(file: &Path, name: &str) -> Result<u64> {
-    let content = fs::read(file).map_err(|error| Error::io(&error, "read", file))?;
-    let found = || {
-        let image = ElfBytes::<LittleEndian>::minimal_parse(&content).ok()?;
-        let (symbols, names) = image.symbol_table().ok()??;
-        symbols
-            .iter()
-            .find(|symbol| names.get(symbol.st_name as usize).is_ok_and(|own| own == name))
-            .map(|symbol| symbol.st_value)
-    };
-    let missing = || Error::new(Class::BuildFailed, format!("{} has no symbol {name}", file.display()));
-    found().ok_or_else(|| missing().next("name it in xtask/src/test/local.rs as the kernel does"))
 }
 
 fn attempt(plugin: &str, after: u32, told: &Path, qemu: &Qemu, image: &Image) -> Result<Verdict> {
