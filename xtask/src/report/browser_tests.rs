@@ -184,7 +184,7 @@ fn wrong(browser: &Path, dir: &Path, page: &str, width: u32) -> Vec<String> {
         stderr.lines().filter(|line| line.contains("CONSOLE")).map(ToOwned::to_owned).collect();
     match dom.split_once("<pre id=\"probe\">").and_then(|(_, rest)| rest.split_once("</pre>")) {
         Some((found, _)) => {
-            wrong.extend(found.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned))
+            wrong.extend(found.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned));
         }
         None => wrong.push("the script did not reach its end".to_owned()),
     }
