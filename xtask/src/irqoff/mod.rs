@@ -22,7 +22,7 @@ use abi::exit::Exit;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// Version of the format of the file.
@@ -178,7 +178,7 @@ pub fn measure(drivers: &[Driver], qemu: &Qemu, image: &Image) -> Result<Stretch
     Ok(StretchFile { schema: VERSION, drivers, stretches, unseen })
 }
 
-fn run(driver: &Driver, plugin: &PathBuf, symbols: &Symbols, qemu: &Qemu, image: &Image) -> Result<String> {
+fn run(driver: &Driver, plugin: &Path, symbols: &Symbols, qemu: &Qemu, image: &Image) -> Result<String> {
     let told = workspace::output("witness")?.join(driver.name);
     let at = |name| symbols.address(name).map(|address| format!("{address:x}"));
     // Between these the laboratory gives the core to programs.
