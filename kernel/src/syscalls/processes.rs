@@ -153,12 +153,7 @@ pub(super) fn process_info(irq: &mut IrqOff, process: u64, info: u64) -> Result 
     let mut running = 0;
     let threads =
         irq.locks(|held| process.each_thread(held, |thread| running += sched::Entity::task(&thread).ticks()));
-    let frames = process.visit(irq, |_| {
-        process
-            .space()
-            .check()
-            .map_or(0, |usage| usage.tables + usage.records + usage.private + usage.reserved)
-    });
+    let frames = process.visit(irq, |_| process.space().purse().in_use());
     let (ended, faults) = process.figures();
     let told = ProcessInfo {
         id: process.id(),
