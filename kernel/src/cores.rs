@@ -191,6 +191,20 @@ pub(crate) unsafe fn expose(held: &mut Held<'_, 0>, mut turn: impl FnMut() -> bo
     }
 }
 
+/// Takes the interrupts that wait, between two steps of long work.
+///
+/// # Safety
+/// 1. As for [`expose`].
+#[inline(always)]
+pub(crate) unsafe fn let_in(irq: &mut IrqOff) {
+    interrupts::enable();
+    // `STI` holds interrupts back for one more instruction. No hint to the processor: an emulator with one thread for all cores would go on
+    // with the next core.
+    x86_64::instructions::nop();
+    interrupts::disable();
+    irq.locks(interrupt::take_noted);
+}
+
 /// Runs `f` on one core and waits until it has returned, serving this core's messages meanwhile.
 pub(crate) fn call_from(irq: &mut IrqOff, core: CoreId, f: impl Fn(&mut Held<'_, 0>) + Sync) {
     percpu::call::call(irq, &Interrupts, core, f);

@@ -397,6 +397,9 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         if jobs::step(&mut irq)
             || expiry::has_work(&irq, now) && !SCHED.owned(&irq).has_urgent() && expiry::step(&irq)
         {
+            // Messages and times are looked at before the next step; what a device wants comes now.
+            // SAFETY: no thread is current, and nothing of this core's is in use here.
+            unsafe { cores::let_in(&mut irq) };
             continue;
         }
         if let Some(context) = SCHED.owned(&irq).pick(now) {

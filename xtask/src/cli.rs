@@ -288,7 +288,7 @@ pub struct IrqoffArgs {
     /// Fail (exit code 18) if a stretch is longer than allowed
     #[arg(long)]
     pub gate: bool,
-    /// Print JSON (`StretchFile` in xtask/src/irqoff/mod.rs) instead of the table
+    /// Print JSON (results/schema/irqoff.schema.json) instead of the table
     #[arg(long)]
     pub json: bool,
     /// Write the JSON to a file as well

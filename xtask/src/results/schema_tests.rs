@@ -4,6 +4,7 @@
 
 use crate::compare::schema::{BaselineFile, CompareFile, NoiseFile};
 use crate::history::HistoryFile;
+use crate::irqoff::StretchFile;
 use crate::peers::{self, PeerFile};
 use crate::report;
 use crate::results::disk::FileSystem;
@@ -48,6 +49,7 @@ fn committed_schemas_equal_the_types() {
         ("compare", generated_from::<CompareFile>("xtask/src/compare/schema.rs")),
         ("baseline", generated_from::<BaselineFile>("xtask/src/compare/schema.rs")),
         ("noise", generated_from::<NoiseFile>("xtask/src/compare/schema.rs")),
+        ("irqoff", generated_from::<StretchFile>("xtask/src/irqoff/mod.rs")),
         ("history", generated_from::<HistoryFile>("xtask/src/history/mod.rs")),
     ];
     for (name, schema) in all {
