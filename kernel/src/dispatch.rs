@@ -408,8 +408,8 @@ pub(crate) extern "C" fn serve_threads() -> ! {
         show_load(&irq);
         if HERE.owned(&irq).retry.get() != NEVER {
             collect(&mut irq);
-            // What was given back may have been the last thread of a process that ends.
-            if jobs::has_work(&irq) {
+            // What was given back may have been the last thread of a process that ends, or a lease for whose end somebody waits here.
+            if jobs::has_work(&irq) || SCHED.owned(&irq).load() != 0 {
                 continue;
             }
         }
