@@ -144,18 +144,17 @@
     jne message_slow
 .endm
 
-# load_state: put a thread's extended state into the registers.
-#   in: rbx = thread, the message's registers.  clobbers: rax rcx r11 rsp flags.
-.macro load_state
-    mov rsp, gs:[rip + {head} + {kernel_sp}]
+# push_message, pop_message: the message's registers that a called function may change, and the badge or handle; rbp rbx r12-r15 stay.
+#   in: rsp = the kernel's stack.  clobbers: rsp.
+.macro push_message
     push rdi
     push rsi
     push rdx
     push r8
     push r9
     push r10
-    mov rdi, rbx
-    call {enter_state}
+.endm
+.macro pop_message
     pop r10
     pop r9
     pop r8
@@ -164,28 +163,42 @@
     pop rdi
 .endm
 
+# fill_in: the message's registers into a thread's frame, but for the badge.
+#   in: rbx = thread.
+.macro fill_in
+    mov [rbx + {rsi}], rsi
+    mov [rbx + {rdx}], rdx
+    mov [rbx + {r8}], r8
+    mov [rbx + {r9}], r9
+    mov [rbx + {r10}], r10
+    mov [rbx + {r12}], r12
+    mov [rbx + {r13}], r13
+    mov [rbx + {r14}], r14
+    mov [rbx + {r15}], r15
+.endm
+
+# load_state: put a thread's extended state into the registers.
+#   in: rbx = thread, the message's registers.  clobbers: rax rcx r11 rsp flags.
+.macro load_state
+    mov rsp, gs:[rip + {head} + {kernel_sp}]
+    push_message
+    mov rdi, rbx
+    call {enter_state}
+    pop_message
+.endm
+
 # pass_capability: hand the message's only capability on, while the sender is current.
 #   in: rsp = thread, rbx = receiver, which was taken, the message's registers.  out: rsp = thread, the message's registers as the receiver gets
 #   them, but for the tag; rax = the receiver's handle, 0 if it gets none.  clobbers: rcx r11 flags.
 .macro pass_capability
     mov rcx, rsp
     mov rsp, gs:[rip + {head} + {kernel_sp}]
-    push rdi
-    push rsi
-    push rdx
-    push r8
-    push r9
-    push r10
+    push_message
     mov rdi, rcx
     mov rsi, r15
     mov rdx, rbx
     call {pass_capability}
-    pop r10
-    pop r9
-    pop r8
-    pop rdx
-    pop rsi
-    pop rdi
+    pop_message
     mov rsp, gs:[rip + {head} + {current}]
 .endm
 
@@ -322,15 +335,7 @@ message_call_pending:
     xor eax, eax
     mov [rbx + {rax}], rax
     mov [rbx + {rdi}], rdi
-    mov [rbx + {rsi}], rsi
-    mov [rbx + {rdx}], rdx
-    mov [rbx + {r8}], r8
-    mov [rbx + {r9}], r9
-    mov [rbx + {r10}], r10
-    mov [rbx + {r12}], r12
-    mov [rbx + {r13}], r13
-    mov [rbx + {r14}], r14
-    mov [rbx + {r15}], r15
+    fill_in
     mov rsp, gs:[rip + {head} + {kernel_sp}]
     mov rdi, rbx
     call {go_on_with_callee}
@@ -404,15 +409,7 @@ message_no_reply:
     jne message_declined_send
     mov [rbx + {rax}], rdi
     mov [rbx + {rdi}], rbp
-    mov [rbx + {rsi}], rsi
-    mov [rbx + {rdx}], rdx
-    mov [rbx + {r8}], r8
-    mov [rbx + {r9}], r9
-    mov [rbx + {r10}], r10
-    mov [rbx + {r12}], r12
-    mov [rbx + {r13}], r13
-    mov [rbx + {r14}], r14
-    mov [rbx + {r15}], r15
+    fill_in
     mov [rbx + {direct}], edi
     mov [rbx + {task_turn}], rdi
     mov [rbx + {task_next}], rdi
@@ -564,20 +561,10 @@ message_far:
 #   in: rbx = the thread that is current by now, the message's registers.
 message_space:
     mov rsp, gs:[rip + {head} + {kernel_sp}]
-    push rdi
-    push rsi
-    push rdx
-    push r8
-    push r9
-    push r10
+    push_message
     mov rdi, rbx
     call {enter_space}
-    pop r10
-    pop r9
-    pop r8
-    pop rdx
-    pop rsi
-    pop rdi
+    pop_message
     cmp dword ptr [rbx + {vector}], {message}
     jne 773b
     jmp 772b
