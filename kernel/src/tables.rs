@@ -301,7 +301,8 @@ impl Capabilities {
     /// Moves a capability that has `GRANT` to another table, with what was derived of it.
     ///
     /// # Errors
-    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`], and [`Error::WrongState`] if the holder may not have it: then it stays.
+    /// [`Error::BadHandle`], [`Error::MissingRight`], [`Error::NoSlot`], [`Error::NoMemory`], and [`Error::WrongState`] if the holder may not have it:
+    /// then it stays.
     pub(crate) fn move_to(&self, from: Handle, into: &Self, holder: Holder<'_>) -> Result<Handle, Error> {
         self.table().move_if(from, into.table(), |entry| holder.may_have(entry))
     }

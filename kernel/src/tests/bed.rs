@@ -5,7 +5,7 @@ use core::ops::{Deref, DerefMut};
 use mm::frames::Request;
 use mm::{FrameError, FrameId, Order};
 use percpu::sync::atomic::{AtomicUsize, Ordering};
-use percpu::{IrqOff, Lock, NodeId, epoch};
+use percpu::{Held, IrqOff, Lock, NodeId, epoch};
 use x86_64::PhysAddr;
 
 use super::{Bed, Result, Verdict, failed};
@@ -82,14 +82,14 @@ pub(super) fn settle(crew: &mut Crew) -> Result {
     blame.verdict()
 }
 
-/// Whether a core has a process to take down.
-fn has_jobs(crew: &mut Crew) -> bool {
-    let busy = AtomicUsize::new(0);
+/// Whether something holds on some core.
+fn on_any(crew: &mut Crew, holds: impl Fn(&mut Held<'_, 0>) -> bool + Sync) -> bool {
+    let count = AtomicUsize::new(0);
     crew.run(&cores::all_online(), |held| {
         // ORDER: Relaxed: the end of the call publishes it.
-        busy.fetch_add(usize::from(jobs::has_work(held)), Ordering::Relaxed);
+        count.fetch_add(usize::from(holds(held)), Ordering::Relaxed);
     });
-    busy.into_inner() != 0
+    count.into_inner() != 0
 }
 
 /// Whether a core has retired something that has not been given back, or has a process to take down.
@@ -98,20 +98,14 @@ pub(super) fn is_unsettled(crew: &mut Crew) -> bool {
     let moment = tsc::now() + machine::clock().0 / 10_000;
     // SAFETY: tests run with nothing but their own data.
     IrqOff::with(|irq| unsafe { dispatch::serve_until(irq, &|| false, moment) });
-    let unsettled = AtomicUsize::new(0);
-    crew.run(&cores::all_online(), |held| {
-        let some = jobs::has_work(held) || IrqOff::with(|irq| epoch::has_retired(irq));
-        // ORDER: Relaxed: the end of the call publishes it.
-        unsettled.fetch_add(usize::from(some), Ordering::Relaxed);
-    });
-    unsettled.into_inner() != 0
+    on_any(crew, |held| jobs::has_work(held) || IrqOff::with(|irq| epoch::has_retired(irq)))
 }
 
 /// Lets every core take down the processes that it has to, which it does when it has nothing else to do.
 pub(super) fn finish_jobs(crew: &mut Crew) -> Result {
     let deadline = Deadline::after_ms(PATIENCE * 1000);
     loop {
-        if !has_jobs(crew) {
+        if !on_any(crew, |held| jobs::has_work(held)) {
             return Ok(());
         }
         if deadline.is_over() {
