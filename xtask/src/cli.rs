@@ -282,7 +282,7 @@ pub struct IrqoffArgs {
     /// Show only calls whose name has one of these words, joined by commas
     #[arg(default_value = "")]
     pub filter: String,
-    /// What makes the calls, of the list below, joined by commas [default: all]
+    /// What makes the calls, of the list below, joined by commas [default: all but fuzz]
     #[arg(long, value_name = "DRIVERS")]
     pub drive: Option<String>,
     /// Fail (exit code 18) if a stretch is longer than allowed
@@ -308,7 +308,8 @@ instruction counts once for each repetition. A stretch belongs to the call that 
 kernel does before it returns; others to the entry that they began with. Calls that nobody makes, or not
 with much to do, are not measured.
 
-Drivers: matrix, programs, fuzz, rows.
+Drivers: matrix, programs, rows; fuzz, for which there are no limits: what gives a memory object's frames
+back comes behind any call there.
 
 Exit codes:
     0  measured; with --gate: nothing is longer than allowed

@@ -24,7 +24,7 @@ pub enum Flavour {
     LateDerive,
     /// As [`Flavour::Racing`], with a planted bug that the hunt has to notice: a revocation returns while others still use what it revokes.
     HastyRevoke,
-    /// With a planted flaw that the instruction gate has to notice: a call takes eight instructions more.
+    /// With flaws that the gates have to notice: a message takes eight instructions more, `cap_info` tens of thousands.
     SlowCall,
 }
 

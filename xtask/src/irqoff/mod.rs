@@ -39,6 +39,9 @@ pub struct Driver {
     pub mebibytes: u64,
 }
 
+/// The driver for which no limits are known: behind which call a memory object's frames are given back is chance there.
+const FUZZ: &str = "fuzz";
+
 /// All of them. The first calls everything with every kind of bad argument.
 pub const DRIVERS: &[Driver] = &[
     Driver { name: "matrix", line: "mode=test lane=icount filter=user.matrix", mebibytes: 1024 },
@@ -47,7 +50,7 @@ pub const DRIVERS: &[Driver] = &[
         line: "mode=test lane=icount filter=user.hostile,user.sync,user.talk,user.signals,user.arbiter,user.pages,user.faults,cap.calls,interrupt.drivers,quota.",
         mebibytes: 1024,
     },
-    Driver { name: "fuzz", line: "mode=test lane=icount filter=user.fuzz,user.kills", mebibytes: 1024 },
+    Driver { name: FUZZ, line: "mode=test lane=icount filter=user.fuzz,user.kills", mebibytes: 1024 },
     Driver {
         name: "rows",
         line: "mode=bench lane=icount samples=20 filter=process.life,thread.life,cap.revoke,shm.xfer,sync.",
@@ -135,9 +138,11 @@ pub fn execute(args: &IrqoffArgs) -> Result<()> {
     }
 }
 
-/// The drivers of these names.
+/// The drivers of these names; without any, those for which the limits are.
 fn chosen(names: Option<&str>) -> Result<Vec<Driver>> {
-    let Some(names) = names else { return Ok(DRIVERS.to_vec()) };
+    let Some(names) = names else {
+        return Ok(DRIVERS.iter().filter(|driver| driver.name != FUZZ).copied().collect());
+    };
     let find = |name: &str| {
         DRIVERS.iter().find(|driver| driver.name == name).copied().ok_or_else(|| {
             Error::new(Class::Usage, format!("no driver is called `{name}`"))

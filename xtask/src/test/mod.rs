@@ -14,6 +14,7 @@ mod local;
 mod machines;
 mod seen;
 mod size;
+mod stretches;
 mod tally;
 
 use crate::cli::TestArgs;
@@ -67,6 +68,7 @@ fn in_qemu(filter: &str, effort: Effort) -> Result<Tally> {
     tally = tally.plus(icount::run(filter, &qemu, &image)?);
     tally = tally.plus(gate::run(filter)?);
     tally = tally.plus(local::run(filter, &qemu, &image)?);
+    tally = tally.plus(stretches::run(filter, &qemu, &image)?);
     tally = tally.plus(hunt::run(filter, effort, &qemu)?);
     for mut machine in machines::all() {
         if effort == Effort::Soak {
