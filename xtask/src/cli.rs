@@ -514,7 +514,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "DIR")]
     pub limine: Option<PathBuf>,
     /// Download nothing: Limine is there, or there is no image
-    #[arg(long, conflicts_with = "limine")]
+    #[arg(long)]
     pub offline: bool,
     /// Where to write it [default: nearfield.img in the build folder]
     #[arg(short, long, value_name = "FILE")]
@@ -529,11 +529,12 @@ const IMAGE_HELP: &str = "Examples:
   cargo xtask image -o nearfield.img -- mode=test
   cargo xtask image --limine ~/limine -- mode=bench lane=hw
 
-Limine, the boot loader, is taken from the folder named; else from where distributions put the package `limine`; else from
-where it was downloaded to before; else it is downloaded: one pinned commit of its repository, whose files must have the
-pinned SHA-256. The environment variable NEARFIELD_INSTALL=never forbids that for good, as --offline does for once.
+Limine, the boot loader, is taken from the folder named; else from where distributions put the
+package `limine`; else from where it was downloaded to before; else it is downloaded: one pinned
+commit of its repository, whose files must have the pinned SHA-256. As --offline does for once,
+NEARFIELD_INSTALL=never in the environment forbids that for good.
 
-The kernel speaks on the first serial port (COM1, 115200 baud) and idles if no `mode` is given.
+The kernel speaks on the first serial port (COM1, 115200 baud), and idles if no `mode` is given.
 `cargo xtask import` turns what it says into a run.";
 
 /// A lane, or the choice of one by probing.

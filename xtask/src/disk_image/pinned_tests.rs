@@ -81,6 +81,7 @@ fn what_is_pinned_is_downloaded_once() {
     });
 }
 
+/// Planted: the commit that came is not compared; what failed is not removed.
 #[test]
 fn another_commit_is_refused() {
     let origin = Origin::new();
@@ -96,6 +97,7 @@ fn another_commit_is_refused() {
     });
 }
 
+/// Planted: the sums of what came are not looked at; what failed is not removed.
 #[test]
 fn another_content_is_refused() {
     let origin = Origin::new();
@@ -115,6 +117,8 @@ fn another_content_is_refused() {
 }
 
 /// A download that was killed has left what it had, under the name that it works under.
+///
+/// Planted: what is there at the start is not removed.
 #[test]
 fn an_interrupted_download_starts_over() {
     let origin = Origin::new();
@@ -132,6 +136,7 @@ fn an_interrupted_download_starts_over() {
     });
 }
 
+/// Planted: a folder that is there is taken as it is.
 #[test]
 fn what_was_altered_is_not_used() {
     let origin = Origin::new();
