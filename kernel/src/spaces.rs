@@ -143,6 +143,11 @@ impl Pool for Tap<'_> {
         split.expect("A3: a space's own block can be split");
     }
 
+    fn split_keeping(&mut self, block: FrameId, keep: &[u64; Order::HUGE.frames() / 64]) {
+        let split = memory::with(self.irq, |frames, cache| frames.split_keeping(cache, block, keep));
+        split.expect("A3: a space's own block can be split");
+    }
+
     fn merge(&mut self, block: FrameId) -> bool {
         memory::with(self.irq, |frames, cache| frames.merge(cache, block)).is_ok()
     }

@@ -106,6 +106,16 @@ pub trait Pool {
     /// Turns a block of 2 MiB into 512 frames that go back one by one.
     fn split(&mut self, block: FrameId);
 
+    /// As [`Pool::split`], but the frames whose bit in `keep` is 0 go back at once: frame i is bit i % 64 of word i / 64.
+    fn split_keeping(&mut self, block: FrameId, keep: &[u64; Order::HUGE.frames() / 64]) {
+        self.split(block);
+        for index in 0..Order::HUGE.frames() {
+            if keep.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 0) {
+                self.give(FrameId::new(block.number() + index), Order::FRAME);
+            }
+        }
+    }
+
     /// Turns 512 frames back into the block that they were; `false` if that is not possible now.
     fn merge(&mut self, block: FrameId) -> bool;
 

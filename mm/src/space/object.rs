@@ -33,6 +33,10 @@ const _: () = assert!(SLOTS << (SHIFT as usize * MAX_DEPTH) >= crate::virt::USER
 const AT_ONCE: usize = 128;
 /// What a block that goes back counts in a step, where a word that is looked at counts one.
 const GIVEN: usize = 16;
+/// So few go back where the last reference goes: a core may have tens of objects to end in a row.
+const FEW: usize = 8;
+/// Words that are looked at together.
+const LINE: usize = 8;
 
 /// The object's own frame.
 ///
@@ -391,10 +395,12 @@ impl<M: Memory> Object<M> {
         }
     }
 
-    /// As [`Object::release`], but an object with many frames is offered to the pool, which may end it step by step ([`Orphans`](super::Orphans)).
+    /// As [`Object::release`], but an object that takes more than a step is offered to the pool, which may end it step by step
+    /// ([`Orphans`](super::Orphans)).
     pub fn let_go<P: Pool>(self, pool: &mut P) {
         let Some(orphan) = self.unref() else { return };
-        if orphan.populated() <= orphan.granule().pages() * AT_ONCE || !pool.orphan(orphan.frame) {
+        let few = orphan.header().depth == 0 && orphan.populated() <= orphan.granule().pages() * FEW;
+        if few || !pool.orphan(orphan.frame) {
             orphan.end(pool);
         }
     }
@@ -422,15 +428,15 @@ impl<M: Memory> Object<M> {
     /// 2. Steps follow each other, and nothing follows the last.
     pub(super) unsafe fn destroy<P: Pool>(&self, pool: &mut P, mut at: usize) -> Progress<usize> {
         let header = self.header();
-        let depth = u32::from(header.depth);
-        let end = SLOTS << (SHIFT * depth);
+        let end = header.pages / header.granule.pages();
         let mut left = AT_ONCE * GIVEN;
         while at < end {
             if left == 0 {
                 return Progress::More(at);
             }
             let next = self.destroy_some(pool, at, &mut left);
-            self.drop_directories(pool, at, next);
+            // With the last block every directory frame goes that is still there.
+            self.drop_directories(pool, at, if next < end { next } else { usize::MAX });
             at = next;
         }
         // All that was paid for is gone, but for this frame.
@@ -458,20 +464,29 @@ impl<M: Memory> Object<M> {
             words = below;
         }
         let mut next = at;
-        for word in words.get(within(words, at)..).unwrap_or_default() {
+        let rest = words.get(within(words, at)..).unwrap_or_default();
+        for line in rest.chunks(LINE) {
             if *left == 0 {
                 break;
             }
-            next += 1;
-            // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
-            let frame = word.load(Ordering::Acquire);
-            *left -= 1;
-            if frame != 0 {
-                pool.give(FrameId::new(frame as usize), order(header.granule));
-                *left = left.saturating_sub(GIVEN - 1);
-            }
+            next += line.len();
+            *left = left.saturating_sub(line.len() + GIVEN * self.destroy_line(pool, line));
         }
         next
+    }
+
+    /// Gives back the blocks of some words; returns how many.
+    #[inline(always)]
+    fn destroy_line<P: Pool>(&self, pool: &mut P, line: &[AtomicU64]) -> usize {
+        // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
+        let any = line.iter().fold(0, |any, word| any | word.load(Ordering::Acquire));
+        if any == 0 {
+            return 0;
+        }
+        let order = order(self.header().granule);
+        // ORDER: Relaxed: read above.
+        let blocks = line.iter().map(|word| word.load(Ordering::Relaxed)).filter(|&block| block != 0);
+        blocks.map(|block| pool.give(FrameId::new(block as usize), order)).count()
     }
 
     /// Gives back the directory frames that hold block `at` but not block `next`.

@@ -20,6 +20,9 @@ impl<'s, M: Memory> Unmap<'s, M> {
     }
 }
 
+/// What a page counts in a step whose frame goes back by itself: up to 180 instructions, so a step has about a hundred.
+const OWNED: usize = 40;
+
 /// What is taken out of one table of level 1.
 struct Taken {
     /// The record of the entries that are counted at present.
@@ -129,19 +132,24 @@ impl<M: Memory> Space<M> {
         block: FrameId,
         freed: &[u64; ENTRIES / 64],
     ) {
-        cx.pool.split(block);
-        let mut given = 0;
+        let mut keep = *freed;
         for index in 0..ENTRIES {
-            let frame = in_block(block, index);
             let entry = leaves.table.get(index);
-            if freed[index / 64] >> (index % 64) & 1 != 0 {
-                cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
-            } else if !(entry.is_owned() && entry.frame() == frame) {
-                cx.pool.give(frame, Order::FRAME);
-                given += 1;
+            if entry.is_owned() && entry.frame() == in_block(block, index) {
+                keep[index / 64] |= 1 << (index % 64);
             }
         }
-        self.refund(cx.pool, given);
+        cx.pool.split_keeping(block, &keep);
+        for (word, bits) in freed.iter().enumerate() {
+            let mut bits = *bits;
+            while bits != 0 {
+                let frame = in_block(block, word * 64 + bits.trailing_zeros() as usize);
+                cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+                bits &= bits - 1;
+            }
+        }
+        let kept: usize = keep.iter().map(|word| word.count_ones() as usize).sum();
+        self.refund(cx.pool, ENTRIES - kept);
         leaves.word = leaves.word.without_reservation();
     }
 
@@ -205,7 +213,7 @@ impl<M: Memory> Space<M> {
         Ok(())
     }
 
-    /// An owned page goes. `false` if there is no room to note that.
+    /// An owned page goes. `false` if there is no room to note that, or the step is full.
     #[inline(always)]
     fn disown<P: Pool>(
         &self,
@@ -220,17 +228,19 @@ impl<M: Memory> Space<M> {
         }
         if reservation.is_some() {
             taken.freed[index / 64] |= 1 << (index % 64);
-        } else {
-            cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+            return true;
         }
+        let Some(steps) = cx.steps.checked_sub(OWNED) else { return false };
+        cx.steps = steps;
+        cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
         true
     }
 }
 
 impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
     const CREATES: bool = false;
-    // Some 90 instructions, and 100 when its frame goes back one by one: a step has about a hundred.
-    const COST: usize = 42;
+    // Some ten instructions.
+    const COST: usize = 2;
 
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
         if old.is_empty() {
