@@ -61,7 +61,7 @@ pub enum Command {
 /// Flags of `setup`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest"
+    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest --readers"
 )]
 pub struct SetupArgs {
     /// Only say what is missing; fail if anything is
@@ -70,6 +70,9 @@ pub struct SetupArgs {
     /// Take QEMU from the backports of the distribution if it is newer there (what CI does)
     #[arg(long, conflicts_with = "check")]
     pub newest: bool,
+    /// Install as well what tests have read our exports and workflow: Python packages of fixed versions and hashes, in a virtual environment in the build output; where there is Java, HdrHistogram's
+    #[arg(long, conflicts_with = "check")]
+    pub readers: bool,
 }
 
 /// Flags that describe the machine.

@@ -14,6 +14,8 @@ mod series;
 
 #[cfg(test)]
 mod consumer_tests;
+#[cfg(test)]
+mod reader_tests;
 
 use crate::cli::ExportArgs;
 use crate::error::{Class, Error, Result};
