@@ -263,20 +263,33 @@ pub struct CheckArgs {
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask export --to csv\n  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json\n\n\
-                  results/README.md says what each format holds."
-)]
+#[command(after_help = EXPORT_HELP)]
 pub struct ExportArgs {
     /// A run directory [default: the newest run]
     pub run: Option<PathBuf>,
-    /// gha and gha-bigger: github-action-benchmark's files of what should be small and of what should be great
+    /// One of the formats below
     #[arg(long, value_name = "FORMAT", value_parser = words(Format::WORDS, Format::parse))]
     pub to: Format,
     /// Where to write it [default: standard output; hgrm: a folder in the run directory]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
+
+const EXPORT_HELP: &str = "Formats:
+  csv          every row, for spreadsheets and data frames
+  bmf          Bencher (--adapter json)
+  jmh          what JMH writes: JMH Visualizer
+  gha          github-action-benchmark, tool customSmallerIsBetter: what should be small
+  gha-bigger   the same, tool customBiggerIsBetter: what should be great
+  openmetrics  Prometheus
+  markdown     the table of `cargo xtask report --markdown`
+  hgrm         HdrHistogram's plotter: a folder with the percentile distribution of each row
+
+results/README.md says what each holds.
+
+Examples:
+  cargo xtask export --to csv
+  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json";
 
 /// Flags of `irqoff`.
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! Each format is read back as what it is made for reads it: by its schema, a parser, or the fields and types that its reader asks for.
 //! Readers that are programs of others: `reader_tests.rs`. Bencher, github-action-benchmark and JMH Visualizer are in no registry.
 
-use super::{Format, hgrm, render};
+use super::{Format, hgrm, lacking, render};
 use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::reader::Run;
@@ -187,7 +187,11 @@ fn github_action_benchmark_finds_the_types_it_asks_for() {
     let dir = TempDir::new("export-gha-types");
     let run = run(&dir, true);
     for format in [Format::Gha, Format::GhaBigger] {
-        let entries: Vec<GhaEntry> = serde_json::from_str(&render(&run, format).unwrap()).unwrap();
+        let text = render(&run, format).unwrap();
+        let entries: Vec<GhaEntry> = serde_json::from_str(&text).unwrap();
+        assert!(
+            lacking(&text, format).is_none() && lacking(&super::pretty(&[(); 0]).unwrap(), format).is_some()
+        );
         let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         assert!(!entries.is_empty() && names.len() == entries.len(), "{names:?}");
         for entry in &entries {

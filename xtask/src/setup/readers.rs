@@ -49,6 +49,7 @@ pub fn java_archive() -> Option<PathBuf> {
 /// # Errors
 /// [`Class::Missing`]: refused, no Python, or the index cannot be reached. The Java reader is never an error.
 pub fn ensure() -> Result<()> {
+    ensure_java()?;
     let folder = environment();
     if present(&folder)? {
         ui::line(&format!("the readers of exports: present ({})", names()));
@@ -58,7 +59,7 @@ pub fn ensure() -> Result<()> {
         ui::line(&format!("setup: installing the readers of exports in {}: {}", folder.display(), names()));
         make(&folder)?;
     }
-    ensure_java()
+    Ok(())
 }
 
 /// Names and versions, for people.
