@@ -22,7 +22,7 @@ use x86_64::VirtAddr;
 use crate::arch::{border, speculation, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
-use crate::{bank, cores, dispatch, machine, memory};
+use crate::{bank, cores, dispatch, jobs, machine, memory};
 
 /// The address spaces of this kernel.
 pub(crate) type Space = mm::space::Space<Physical>;
@@ -177,6 +177,12 @@ impl Pool for Tap<'_> {
     fn forget(&mut self, payer: Payer) {
         // SAFETY: said once of an object, which has kept it.
         unsafe { bank::forget(payer) };
+    }
+
+    fn orphan(&mut self, frame: FrameId) -> bool {
+        // SAFETY: `mm` offers an object to which no reference is left.
+        unsafe { jobs::end_object(self.irq, frame) };
+        true
     }
 }
 

@@ -524,14 +524,14 @@ pub struct DoctorArgs {
 
 /// Flags of `image`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask image --limine ~/limine -- mode=bench lane=hw profile=quick\n  \
-                        cargo xtask image -o nearfield.img -- mode=test"
-)]
+#[command(after_help = IMAGE_HELP)]
 pub struct ImageArgs {
-    /// Folder with BOOTX64.EFI, limine-bios.sys and the program `limine` or its source [default: where distributions put them]
+    /// Folder with BOOTX64.EFI, limine-bios.sys and the program `limine` or its source
     #[arg(long, value_name = "DIR")]
     pub limine: Option<PathBuf>,
+    /// Download nothing: Limine is there, or there is no image
+    #[arg(long)]
+    pub offline: bool,
     /// Where to write it [default: nearfield.img in the build folder]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -539,6 +539,19 @@ pub struct ImageArgs {
     #[arg(last = true, value_name = "KEY=VALUE")]
     pub words: Vec<String>,
 }
+
+const IMAGE_HELP: &str = "Examples:
+  cargo xtask image -- mode=bench lane=hw profile=quick
+  cargo xtask image -o nearfield.img -- mode=test
+  cargo xtask image --limine ~/limine -- mode=bench lane=hw
+
+Limine, the boot loader, is taken from the folder named; else from where distributions put the
+package `limine`; else from where it was downloaded to before; else it is downloaded: one pinned
+commit of its repository, whose files must have the pinned SHA-256. As --offline does for once,
+NEARFIELD_INSTALL=never in the environment forbids that for good.
+
+The kernel speaks on the first serial port (COM1, 115200 baud), and idles if no `mode` is given.
+`cargo xtask import` turns what it says into a run.";
 
 /// A lane, or the choice of one by probing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ impl<M: Memory> Lent<M> {
     /// Lets go of both.
     pub(super) fn release<P: Pool>(self, records: &Records<M>, pool: &mut P) {
         records.subtract(pool, self.record, 1);
-        self.object.release(pool);
+        self.object.let_go(pool);
     }
 
     pub(super) const fn record(&self) -> usize {

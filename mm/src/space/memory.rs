@@ -129,6 +129,12 @@ pub trait Pool {
 
     /// An object that the payer paid for is gone, and will not ask for it again.
     fn forget(&mut self, _payer: Payer) {}
+
+    /// Offers an object that nobody refers to any more and that has many frames, by its own frame: `true` if it is among
+    /// [`Orphans`](super::Orphans) now, `false` if it shall go at once.
+    fn orphan(&mut self, _frame: FrameId) -> bool {
+        false
+    }
 }
 
 /// A pool as what quota comes from.

@@ -24,6 +24,15 @@ const FAN: usize = 512;
 const HEAD: usize = 8;
 /// Directory words in the object's own frame.
 const SLOTS: usize = FAN - HEAD;
+/// Bits of a block's number for each level of directory frames.
+const SHIFT: u32 = FAN.ilog2();
+/// Levels of directory frames that an object has at most: enough for a user half.
+const MAX_DEPTH: usize = 3;
+const _: () = assert!(SLOTS << (SHIFT as usize * MAX_DEPTH) >= crate::virt::USER_PAGES);
+/// Blocks that go back in one step, about: some 70 instructions each.
+const AT_ONCE: usize = 128;
+/// What a block that goes back counts in a step, where a word that is looked at counts one.
+const GIVEN: usize = 16;
 
 /// The object's own frame.
 ///
@@ -375,13 +384,26 @@ impl<M: Memory> Object<M> {
         own.then(|| first + frame.number() - head.number())
     }
 
-    /// Gives the reference up; with the last one the object goes, and its frames with it.
+    /// Gives the reference up; with the last one the object goes, and its frames with it: all at once.
     pub fn release<P: Pool>(self, pool: &mut P) {
         if let Some(orphan) = self.unref() {
-            let mut at = 0;
-            while let Progress::More(next) = orphan.destroy(pool, at) {
-                at = next;
-            }
+            orphan.end(pool);
+        }
+    }
+
+    /// As [`Object::release`], but an object with many frames is offered to the pool, which may end it step by step ([`Orphans`](super::Orphans)).
+    pub fn let_go<P: Pool>(self, pool: &mut P) {
+        let Some(orphan) = self.unref() else { return };
+        if orphan.populated() <= orphan.granule().pages() * AT_ONCE || !pool.orphan(orphan.frame) {
+            orphan.end(pool);
+        }
+    }
+
+    fn end<P: Pool>(&self, pool: &mut P) {
+        let mut at = 0;
+        // SAFETY: nobody else has the object, and nobody will: its last reference is gone.
+        while let Progress::More(next) = unsafe { self.destroy(pool, at) } {
+            at = next;
         }
     }
 
@@ -392,14 +414,24 @@ impl<M: Memory> Object<M> {
         (before == 1).then_some(self)
     }
 
-    /// Gives some frames back, from directory word `at` on; the last step takes the object's own.
-    pub(super) fn destroy<P: Pool>(&self, pool: &mut P, at: usize) -> Progress<usize> {
+    /// Gives back about [`AT_ONCE`] frames, of the blocks from `at` on; it is called with 0, and then with what it says, until it is
+    /// [`Progress::Done`]. The last step takes the object's own frame.
+    ///
+    /// # Safety
+    /// 1. No reference to the object is left.
+    /// 2. Steps follow each other, and nothing follows the last.
+    pub(super) unsafe fn destroy<P: Pool>(&self, pool: &mut P, mut at: usize) -> Progress<usize> {
         let header = self.header();
-        // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
-        let word = header.slots[at].load(Ordering::Acquire);
-        self.drop_node(pool, word, u32::from(header.depth), order(header.granule));
-        if at + 1 < SLOTS {
-            return Progress::More(at + 1);
+        let depth = u32::from(header.depth);
+        let end = SLOTS << (SHIFT * depth);
+        let mut left = AT_ONCE * GIVEN;
+        while at < end {
+            if left == 0 {
+                return Progress::More(at);
+            }
+            let next = self.destroy_some(pool, at, &mut left);
+            self.drop_directories(pool, at, next);
+            at = next;
         }
         // All that was paid for is gone, but for this frame.
         let payer = header.purse.payer();
@@ -409,22 +441,79 @@ impl<M: Memory> Object<M> {
         Progress::Done(())
     }
 
-    fn drop_node<P: Pool>(&self, pool: &mut P, word: u64, level: u32, order: Order) {
-        if word == 0 {
-            return;
+    /// Gives back the blocks of one directory frame from `at` on, as far as the step goes; returns the block behind them, or the one behind
+    /// the hole that `at` is in.
+    fn destroy_some<P: Pool>(&self, pool: &mut P, at: usize, left: &mut usize) -> usize {
+        let header = self.header();
+        let mut words: &[AtomicU64] = &header.slots;
+        for level in (1..=u32::from(header.depth)).rev() {
+            let index = at >> (SHIFT * level);
+            let Some(below) = self.directory(words, index) else {
+                // ORDER: Relaxed: nobody else has the object.
+                let is_hole = |word: &&AtomicU64| word.load(Ordering::Relaxed) == 0;
+                let holes = words.iter().skip(within(words, index)).take_while(is_hole).count();
+                *left = left.saturating_sub(holes);
+                return (index + holes) << (SHIFT * level);
+            };
+            words = below;
         }
-        let frame = FrameId::new(word as usize);
-        if level == 0 {
-            return pool.give(frame, order);
+        let mut next = at;
+        for word in words.get(within(words, at)..).unwrap_or_default() {
+            if *left == 0 {
+                break;
+            }
+            next += 1;
+            // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
+            let frame = word.load(Ordering::Acquire);
+            *left -= 1;
+            if frame != 0 {
+                pool.give(FrameId::new(frame as usize), order(header.granule));
+                *left = left.saturating_sub(GIVEN - 1);
+            }
         }
-        // SAFETY: O1: as in `place`.
-        let words: &[AtomicU64; FAN] = unsafe { self.memory.at(frame).cast().as_ref() };
-        for word in words {
-            // ORDER: Acquire; as in `destroy`.
-            self.drop_node(pool, word.load(Ordering::Acquire), level - 1, order);
-        }
-        pool.give(frame, Order::FRAME);
+        next
     }
+
+    /// Gives back the directory frames that hold block `at` but not block `next`.
+    fn drop_directories<P: Pool>(&self, pool: &mut P, at: usize, next: usize) {
+        let depth = u32::from(self.header().depth);
+        let mut frames = [None; MAX_DEPTH];
+        let mut words: &[AtomicU64] = &self.header().slots;
+        // From the top: a frame must be there to lead to the one below.
+        for level in (1..=depth).rev() {
+            let index = at >> (SHIFT * level);
+            let Some(below) = self.directory(words, index) else { break };
+            if at >> (SHIFT * level) != next >> (SHIFT * level) {
+                let word = words.get(within(words, index));
+                // ORDER: Relaxed: as in `destroy_some`, which has read it.
+                let frame = word.map(|word| FrameId::new(word.load(Ordering::Relaxed) as usize));
+                if let Some(place) = frames.get_mut(level as usize - 1) {
+                    *place = frame;
+                }
+            }
+            words = below;
+        }
+        frames.into_iter().flatten().for_each(|frame| pool.give(frame, Order::FRAME));
+    }
+
+    /// The directory frame that a word leads to, if there is one.
+    fn directory(&self, words: &[AtomicU64], index: usize) -> Option<&[AtomicU64]> {
+        // ORDER: Acquire pairs with Release in `publish`: the directory frame is zeroed.
+        match words.get(within(words, index))?.load(Ordering::Acquire) {
+            0 => None,
+            node => {
+                // SAFETY: O1: a directory frame of this object stays as long as the object; it is nothing but atomic words.
+                let frame: &[AtomicU64; FAN] =
+                    unsafe { self.memory.at(FrameId::new(node as usize)).cast().as_ref() };
+                Some(frame)
+            }
+        }
+    }
+}
+
+/// Where the entry with this number of its level stands in a directory frame; the object's own holds all of its level.
+const fn within(words: &[AtomicU64], index: usize) -> usize {
+    if words.len() == FAN { index % FAN } else { index }
 }
 
 /// A pool without a frame: for looking at a directory without making one.

@@ -399,7 +399,7 @@ impl<M: Memory> Records<M> {
             // SAFETY: O1: the record's own reference, which it gives up here.
             let object = unsafe { Object::from_frame(frame, self.memory) };
             object.with_list(|first| record.unlink(first));
-            object.release(pool);
+            object.let_go(pool);
         }
         // ORDER: Release pairs with Acquire in `claim`.
         record.pages.store(0, Ordering::Release);

@@ -229,6 +229,8 @@ impl<M: Memory> Space<M> {
 
 impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
     const CREATES: bool = false;
+    // Some 90 instructions, and 100 when its frame goes back one by one: a step has about a hundred.
+    const COST: usize = 42;
 
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
         if old.is_empty() {

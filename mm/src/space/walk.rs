@@ -27,6 +27,8 @@ pub(super) enum Act {
 pub(super) trait Visit<M: Memory, P: Pool> {
     /// Whether tables are made where there is nothing.
     const CREATES: bool;
+    /// What a leaf in use counts in a step, beside being looked at.
+    const COST: usize = 0;
 
     /// An entry of level 2 or 3 that is no table, the range covering all of it.
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop>;
@@ -90,6 +92,17 @@ pub(super) const fn index(page: PageId, level: Level) -> usize {
 #[inline(always)]
 const fn after(page: PageId, level: Level) -> usize {
     (page.number() | (span(level) - 1)) + 1
+}
+
+/// As far as a step may go in a table of level 1 with this word, from a page on, or nowhere. A reservation is not cut: it goes back whole.
+#[inline(always)]
+fn reach(steps: usize, cost: usize, word: Word, (page, next): (PageId, PageId)) -> Option<PageId> {
+    let count = next.number() - page.number();
+    let room = steps.checked_div(cost).unwrap_or(count);
+    if count.min(word.count()) <= room || word.reservation().is_some() {
+        return Some(next);
+    }
+    (room != 0).then(|| PageId::new(page.number() + room))
 }
 
 /// What a hole counts in a step: a directory's empty entries cost an eighth of one that something is done with, or less.
@@ -315,6 +328,10 @@ impl<M: Memory> Space<M> {
         let from = index(page, 1);
         let table = self.below(entry);
         let word = table.info().table();
+        if V::COST != 0 && range.len() > super::STEP / V::COST {
+            drop(unit);
+            return self.walk_units(cx, range, visitor);
+        }
         let mut leaves = Leaves { table, page, from, to: from + range.len(), word };
         let result = visitor.leaves(cx, &mut leaves);
         if leaves.word != word {
@@ -448,14 +465,17 @@ impl<M: Memory> Space<M> {
                 entry = table;
             }
             let from = index(page, 1);
-            let count = next.number() - page.number();
             let table = self.below(entry);
             let word = table.info().table();
+            let Some(next) = reach(cx.steps, V::COST, word, (page, next)) else {
+                return Err(Halt::Pause(page));
+            };
+            let count = next.number() - page.number();
             let mut leaves = Leaves { table, page, from, to: from + count, word };
             let result = visitor.leaves(cx, &mut leaves);
             self.close_leaves(cx, unit, (at, entry), &leaves, word);
             result?;
-            self.step(cx, count, next)?;
+            self.step(cx, count + count.min(word.count()) * V::COST, next)?;
             page = next;
         }
         Ok(())
