@@ -61,7 +61,7 @@ pub enum Command {
 /// Flags of `setup`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest"
+    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest --readers"
 )]
 pub struct SetupArgs {
     /// Only say what is missing; fail if anything is
@@ -70,6 +70,9 @@ pub struct SetupArgs {
     /// Take QEMU from the backports of the distribution if it is newer there (what CI does)
     #[arg(long, conflicts_with = "check")]
     pub newest: bool,
+    /// Install as well what tests have read our exports and workflow: Python packages of fixed versions and hashes, in a virtual environment in the build output; where there is Java, HdrHistogram's
+    #[arg(long, conflicts_with = "check")]
+    pub readers: bool,
 }
 
 /// Flags that describe the machine.
@@ -260,20 +263,33 @@ pub struct CheckArgs {
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask export --to csv\n  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json\n\n\
-                  results/README.md says what each format holds."
-)]
+#[command(after_help = EXPORT_HELP)]
 pub struct ExportArgs {
     /// A run directory [default: the newest run]
     pub run: Option<PathBuf>,
-    /// gha and gha-bigger: github-action-benchmark's files of what should be small and of what should be great
+    /// One of the formats below
     #[arg(long, value_name = "FORMAT", value_parser = words(Format::WORDS, Format::parse))]
     pub to: Format,
     /// Where to write it [default: standard output; hgrm: a folder in the run directory]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
+
+const EXPORT_HELP: &str = "Formats:
+  csv          every row, for spreadsheets and data frames
+  bmf          Bencher (--adapter json)
+  jmh          what JMH writes: JMH Visualizer
+  gha          github-action-benchmark, tool customSmallerIsBetter: what should be small
+  gha-bigger   the same, tool customBiggerIsBetter: what should be great
+  openmetrics  Prometheus
+  markdown     the table of `cargo xtask report --markdown`
+  hgrm         HdrHistogram's plotter: a folder with the percentile distribution of each row
+
+results/README.md says what each holds.
+
+Examples:
+  cargo xtask export --to csv
+  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json";
 
 /// Flags of `irqoff`.
 #[derive(Debug, Args)]
