@@ -217,7 +217,7 @@ fn steps_are_bounded() {
         let progress = unsafe { space.dismantle(&mut pool) };
         steps += 1;
         let given = pool.given - before;
-        assert!(given <= 128 + 8 + 3, "{given} frames in one step: those of a line more, and tables");
+        assert!(given <= 103 + 8 + 3, "{given} frames in one step: those of a line more, and tables");
         if progress == Progress::Done(()) {
             break;
         }

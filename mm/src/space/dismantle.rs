@@ -21,8 +21,9 @@ use core::slice::ChunksExact;
 
 /// Entries of a cache line, which are looked at together; also what a block counts in a step.
 const LINE: usize = 8;
-/// What a frame that goes back counts in a step: some 70 instructions, where an entry that is only looked at has two.
-const GIVEN: usize = 32;
+/// What a frame that goes back counts in a step: some 100 instructions, where an entry that is only looked at has
+/// up to five.
+const GIVEN: usize = 20;
 
 /// One step at work.
 struct Step<'s, M, P> {
@@ -35,7 +36,7 @@ struct Step<'s, M, P> {
 }
 
 impl<M: Memory> Space<M> {
-    /// Takes everything out: frames, tables and records go back, objects are detached. A step of about [`STEP`] entries, or as much as giving a hundred frames back costs. It needs no
+    /// Takes everything out: frames, tables and records go back, objects are detached. A step of about half [`STEP`] entries, or as much as giving a hundred frames back costs. It needs no
     /// memory of those before: it is called until it says [`Progress::Done`]. Then the space is empty and can be closed; until then it is
     /// good for nothing else.
     ///
@@ -43,7 +44,7 @@ impl<M: Memory> Space<M> {
     /// 1. Nobody else uses the space from the first step on (A6); steps and [`Space::close`] follow each other.
     /// 2. Every core has forgotten its translations (X5), and none loads its root again (A6).
     pub unsafe fn dismantle<P: Pool>(&self, pool: &mut P) -> Progress<()> {
-        let mut step = Step { space: self, pool, left: STEP, refund: 0 };
+        let mut step = Step { space: self, pool, left: STEP / 2, refund: 0 };
         let emptied = step.directory(&self.top(), 4);
         let Step { pool, mut left, refund, .. } = step;
         self.refund(pool, refund);

@@ -6,6 +6,7 @@
 //! leads to every page that shows the frame.
 //!
 //! * O1: the object lives as long as its count of references: one for each handle and each attachment.
+//! * O3: `populated` is the number of pages for which there are frames, once the last reference is gone; before that it may lag behind.
 
 use super::Progress;
 use super::info::Use;
@@ -44,7 +45,7 @@ const LINE: usize = 8;
 /// |---|---|---|---|
 /// | `refs` | any core | any core | AcqRel |
 /// | `first`, and the links of records | who holds `locked` | the same | by the lock |
-/// | `populated` | who puts a frame in | statistics | Relaxed |
+/// | `populated` | who puts a frame in | statistics, and who ends the object | Relaxed |
 /// | `purse` | who puts a frame in | – | its own |
 /// | `slots`, and directory frames | who puts something in, once | any core | Release / Acquire |
 /// | the rest | nobody after start | any core | – |
@@ -430,7 +431,7 @@ impl<M: Memory> Object<M> {
         let header = self.header();
         let end = header.pages / header.granule.pages();
         let mut left = AT_ONCE * GIVEN;
-        while at < end {
+        while at < end && !(header.depth == 0 && self.populated() == 0) {
             if left == 0 {
                 return Progress::More(at);
             }
@@ -465,13 +466,18 @@ impl<M: Memory> Object<M> {
         }
         let mut next = at;
         let rest = words.get(within(words, at)..).unwrap_or_default();
+        let mut populated = self.populated();
         for line in rest.chunks(LINE) {
-            if *left == 0 {
+            if *left == 0 || populated == 0 && header.depth == 0 {
                 break;
             }
             next += line.len();
-            *left = left.saturating_sub(line.len() + GIVEN * self.destroy_line(pool, line));
+            let given = self.destroy_line(pool, line);
+            populated -= given * header.granule.pages();
+            *left = left.saturating_sub(line.len() + GIVEN * given);
         }
+        // ORDER: Relaxed: nobody else has the object.
+        header.populated.store(populated, Ordering::Relaxed);
         next
     }
 

@@ -20,8 +20,10 @@ impl<'s, M: Memory> Unmap<'s, M> {
     }
 }
 
-/// What a page counts in a step whose frame goes back by itself: up to 180 instructions, so a step has about a hundred.
-const OWNED: usize = 40;
+/// What a leaf counts in a step that is of no run of equals: some 30 instructions.
+const LEAF: usize = 8;
+/// What a page counts beside that whose frame goes back by itself: up to 150 instructions, so a step has about a hundred.
+const OWNED: usize = 32;
 
 /// What is taken out of one table of level 1.
 struct Taken {
@@ -201,6 +203,10 @@ impl<M: Memory> Space<M> {
                 taken.record = old.record();
                 continue;
             }
+            if reservation.is_none() {
+                let Some(steps) = cx.steps.checked_sub(LEAF) else { return Err(index) };
+                cx.steps = steps;
+            }
             if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
                 return Err(index);
             }
@@ -272,6 +278,8 @@ impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
         if let Some(block) = leaves.word.reservation()
             && taken.count != 0
         {
+            // One with all its pages is a step: it is not left in the middle.
+            cx.steps = 0;
             if leaves.word.count() == 0 {
                 cx.pending.stale(self.space.memory.info(block), block, Order::HUGE);
                 leaves.word = leaves.word.without_reservation();

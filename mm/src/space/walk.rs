@@ -11,7 +11,7 @@ use super::{Cx, Progress, Space, SpaceError};
 use crate::frames::Policy;
 use crate::id::{FrameId, Order};
 use crate::virt::{PageId, PageRange};
-use percpu::sync::atomic::AtomicU64;
+use percpu::sync::atomic::{AtomicU64, Ordering};
 
 /// What a visitor wants done with an entry above level 1.
 pub(super) enum Act {
@@ -42,7 +42,9 @@ pub(super) trait Visit<M: Memory, P: Pool> {
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop>;
 }
 
-/// What a block that is changed counts in a step: some 130 instructions.
+/// What an entry of level 2 counts in a step that leads to no table: some nine instructions.
+const KEPT: usize = 2;
+/// What a block that is changed counts in a step beside that: some 130 instructions.
 const BLOCK: usize = 32;
 
 /// Why a visitor goes no further.
@@ -97,16 +99,18 @@ const fn after(page: PageId, level: Level) -> usize {
     (page.number() | (span(level) - 1)) + 1
 }
 
-/// What a hole counts in a step: a directory's empty entries cost an eighth of one that something is done with, or less.
+/// What a hole counts in a step: one for each empty entry of level 3, which costs some four instructions.
 pub(super) fn hole_cost(page: PageId, next: PageId) -> usize {
-    ((next.number() - page.number()) / span(3)).clamp(1, ENTRIES / 8)
+    ((next.number() - page.number()) / span(3)).clamp(1, ENTRIES)
 }
 
 /// The first page after `page` with something in the directory that it belongs to, or the one after the directory. In it `page`'s entry is
 /// empty; most are, and each costs a lock if it is asked for by itself.
 fn past_hole<M: Memory>(directory: &Table<M>, page: PageId) -> PageId {
     let first = index(page, 3);
-    let empty = (first + 1..ENTRIES).take_while(|&index| directory.get(index).is_empty()).count();
+    // ORDER: Relaxed: the directory is locked.
+    let is_empty = |word: &&AtomicU64| Entry::from_raw(word.load(Ordering::Relaxed)).is_empty();
+    let empty = directory.entries().iter().skip(first + 1).take_while(is_empty).count();
     PageId::new(after(page, 3) + empty * span(3))
 }
 
@@ -452,7 +456,7 @@ impl<M: Memory> Space<M> {
             let mut entry = unit.table.get(at);
             if !entry.is_table() {
                 let Some(table) = self.visit_block(cx, unit, entry, (page, next), visitor)? else {
-                    self.step(cx, 1, next)?;
+                    self.step(cx, KEPT, next)?;
                     page = next;
                     continue;
                 };
