@@ -46,8 +46,8 @@ enum Stage {
     Drain,
 }
 
-/// Slots that one step looks at.
-const SLOTS_PER_STEP: usize = 128;
+/// Slots that one step looks at: some 300 instructions for each with a derived capability.
+const SLOTS_PER_STEP: usize = 48;
 
 /// Has a process taken down (V3), by this core.
 pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {

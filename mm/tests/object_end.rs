@@ -10,8 +10,8 @@ use mm::frames::Policy;
 use mm::space::{Backing, Mapping, Object, Orphans, Pool, Progress, Protection, Shortage};
 use mm::{FrameId, Order, PageSize};
 
-/// Most frames that one step gives back: 128 blocks, those of a line more, the directory frames that end with them, and the object's own.
-const MOST: usize = 128 + 7 + 3 + 1;
+/// Most frames that one step gives back: 96 blocks, those of a line more, the directory frames that end with them, and the object's own.
+const MOST: usize = 96 + 7 + 3 + 1;
 
 /// Takes over what is offered, and counts what goes back.
 struct Orphanage<'w> {

@@ -30,8 +30,8 @@ const SHIFT: u32 = FAN.ilog2();
 /// Levels of directory frames that an object has at most: enough for a user half.
 const MAX_DEPTH: usize = 3;
 const _: () = assert!(SLOTS << (SHIFT as usize * MAX_DEPTH) >= crate::virt::USER_PAGES);
-/// Blocks that go back in one step, about: some 70 instructions each.
-const AT_ONCE: usize = 128;
+/// Blocks that go back in one step, about: up to 160 instructions each.
+const AT_ONCE: usize = 96;
 /// What a block that goes back counts in a step, where a word that is looked at counts one.
 const GIVEN: usize = 16;
 /// So few go back where the last reference goes: a core may have tens of objects to end in a row.
