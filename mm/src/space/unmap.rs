@@ -20,10 +20,10 @@ impl<'s, M: Memory> Unmap<'s, M> {
     }
 }
 
-/// What a leaf counts in a step that is of no run of equals: some 30 instructions.
+/// What a leaf counts in a step that is of no run of equals: some 25 instructions.
 const LEAF: usize = 8;
-/// What a page counts beside that whose frame goes back by itself: up to 150 instructions, so a step has about a hundred.
-const OWNED: usize = 32;
+/// What a page counts whose frame goes back by itself: up to 180 instructions, so a step has about a hundred.
+const OWNED: usize = 40;
 
 /// What is taken out of one table of level 1.
 struct Taken {
@@ -32,6 +32,8 @@ struct Taken {
     /// Entries that were not empty, and how many of them are noted with their records.
     count: usize,
     noted: usize,
+    /// What the step has left.
+    steps: usize,
     /// Whether one of them was present.
     present: bool,
     /// Frames of the table's reservation.
@@ -203,9 +205,12 @@ impl<M: Memory> Space<M> {
                 taken.record = old.record();
                 continue;
             }
+            let cost = if old.is_owned() { OWNED } else { LEAF };
             if reservation.is_none() {
-                let Some(steps) = cx.steps.checked_sub(LEAF) else { return Err(index) };
-                cx.steps = steps;
+                if taken.steps < cost {
+                    return Err(index);
+                }
+                taken.steps -= cost;
             }
             if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
                 return Err(index);
@@ -219,7 +224,7 @@ impl<M: Memory> Space<M> {
         Ok(())
     }
 
-    /// An owned page goes. `false` if there is no room to note that, or the step is full.
+    /// An owned page goes. `false` if there is no room to note that.
     #[inline(always)]
     fn disown<P: Pool>(
         &self,
@@ -236,8 +241,6 @@ impl<M: Memory> Space<M> {
             taken.freed[index / 64] |= 1 << (index % 64);
             return true;
         }
-        let Some(steps) = cx.steps.checked_sub(OWNED) else { return false };
-        cx.steps = steps;
         cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
         true
     }
@@ -268,17 +271,28 @@ impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
 
     #[inline(always)]
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
-        let mut taken = Taken { record: 0, count: 0, noted: 0, present: false, freed: [0; ENTRIES / 64] };
+        // One with all its pages is most of a step: it is not left in the middle, and goes back as a block.
+        if leaves.word.reservation().is_some() && cx.steps < super::STEP / 4 * 3 {
+            return Err(Halt::Pause(leaves.page));
+        }
+        let mut taken = Taken {
+            record: 0,
+            count: 0,
+            noted: 0,
+            steps: cx.steps,
+            present: false,
+            freed: [0; ENTRIES / 64],
+        };
         let result = self.space.take_leaves(cx, leaves, &mut taken);
         Space::<M>::note(cx, taken.record, taken.count - taken.noted);
         leaves.word = leaves.word.add(-(taken.count as isize));
+        cx.steps = taken.steps;
         if taken.present {
             cx.pending.invalidate(leaves.page, leaves.len(), PageSize::Small);
         }
         if let Some(block) = leaves.word.reservation()
             && taken.count != 0
         {
-            // One with all its pages is a step: it is not left in the middle.
             cx.steps = 0;
             if leaves.word.count() == 0 {
                 cx.pending.stale(self.space.memory.info(block), block, Order::HUGE);

@@ -14,7 +14,7 @@ const KNOWN: &[(&str, u64)] = &[
     ("pages_pass", 33_000),
     ("process_create", 33_000),
     ("region_map", 29_500),
-    ("unmap", 27_500),
+    ("unmap", 29_500),
 ];
 
 /// The most that a stretch of this origin may have.
