@@ -220,13 +220,16 @@ fn series(runs: Vec<Run>, filter: &str) -> Result<Vec<SeriesFile>> {
 /// The changes of a series: between runs only, as a build does not change within one.
 fn changes(series: &SeriesFile) -> Vec<ChangeFile> {
     let points = &series.points;
-    let between = |at: usize| points[at - 1].run != points[at].run;
-    let figures: Vec<u64> = points.iter().map(|point| point.p50).collect();
+    let figures = |points: &[Point]| points.iter().map(|point| point.p50).collect::<Vec<u64>>();
     let found: Vec<(usize, Option<f64>)> = if exact(&series.lane) {
-        (1..figures.len()).filter(|&at| figures[at] != figures[at - 1]).map(|at| (at, None)).collect()
+        let differ = |&at: &usize| points[at].p50 != points[at - 1].p50;
+        (1..points.len()).filter(differ).map(|at| (at, None)).collect()
     } else {
-        let found = points::changes(&compare::logarithms(&figures), &between);
-        found.into_iter().map(|Change { at, p }| (at, Some(p))).collect()
+        let runs: Vec<&[Point]> = points.chunk_by(|a, b| a.run == b.run).collect();
+        let values: Vec<Vec<f64>> = runs.iter().map(|run| compare::logarithms(&figures(run))).collect();
+        let first = |run: usize| runs[..run].iter().map(|run| run.len()).sum();
+        let found = points::changes(&values);
+        found.into_iter().map(|Change { run, p }| (first(run), Some(p))).collect()
     };
     let bounds: Vec<usize> =
         std::iter::once(0).chain(found.iter().map(|&(at, _)| at)).chain([points.len()]).collect();
