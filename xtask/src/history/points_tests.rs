@@ -23,8 +23,10 @@ impl Made {
         levels.map(&mut run).collect()
     }
 
-    /// In how many of 100 series each level's begin is found within a run, and in how many something else is.
+    /// In how many percent of some series each level's begin is found within a run, and in how many something else is.
     fn found(self, levels: &[(usize, f64)]) -> (usize, usize) {
+        // A believed change takes all permutations, noise only some.
+        let count = if levels.len() > 1 { 25 } else { 100 };
         let mut random = Prng::new(4);
         let sum = |sum: &mut usize, &(count, _): &(usize, f64)| {
             *sum += count;
@@ -33,12 +35,12 @@ impl Made {
         let wanted: Vec<usize> = levels[..levels.len() - 1].iter().scan(0, sum).collect();
         let near = |run: usize, wanted: usize| run.abs_diff(wanted) <= 1;
         let (mut right, mut wrong) = (0, 0);
-        for _ in 0..100 {
+        for _ in 0..count {
             let found = at(&self.series(levels, &mut random));
             right += usize::from(wanted.iter().all(|&wanted| found.iter().any(|&run| near(run, wanted))));
             wrong += usize::from(found.iter().any(|&run| !wanted.iter().any(|&wanted| near(run, wanted))));
         }
-        (right, wrong)
+        (right * 100 / count, wrong * 100 / count)
     }
 }
 
@@ -49,15 +51,15 @@ fn at(runs: &[Vec<f64>]) -> Vec<usize> {
 #[test]
 fn planted_changes_are_found_where_they_are() {
     let (right, wrong) = Made::ALONE.found(&[(20, 0.0), (15, 0.08), (15, 0.02)]);
-    assert!(right >= 95 && wrong <= 4, "{right} right, {wrong} wrong of 100");
+    assert!(right >= 95 && wrong <= 4, "{right} % right, {wrong} % wrong");
 }
 
 /// What was taken back is found. Planted: later parts reach to the end of the series, as in a binary segmentation, which sees both sides
-/// of either change as much the same: nothing is found in any of 100.
+/// of either change as much the same: it is found in none.
 #[test]
 fn a_change_that_was_taken_back_is_found() {
     let (right, wrong) = Made::ALONE.found(&[(15, 0.0), (6, 0.05), (15, 0.0)]);
-    assert!(right >= 95 && wrong <= 4, "{right} right, {wrong} wrong of 100");
+    assert!(right >= 95 && wrong <= 4, "{right} % right, {wrong} % wrong");
     let inner = Made::ALONE.found(&[(10, 0.0), (10, 0.10), (5, 0.05), (10, 0.10)]);
     assert!(inner.0 >= 60, "{inner:?}");
 }
@@ -71,7 +73,7 @@ fn noise_has_no_changes() {
     assert!(at(&[]).is_empty() && at(&[vec![1.0], vec![9.0]]).is_empty());
 }
 
-/// Y3. Planted: no second test, which makes it 20 to 90 of 100.
+/// Y3. Planted: no second test, which makes it 31 of 100 with the first of them.
 #[test]
 fn runs_that_differ_are_no_changes() {
     for (boots, runs, run) in [(4, 10, 0.01), (4, 10, 0.03), (2, 24, 0.03)] {
