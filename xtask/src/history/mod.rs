@@ -22,6 +22,8 @@ use std::path::Path;
 
 /// Version of the format.
 const VERSION: u32 = 1;
+/// Runs below which hardly any change is found where figures have noise.
+const FEW: usize = 6;
 /// The smallest change that is shown where figures have noise.
 const INTEREST: f64 = 0.03;
 
@@ -165,7 +167,17 @@ pub fn execute(args: &HistoryArgs) -> Result<()> {
     let shown = file.series.iter().filter(|series| args.all || !series.changes.is_empty());
     shown.flat_map(SeriesFile::sentences).for_each(|line| ui::line(&line));
     ui::line(&format!("{} of {} series changed", changed.len(), file.series.len()));
+    if let Some(note) = too_few(&file.series) {
+        ui::line(&note);
+    }
     Ok(())
+}
+
+/// What to know of series that are too short for a change to be found in them.
+fn too_few(series: &[SeriesFile]) -> Option<String> {
+    let runs = |one: &SeriesFile| one.points.chunk_by(|a, b| a.run == b.run).count();
+    let short = series.iter().filter(|one| !exact(&one.lane) && runs(one) < FEW).count();
+    (short > 0).then(|| format!("note: {short} series have fewer than {FEW} runs, in which hardly any change can be told from chance"))
 }
 
 /// The series of the complete runs below `root`, of the cases that `filter` selects.
@@ -259,7 +271,7 @@ fn middle(points: &[Point]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{plot, series};
+    use super::{plot, series, too_few};
     use crate::compare::testing::{row, run};
     use crate::results::reader::Run;
     use crate::results::schema::CaseRow;
@@ -307,6 +319,8 @@ mod tests {
         let found = series(mixed, "a.b").unwrap();
         assert_eq!(found.iter().map(|one| one.points.len()).collect::<Vec<_>>(), [6, 6]);
         assert!(found.iter().all(|one| one.changes.is_empty()));
+        assert!(too_few(&found).unwrap().starts_with("note: 1 series"));
+        assert_eq!(too_few(&series(runs("tcg", &[1; 6]), "a.b").unwrap()), None);
     }
 
     #[test]
