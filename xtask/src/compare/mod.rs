@@ -180,6 +180,7 @@ fn compare(base: &Base, new: &Side) -> Result<CompareFile> {
             let known = calibrate::known(&new.identity)?;
             let judged = judge::judge(side, new, known.here().map(|(_, file)| file));
             remarks.push(noise_remark(&known, &new.identity, &judged.0));
+            remarks.extend(turns_remark(side, new));
             noise = known.here().map(|(path, _)| path.to_owned());
             judged
         }
@@ -211,6 +212,20 @@ fn compare(base: &Base, new: &Side) -> Result<CompareFile> {
         cases,
         added,
         remarks,
+    })
+}
+
+/// That the host may have changed between the sides, which no test of boots can see.
+fn turns_remark(base: &Side, new: &Side) -> Option<String> {
+    // Times sort as text.
+    let times = |side: &Side| {
+        let started = || side.runs.iter().map(|run| run.run.started.clone());
+        started().min().zip(started().max())
+    };
+    let ((base_first, base_last), (new_first, new_last)) = times(base).zip(times(new))?;
+    (base_last < new_first || new_last < base_first).then(|| {
+        "one side was measured after the other, so what the host did meanwhile counts as well; `cargo xtask ab` measures in turn"
+            .to_owned()
     })
 }
 

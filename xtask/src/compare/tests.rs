@@ -155,3 +155,18 @@ fn what_the_machine_s_own_noise_did_is_said() {
     let text = says(&here, &cases);
     assert!(text.ends_with("raises the bound of 1 of 1 figures; of 1 figures it is not known"), "{text}");
 }
+
+#[test]
+fn sides_that_were_not_measured_in_turn_are_told() {
+    let at = |starts: &[&str]| {
+        let runs = starts.iter().map(|start| {
+            let mut run = run(start, "tcg", 1, Vec::new());
+            run.run.started = (*start).to_owned();
+            run
+        });
+        side(runs.collect())
+    };
+    let told = |base: &[&str], new: &[&str]| super::turns_remark(&at(base), &at(new)).is_some();
+    assert!(told(&["1", "2"], &["3", "4"]) && told(&["3", "4"], &["1", "2"]));
+    assert!(!told(&["1", "4"], &["2", "3"]) && !told(&["1", "3"], &["2", "4"]));
+}
