@@ -2,8 +2,7 @@
 //!
 //! Each revision is checked out and built with its own tool, so that each brings the harness it was written with, also in the lane that
 //! runs inside the tool. Boots go A B B A: what drifts slowly meets both alike. Every boot is a complete run of its own, so an
-//! interrupted measurement keeps what is done, and the same command goes on from there. Checkouts and builds go at the end; what the
-//! tools are made of is built once and stays.
+//! interrupted measurement keeps what is done, and the same command goes on from there. Checkouts and builds go at the end.
 
 use crate::cli::AbArgs;
 use crate::compare::side::Side;
@@ -37,8 +36,13 @@ impl Revision {
         self.home.join("tree")
     }
 
-    fn tool(&self) -> PathBuf {
-        self.home.join("xtask")
+    fn target(&self) -> PathBuf {
+        self.home.join("target")
+    }
+
+    /// Its complete runs.
+    fn runs(&self) -> Vec<PathBuf> {
+        complete(&self.out, &self.commit)
     }
 }
 
@@ -57,7 +61,7 @@ pub fn execute(args: &AbArgs) -> Result<()> {
     let wanted = usize::try_from(args.boots).unwrap_or(usize::MAX);
     let done = measure(&sides, wanted, args);
     if let Err(error) = done {
-        let counts = sides.each_ref().map(|side| complete(&side.out).len());
+        let counts = sides.each_ref().map(|side| side.runs().len());
         ui::aside(&format!(
             "ab: {} and {} of {wanted} boots are kept in {}; the same command goes on from there",
             counts[0],
@@ -126,14 +130,13 @@ fn prepare(revision: &Revision) -> Result<()> {
         )?;
     }
     ui::aside(&format!("ab: building {commit}"));
-    // One folder for all revisions: crates from elsewhere, most of the work, are built once.
-    let target = workspace::output("ab")?.join("tools");
+    // A folder of its own: Cargo names what it builds of a workspace by the place inside that, so that in a common one it takes what an
+    // other checkout has left there for fresh.
     let mut build = workspace::cargo();
-    build.current_dir(&tree).env("CARGO_TARGET_DIR", &target);
+    build.current_dir(&tree).env("CARGO_TARGET_DIR", revision.target());
     build.args(["build", "--quiet", "--release", "--package", "xtask"]);
     process::succeed(&mut build, Class::BuildFailed, "building the tool", "name a revision that builds")?;
-    let (built, tool) = (target.join(TOOL), revision.tool());
-    std::fs::copy(&built, &tool).map(|_| ()).map_err(|error| Error::io(&error, "copy", &built))
+    Ok(())
 }
 
 /// Removes the checkout of a revision and what was built of it.
@@ -154,7 +157,7 @@ fn remove(revision: &Revision) -> Result<()> {
 
 /// Boots both in turn until each has as many as wanted.
 fn measure(sides: &[Revision; 2], wanted: usize, args: &AbArgs) -> Result<()> {
-    let counts = || sides.each_ref().map(|side| complete(&side.out).len());
+    let counts = || sides.each_ref().map(|side| side.runs().len());
     if next(counts(), wanted).is_none() {
         return Ok(());
     }
@@ -175,8 +178,9 @@ fn measure(sides: &[Revision; 2], wanted: usize, args: &AbArgs) -> Result<()> {
         if let Some(warning) = warning {
             live.aside(&format!("warning: {}, boot {}: {warning}", NAMES[side], counts[side] + 1));
         }
-        if complete(&sides[side].out).len() == counts[side] {
-            let what = format!("a boot of {} ended without a complete run", NAMES[side]);
+        if sides[side].runs().len() == counts[side] {
+            let what =
+                format!("a boot of {} ended without a complete run of {}", NAMES[side], sides[side].commit);
             return Err(Error::new(Class::BadRun, what)
                 .next(format!("read the newest run in {}", sides[side].out.display())));
         }
@@ -212,9 +216,9 @@ fn next(counts: [usize; 2], wanted: usize) -> Option<usize> {
 /// One boot of a revision; `heard` gets what its tool says. A failed row has its exit code and its complete run, which the comparison
 /// shows: what is wrong is answered, to be told at once.
 fn boot(revision: &Revision, args: &AbArgs, heard: &mut dyn FnMut(&str)) -> Result<Option<String>> {
-    let mut command = Command::new(revision.tool());
+    let mut command = Command::new(revision.target().join(TOOL));
     command.arg("bench").args(&args.bench).args(["--boots", "1", "--out"]).arg(&revision.out);
-    command.env("CARGO_TARGET_DIR", revision.home.join("target"));
+    command.env("CARGO_TARGET_DIR", revision.target());
     let output = process::follow(&mut command, heard)?;
     let code = output.status.code();
     if code == Some(0) {
@@ -234,15 +238,16 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
 }
 
-/// The complete runs below a folder.
-fn complete(out: &Path) -> Vec<PathBuf> {
+/// The complete runs of a commit below a folder.
+fn complete(out: &Path, commit: &str) -> Vec<PathBuf> {
+    let good = |run: Run| run.is_complete() && run.env.git.commit.as_deref() == Some(commit);
     let mut runs = reader::list(out);
-    runs.retain(|dir| Run::open(dir).is_ok_and(|run| run.is_complete()));
+    runs.retain(|dir| Run::open(dir).is_ok_and(good));
     runs
 }
 
 fn compared(sides: &[Revision; 2]) -> Result<CompareFile> {
-    let [base, new] = sides.each_ref().map(|side| Side::read(&complete(&side.out)));
+    let [base, new] = sides.each_ref().map(|side| Side::read(&side.runs()));
     compare::runs(base?, &new?)
 }
 
@@ -270,17 +275,22 @@ mod tests {
         assert_eq!(next([5, 5], 4), None);
     }
 
+    /// Planted: runs of other commits are counted, too.
     #[test]
-    fn only_complete_runs_count_as_boots() {
+    fn only_complete_runs_of_the_commit_count_as_boots() {
         let dir = TempDir::new("ab");
-        let start = |id| {
-            RunWriter::create(FileSystem, dir.path(), testing::run_file(id), testing::env_file()).unwrap()
+        let start = |id, commit: &str| {
+            let mut env = testing::env_file();
+            env.git.commit = Some(commit.to_owned());
+            RunWriter::create(FileSystem, dir.path(), testing::run_file(id), env).unwrap()
         };
-        let mut whole = start("whole");
-        whole.case(testing::finished("a.b/x=1")).unwrap();
-        whole.complete("2026-01-02T03:05:00Z".to_owned(), report::render).unwrap();
-        start("interrupted").case(testing::finished("a.b/x=1")).unwrap();
-        let runs = complete(dir.path());
+        for (id, commit) in [("whole", "1234"), ("another", "5678")] {
+            let mut whole = start(id, commit);
+            whole.case(testing::finished("a.b/x=1")).unwrap();
+            whole.complete("2026-01-02T03:05:00Z".to_owned(), report::render).unwrap();
+        }
+        start("interrupted", "1234").case(testing::finished("a.b/x=1")).unwrap();
+        let runs = complete(dir.path(), "1234");
         assert_eq!(runs.len(), 1);
         assert!(runs[0].ends_with("whole"));
     }
