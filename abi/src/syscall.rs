@@ -133,9 +133,9 @@ macro_rules! for_each_syscall {
         22 process_info ProcessInfo (process: Handle, info: Out) -> "";
         /// Maps zeroed pages into a process, taken when first touched. Needs `MAP`. Address 0 lets the kernel choose.
         23 map Map (process: Handle, address: Address, pages: Count, protection: Choice) -> "the address";
-        /// Unmaps pages. Needs `MAP`.
+        /// Unmaps pages. Needs `MAP`. Many go in steps, between which the thread can be interrupted; what has been done stays if a later one fails.
         24 unmap Unmap (process: Handle, address: Address, pages: Count) -> "";
-        /// Changes what may be done with pages. Needs `MAP`.
+        /// Changes what may be done with pages. Needs `MAP`. In steps, as `unmap`.
         25 protect Protect (process: Handle, address: Address, pages: Count, protection: Choice) -> "";
         /// Makes a region: memory that several processes can map.
         26 region_create RegionCreate (pages: Count) -> "handle of the region";

@@ -394,13 +394,17 @@ pub(crate) extern "C" fn serve_threads() -> ! {
             attend(&mut irq, now);
             due = next_timed(&irq);
         }
-        if jobs::step(&mut irq)
-            || expiry::has_work(&irq, now) && !SCHED.owned(&irq).has_urgent() && expiry::step(&irq)
-        {
-            // Messages and times are looked at before the next step; what a device wants comes now.
+        if jobs::has_work(&irq) || expiry::has_work(&irq, now) {
+            // What a device wants comes before a step: whatever led here has had interrupts off for a while.
             // SAFETY: no thread is current, and nothing of this core's is in use here.
             unsafe { cores::let_in(&mut irq) };
-            continue;
+            if jobs::step(&mut irq)
+                || expiry::has_work(&irq, now) && !SCHED.owned(&irq).has_urgent() && expiry::step(&irq)
+            {
+                // SAFETY: as above. Messages and times are looked at before the next one.
+                unsafe { cores::let_in(&mut irq) };
+                continue;
+            }
         }
         if let Some(context) = SCHED.owned(&irq).pick(now) {
             enter_thread(&mut irq, context, now, due);

@@ -1,4 +1,5 @@
-//! Work in steps: taking ended processes down, a bounded step at a time, on the core where the last thread ended.
+//! Work in steps: taking ended processes down, a bounded step at a time, on the core where the last thread ended, and giving back the frames of
+//! memory objects that nobody refers to any more, on the core where the last reference went.
 //!
 //! A step runs before a core picks a thread, so it goes before normal threads and waits at most one step for messages and timeouts. Real-time
 //! threads and deadlines do not wait: while one can run, no step does.
@@ -8,7 +9,8 @@ use core::ptr::NonNull;
 
 use abi::task::{ExitStatus, ProcessState};
 use cap::Drained;
-use mm::space::Progress;
+use mm::FrameId;
+use mm::space::{Orphans, Progress};
 use percpu::{Held, IrqOff, core_local};
 use perf::trace::Event;
 
@@ -16,6 +18,7 @@ use crate::arch::user::{HEAD, pending};
 use crate::dispatch::SCHED;
 use crate::object::Ref;
 use crate::process::Process;
+use crate::spaces::{Physical, Tap};
 use crate::{handler, harness, spaces, spread, trace, wait};
 
 /// The next process in a core's list.
@@ -23,6 +26,7 @@ pub(crate) type Link = Option<NonNull<Process>>;
 
 core_local! {
     static JOBS: Jobs = const { Jobs { first: Cell::new(None), stage: Cell::new(Stage::Forget) } };
+    static ORPHANS: Orphans<Physical> = const { Orphans::new(Physical) };
 }
 
 /// Processes that this core takes down, the first of them being worked on.
@@ -42,8 +46,8 @@ enum Stage {
     Drain,
 }
 
-/// Slots that one step looks at.
-const SLOTS_PER_STEP: usize = 128;
+/// Slots that one step looks at: some 300 instructions for each with a derived capability.
+const SLOTS_PER_STEP: usize = 48;
 
 /// Has a process taken down (V3), by this core.
 pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
@@ -69,18 +73,32 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
     HEAD.owned(irq).raise(pending::WORK);
 }
 
+/// Has this core give a memory object's frames back.
+///
+/// # Safety
+/// 1. `frame` is the own frame of an object to which no reference is left, and it is not used any more.
+#[cold]
+pub(crate) unsafe fn end_object(irq: &IrqOff, frame: FrameId) {
+    // SAFETY: obligation 1.
+    unsafe { ORPHANS.owned(irq).add(frame) };
+    HEAD.owned(irq).raise(pending::WORK);
+}
+
 /// Whether this core has something to take down.
 pub(crate) fn has_work(irq: &IrqOff) -> bool {
-    JOBS.owned(irq).first.get().is_some()
+    JOBS.owned(irq).first.get().is_some() || !ORPHANS.owned(irq).is_empty()
 }
 
 /// Does a bounded step, unless somebody urgent can run; `false` if it did nothing.
 pub(crate) fn step(irq: &mut IrqOff) -> bool {
-    let jobs = JOBS.owned(irq);
-    let Some(first) = jobs.first.get() else { return false };
-    if SCHED.owned(irq).has_urgent() {
+    if !has_work(irq) || SCHED.owned(irq).has_urgent() {
         return false;
     }
+    if ORPHANS.owned(irq).step(&mut Tap::new(irq)) {
+        return true;
+    }
+    let jobs = JOBS.owned(irq);
+    let Some(first) = jobs.first.get() else { return false };
     // SAFETY: in the list, so kept by the list's reference.
     let process = unsafe { first.as_ref() };
     let next = match jobs.stage.get() {
@@ -95,7 +113,7 @@ pub(crate) fn step(irq: &mut IrqOff) -> bool {
             Stage::Dismantle
         }
         // SAFETY: no thread is left in the space, and whoever worked on it from outside is done (`has_guests`); every core has forgotten it.
-        Stage::Dismantle => match unsafe { process.space().dismantle(&mut spaces::Tap::new(irq)) } {
+        Stage::Dismantle => match unsafe { process.space().dismantle(&mut Tap::new(irq)) } {
             Progress::More(()) => Stage::Dismantle,
             Progress::Done(()) => Stage::Drain,
         },

@@ -143,7 +143,7 @@ fn meet(a: PhysRange, b: PhysRange) -> bool {
 impl Content {
     fn release(self, irq: &IrqOff) {
         match self {
-            Self::Memory(object) => ManuallyDrop::into_inner(object).release(&mut Tap::new(irq)),
+            Self::Memory(object) => ManuallyDrop::into_inner(object).let_go(&mut Tap::new(irq)),
             Self::Device(_) => {}
         }
     }

@@ -22,7 +22,7 @@ use x86_64::VirtAddr;
 use crate::arch::{border, speculation, string, tlb};
 use crate::fault::{self, Resolution};
 use crate::layout::{DIRECT, INFO};
-use crate::{bank, cores, dispatch, machine, memory};
+use crate::{bank, cores, dispatch, jobs, machine, memory};
 
 /// The address spaces of this kernel.
 pub(crate) type Space = mm::space::Space<Physical>;
@@ -143,6 +143,11 @@ impl Pool for Tap<'_> {
         split.expect("A3: a space's own block can be split");
     }
 
+    fn split_keeping(&mut self, block: FrameId, keep: &[u64; Order::HUGE.frames() / 64]) {
+        let split = memory::with(self.irq, |frames, cache| frames.split_keeping(cache, block, keep));
+        split.expect("A3: a space's own block can be split");
+    }
+
     fn merge(&mut self, block: FrameId) -> bool {
         memory::with(self.irq, |frames, cache| frames.merge(cache, block)).is_ok()
     }
@@ -177,6 +182,12 @@ impl Pool for Tap<'_> {
     fn forget(&mut self, payer: Payer) {
         // SAFETY: said once of an object, which has kept it.
         unsafe { bank::forget(payer) };
+    }
+
+    fn orphan(&mut self, frame: FrameId) -> bool {
+        // SAFETY: `mm` offers an object to which no reference is left.
+        unsafe { jobs::end_object(self.irq, frame) };
+        true
     }
 }
 

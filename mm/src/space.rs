@@ -20,6 +20,7 @@ mod look;
 mod map;
 mod memory;
 mod object;
+mod orphans;
 mod pass;
 mod pending;
 mod protect;
@@ -40,6 +41,7 @@ pub use look::Region;
 pub use map::{Backing, Mapping, When};
 pub use memory::{Frames, Memory, Pool, Shortage};
 pub use object::{Attachment, Object};
+pub use orphans::Orphans;
 pub use pass::{Course, Pass, Passing, Phase, Steps};
 pub use pending::Pending;
 

@@ -304,8 +304,13 @@ fn split<'m>(frames: &Frames<'m>, cache: &mut CoreCache<'m>, model: &mut Model, 
     let huge: Vec<_> =
         model.blocks.iter().filter(|&(_, &order)| order == 9).map(|(&frame, _)| frame).collect();
     if let Some(&frame) = huge.get(pick % huge.len().max(1)) {
-        assert_eq!(frames.split(cache, FrameId::new(frame)), Ok(()));
-        model.blocks.extend((frame..frame + 512).map(|frame| (frame, 0)));
+        // By the pick, all, none or some are kept.
+        let keep = [u64::MAX, 0, 0x5555_0000_ffff_0001, 1 << 63][pick / 7 % 4];
+        let keeps = |at: usize| keep >> (at % 64) & 1 == 1;
+        assert_eq!(frames.split_keeping(cache, FrameId::new(frame), &[keep; 8]), Ok(()));
+        model.blocks.remove(&frame);
+        model.blocks.extend((frame..frame + 512).filter(|&at| keeps(at)).map(|at| (at, 0)));
+        model.free.extend((frame..frame + 512).filter(|&at| !keeps(at)));
     } else if let Some((&frame, &order)) = model.blocks.iter().nth(pick % model.blocks.len().max(1)) {
         let wrong = if frame.is_multiple_of(512) { FrameError::WrongOrder } else { FrameError::Interior };
         assert_eq!(frames.split(cache, FrameId::new(frame)), Err(wrong), "F{frame:#x} O{order}");

@@ -217,7 +217,7 @@ fn steps_are_bounded() {
         let progress = unsafe { space.dismantle(&mut pool) };
         steps += 1;
         let given = pool.given - before;
-        assert!(given <= STEP + 512, "{given} frames in one step");
+        assert!(given <= 103 + 8 + 3, "{given} frames in one step: those of a line more, and tables");
         if progress == Progress::Done(()) {
             break;
         }
@@ -254,7 +254,7 @@ fn all_records_are_detached() {
     }
     bed.map(&space, range(100, 1), &mapping);
     let steps = end(&bed, space);
-    assert_eq!(steps > 1, count * 2 / 3 * 64 > STEP, "{steps} steps");
+    assert_eq!(steps > 1, count * 2 / 3 * 256 > STEP, "{steps} steps");
     assert_eq!(shown(&object), count, "those of the other space");
     common::check(&other).unwrap();
     end(&bed, other);

@@ -199,10 +199,42 @@ fn no_step_is_left_with_nothing_to_do() {
     for block in 0..9 {
         assert_eq!(bed.touch(&space, 512 * (1 + block), Access::Write), Fault::Resolved);
     }
-    let whole = range(512, 8 * 512 + 1);
-    let step = bed.with(&space, |cx| space.protect(cx, whole, Protection::Read)).unwrap();
+    let whole = range(512, 9 * 512);
+    let protect = |range, to| bed.with(&space, |cx| space.protect(cx, range, to)).unwrap();
+    let Progress::More(end) = protect(whole, Protection::Read) else { panic!("all in one step") };
+    let step = protect(range(512, end.number() - 512), Protection::ReadWrite);
     assert_eq!(step, Progress::Done(()));
     bed.unmap(&space, whole).unwrap();
+    bed.close(space);
+    assert_eq!(bed.watch.used(), 0);
+}
+
+/// A step that is used up at the end of a table, or nearly, or in the middle, leaves no page out.
+///
+/// Planted: a step that has no room for a page goes on behind it.
+#[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
+fn steps_leave_nothing_out() {
+    let bed = Bed::new();
+    let space = bed.space();
+    for first in 1..130 {
+        for (table, pages) in [first, 33, 10, 300].into_iter().enumerate() {
+            let pages = range(512 * (table + 1), pages);
+            bed.map(&space, pages, &Mapping::anonymous());
+            for page in pages.start().number()..pages.end().number() {
+                assert_eq!(bed.touch(&space, page, Access::Write), Fault::Resolved);
+            }
+        }
+        let whole = range(512, 4 * 512);
+        let step = bed.with(&space, |cx| space.unmap(cx, whole)).unwrap();
+        let left = common::check(&space).unwrap().private;
+        assert!(
+            matches!(step, Progress::More(_)) && first + 343 - left <= 102,
+            "{left} of {first} + 343 left"
+        );
+        bed.unmap(&space, whole).unwrap();
+        assert_eq!(bed.regions(&space), [], "{first} pages in the first table");
+    }
     bed.close(space);
     assert_eq!(bed.watch.used(), 0);
 }

@@ -61,7 +61,7 @@ pub enum Command {
 /// Flags of `setup`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest"
+    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --check\n  cargo xtask setup --newest --readers"
 )]
 pub struct SetupArgs {
     /// Only say what is missing; fail if anything is
@@ -70,6 +70,9 @@ pub struct SetupArgs {
     /// Take QEMU from the backports of the distribution if it is newer there (what CI does)
     #[arg(long, conflicts_with = "check")]
     pub newest: bool,
+    /// Install as well what tests have read our exports and workflow: Python packages of fixed versions and hashes, in a virtual environment in the build output; where there is Java, HdrHistogram's
+    #[arg(long, conflicts_with = "check")]
+    pub readers: bool,
 }
 
 /// Flags that describe the machine.
@@ -260,20 +263,33 @@ pub struct CheckArgs {
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask export --to csv\n  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json\n\n\
-                  results/README.md says what each format holds."
-)]
+#[command(after_help = EXPORT_HELP)]
 pub struct ExportArgs {
     /// A run directory [default: the newest run]
     pub run: Option<PathBuf>,
-    /// gha and gha-bigger: github-action-benchmark's files of what should be small and of what should be great
+    /// One of the formats below
     #[arg(long, value_name = "FORMAT", value_parser = words(Format::WORDS, Format::parse))]
     pub to: Format,
     /// Where to write it [default: standard output; hgrm: a folder in the run directory]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
+
+const EXPORT_HELP: &str = "Formats:
+  csv          every row, for spreadsheets and data frames
+  bmf          Bencher (--adapter json)
+  jmh          what JMH writes: JMH Visualizer
+  gha          github-action-benchmark, tool customSmallerIsBetter: what should be small
+  gha-bigger   the same, tool customBiggerIsBetter: what should be great
+  openmetrics  Prometheus
+  markdown     the table of `cargo xtask report --markdown`
+  hgrm         HdrHistogram's plotter: a folder with the percentile distribution of each row
+
+results/README.md says what each holds.
+
+Examples:
+  cargo xtask export --to csv
+  cargo xtask export results/runs/icount/<machine>/<run> --to bmf -o bench.json";
 
 /// Flags of `irqoff`.
 #[derive(Debug, Args)]
@@ -519,14 +535,14 @@ pub struct DoctorArgs {
 
 /// Flags of `image`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask image --limine ~/limine -- mode=bench lane=hw profile=quick\n  \
-                        cargo xtask image -o nearfield.img -- mode=test"
-)]
+#[command(after_help = IMAGE_HELP)]
 pub struct ImageArgs {
-    /// Folder with BOOTX64.EFI, limine-bios.sys and the program `limine` or its source [default: where distributions put them]
+    /// Folder with BOOTX64.EFI, limine-bios.sys and the program `limine` or its source
     #[arg(long, value_name = "DIR")]
     pub limine: Option<PathBuf>,
+    /// Download nothing: Limine is there, or there is no image
+    #[arg(long)]
+    pub offline: bool,
     /// Where to write it [default: nearfield.img in the build folder]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -534,6 +550,19 @@ pub struct ImageArgs {
     #[arg(last = true, value_name = "KEY=VALUE")]
     pub words: Vec<String>,
 }
+
+const IMAGE_HELP: &str = "Examples:
+  cargo xtask image -- mode=bench lane=hw profile=quick
+  cargo xtask image -o nearfield.img -- mode=test
+  cargo xtask image --limine ~/limine -- mode=bench lane=hw
+
+Limine, the boot loader, is taken from the folder named; else from where distributions put the
+package `limine`; else from where it was downloaded to before; else it is downloaded: one pinned
+commit of its repository, whose files must have the pinned SHA-256. As --offline does for once,
+NEARFIELD_INSTALL=never in the environment forbids that for good.
+
+The kernel speaks on the first serial port (COM1, 115200 baud), and idles if no `mode` is given.
+`cargo xtask import` turns what it says into a run.";
 
 /// A lane, or the choice of one by probing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use abi::cap::Rights;
 use abi::error::Error;
+use abi::syscall::Syscall;
 use abi::task::Protection as Asked;
 use mm::PageSize;
-use mm::space::{Backing, Mapping, Protection, SpaceError};
+use mm::space::{Backing, Mapping, Progress, Protection, SpaceError};
 use mm::virt::{PAGE_BYTES, PageId, PageRange, USER_PAGES};
 use percpu::IrqOff;
 
@@ -94,28 +95,43 @@ pub(super) fn map(irq: &mut IrqOff, process: u64, address: u64, pages: u64, prot
     visit(irq, &process, |irq, space| map_into(irq, space, address, pages, &mapping))
 }
 
-pub(super) fn unmap(irq: &mut IrqOff, process: u64, address: u64, pages: u64) -> Result {
-    let process = find::<Process>(irq, process, Rights::MAP)?;
+pub(super) fn unmap(irq: &mut IrqOff, handle: u64, address: u64, pages: u64) -> Result {
+    let process = find::<Process>(irq, handle, Rights::MAP)?;
     let range = range(address, pages)?;
-    visit(irq, &process, |irq, space| {
-        let unmapped = spaces::all(irq, space, range, |cx, range| space.unmap(cx, range));
-        unmapped.map(|()| 0).map_err(refusal)
-    })
+    let progress = visit(irq, &process, |irq, space| {
+        spaces::with(irq, space, |cx| space.unmap(cx, range)).map_err(refusal)
+    });
+    step_done(irq, progress?, range, |at, left| (Syscall::Unmap, [handle, at, left, 0, 0, 0]))
+}
+
+/// A step of an operation on a range is done: the call is made again for what is left, so that the core is its scheduler's in between. What has
+/// been done stays, also if the caller is ended or the next step fails.
+fn step_done(
+    irq: &mut IrqOff,
+    progress: Progress<PageId>,
+    range: PageRange,
+    again: impl FnOnce(u64, u64) -> (Syscall, [u64; 6]),
+) -> Result {
+    let Progress::More(at) = progress else { return Ok(0) };
+    let left = range.end().number() - at.number();
+    let (call, arguments) = again(at.address() as u64, left as u64);
+    dispatch::current(irq).call_again(call as u64, arguments);
+    dispatch::leave()
 }
 
 pub(super) fn protect(
     irq: &mut IrqOff,
-    process: u64,
+    handle: u64,
     address: u64,
     pages: u64,
     protection_word: u64,
 ) -> Result {
-    let process = find::<Process>(irq, process, Rights::MAP)?;
+    let process = find::<Process>(irq, handle, Rights::MAP)?;
     let (range, protection) = (range(address, pages)?, protection(protection_word)?);
-    visit(irq, &process, |irq, space| {
-        let changed = spaces::all(irq, space, range, |cx, range| space.protect(cx, range, protection));
-        changed.map(|()| 0).map_err(refusal)
-    })
+    let progress = visit(irq, &process, |irq, space| {
+        spaces::with(irq, space, |cx| space.protect(cx, range, protection)).map_err(refusal)
+    });
+    step_done(irq, progress?, range, |at, left| (Syscall::Protect, [handle, at, left, protection_word, 0, 0]))
 }
 
 pub(super) fn region_create(irq: &mut IrqOff, pages: u64) -> Result {

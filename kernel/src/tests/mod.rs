@@ -188,6 +188,7 @@ const TESTS: &[Test] = &[
     test("cap.calls", caps::calls),
     test("cap.race", caps::race),
     test("user.pages", passing::pages),
+    test("user.many", passing::many),
     test("user.faults", passing::faults),
     test("interrupt.drivers", interrupt::drivers),
     test("quota.banks", quota::banks),

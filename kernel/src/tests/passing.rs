@@ -17,3 +17,8 @@ pub(super) fn pages(bed: &mut Bed) -> Result {
 pub(super) fn faults(_: &mut Bed) -> Result {
     passes("pages", format_args!("kind=fault "))
 }
+
+/// Thousands of pages and capabilities, and hundreds of threads, that one call concerns.
+pub(super) fn many(_: &mut Bed) -> Result {
+    passes("pages", format_args!("kind=many "))
+}

@@ -256,13 +256,13 @@ impl Chunk {
         }
     }
 
-    /// Makes every frame an allocated block of its own: the chunk was one allocated block.
-    pub(crate) fn allot(&self) {
-        for word in &self.words {
+    /// Makes every frame of `keep` an allocated block of its own, and the others free ones in the open: the chunk was one allocated block.
+    pub(crate) fn allot(&self, keep: &[u64; WORDS]) {
+        for (word, keep) in self.words.iter().zip(keep) {
             word.set_cont(0);
             word.set_local(0);
             // ORDER: Relaxed: as in `split`; the chunk's state publishes it.
-            word.free.store(0, Ordering::Relaxed);
+            word.free.store(!keep, Ordering::Relaxed);
         }
     }
 

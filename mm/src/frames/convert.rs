@@ -9,7 +9,7 @@ use super::span::Span;
 use super::state::State;
 use super::{Chunk, Frames};
 use crate::error::FrameError;
-use crate::id::{CHUNK_ORDER, FrameId};
+use crate::id::{CHUNK_ORDER, FrameId, WORDS};
 
 impl<'m> Frames<'m> {
     /// Makes an allocated block of [`Order::HUGE`](crate::Order::HUGE), which the caller owns, into 512 allocated blocks of
@@ -18,8 +18,21 @@ impl<'m> Frames<'m> {
     /// # Errors
     /// As [`Frames::put`] of that block; nothing has changed then.
     pub fn split(&self, cache: &mut CoreCache<'m>, frame: FrameId) -> Result<(), FrameError> {
+        self.split_keeping(cache, frame, &[u64::MAX; WORDS])
+    }
+
+    /// As [`Frames::split`], but gives back at once every frame whose bit in `keep` is 0: frame i of the block is bit i % 64 of word i / 64.
+    ///
+    /// # Errors
+    /// As [`Frames::split`].
+    pub fn split_keeping(
+        &self,
+        cache: &mut CoreCache<'m>,
+        frame: FrameId,
+        keep: &[u64; WORDS],
+    ) -> Result<(), FrameError> {
         let (_, span, offset) = self.chunk_at(cache, frame)?;
-        if span.split_huge(offset) { Ok(()) } else { Err(span.blame(offset, frame)) }
+        if span.split_huge(offset, keep) { Ok(()) } else { Err(span.blame(offset, frame)) }
     }
 
     /// Makes 512 allocated blocks of [`Order::FRAME`](crate::Order::FRAME) that fill the chunk at `frame`, and that the caller

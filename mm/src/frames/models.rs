@@ -227,6 +227,31 @@ fn a_split_meets_another_core_that_looks_for_frames() {
     });
 }
 
+/// What a split gives back is found by another core, and nothing else.
+#[test]
+fn a_split_that_gives_back_meets_another_core_that_looks_for_frames() {
+    model(2, || {
+        let frames = machine(1);
+        let mut mine = cache(0);
+        let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
+        let other = Arc::clone(&frames);
+        let thread = thread::spawn(move || {
+            let mut cache = cache(1);
+            let got = other.get(&mut cache, order(0));
+            other.drain(&mut cache);
+            got
+        });
+        let mut keep = [u64::MAX; crate::id::WORDS];
+        keep[crate::id::WORDS - 1] = u64::MAX >> 1;
+        let last = FrameId::new(block.number() + CHUNK_FRAMES - 1);
+        assert_eq!(frames.split_keeping(&mut mine, block, &keep), Ok(()));
+        let got = thread.join().expect("no panic");
+        assert!(got.is_err() || got == Ok(last), "{got:?} is not free");
+        frames.drain(&mut mine);
+        check(&frames, usize::from(got.is_err()));
+    });
+}
+
 /// A free that is over, as far as its frame is concerned, still lifts the chunk while the frame's new owner merges.
 #[test]
 fn a_merge_meets_a_free_that_lifts_the_chunk() {

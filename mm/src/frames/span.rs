@@ -12,7 +12,7 @@ use super::index::Index;
 use super::order::{TOTAL, between};
 use super::state::State;
 use crate::error::FrameError;
-use crate::id::{CHUNK_FRAMES, CHUNK_ORDER, FrameId, Order, Zone};
+use crate::id::{CHUNK_FRAMES, CHUNK_ORDER, FrameId, Order, WORDS, Zone};
 use percpu::sync::atomic::{AtomicU16, Ordering};
 use percpu::{CoreId, NodeId};
 
@@ -297,13 +297,14 @@ impl<'m> Span<'m> {
         self.whole.set_bits(word, bits);
     }
 
-    /// Makes an allocated block of one chunk into single allocated frames, in a pooled chunk of which nothing is free; says whether
+    /// Makes an allocated block of one chunk into single frames in a pooled chunk, those of `keep` allocated and the others free; says whether
     /// it was that. While the words are written nobody looks at them: the state is `Held`, and in no magazine.
-    pub(crate) fn split_huge(&self, offset: usize) -> bool {
+    pub(crate) fn split_huge(&self, offset: usize, keep: &[u64; WORDS]) -> bool {
         let ours = self.change(offset, State::Huge(CHUNK_ORDER), State::Held);
         if ours {
-            self.chunk(offset).allot();
-            self.set_state(offset, State::Pooled(Level::NONE));
+            let chunk = self.chunk(offset);
+            chunk.allot(keep);
+            self.pool(offset, chunk.level());
         }
         ours
     }

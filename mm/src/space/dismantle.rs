@@ -21,6 +21,9 @@ use core::slice::ChunksExact;
 
 /// Entries of a cache line, which are looked at together; also what a block counts in a step.
 const LINE: usize = 8;
+/// What a frame that goes back counts in a step: some 100 instructions, where an entry that is only looked at has
+/// up to five.
+const GIVEN: usize = 20;
 
 /// One step at work.
 struct Step<'s, M, P> {
@@ -33,7 +36,7 @@ struct Step<'s, M, P> {
 }
 
 impl<M: Memory> Space<M> {
-    /// Takes everything out: frames, tables and records go back, objects are detached. A step of about [`STEP`] entries, which needs no
+    /// Takes everything out: frames, tables and records go back, objects are detached. A step of about half [`STEP`] entries, or as much as giving a hundred frames back costs. It needs no
     /// memory of those before: it is called until it says [`Progress::Done`]. Then the space is empty and can be closed; until then it is
     /// good for nothing else.
     ///
@@ -41,7 +44,7 @@ impl<M: Memory> Space<M> {
     /// 1. Nobody else uses the space from the first step on (A6); steps and [`Space::close`] follow each other.
     /// 2. Every core has forgotten its translations (X5), and none loads its root again (A6).
     pub unsafe fn dismantle<P: Pool>(&self, pool: &mut P) -> Progress<()> {
-        let mut step = Step { space: self, pool, left: STEP, refund: 0 };
+        let mut step = Step { space: self, pool, left: STEP / 2, refund: 0 };
         let emptied = step.directory(&self.top(), 4);
         let Step { pool, mut left, refund, .. } = step;
         self.refund(pool, refund);
@@ -153,9 +156,8 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
             return true;
         }
         let table = self.space.below(entry);
-        if level == 2 {
-            self.leaves(&table);
-        } else if !self.directory(&table, level - 1) {
+        let emptied = if level == 2 { self.leaves(&table) } else { self.directory(&table, level - 1) };
+        if !emptied {
             return false;
         }
         self.give(table.frame, Order::FRAME);
@@ -168,26 +170,42 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
         self.refund += order.frames();
     }
 
-    /// Gives back what a table of level 1 owns.
+    /// Gives back what a table of level 1 owns; `false` if the step ended before.
     #[inline(always)]
-    fn leaves(&mut self, table: &Table<M>) {
+    fn leaves(&mut self, table: &Table<M>) -> bool {
         if let Some(block) = table.info().table().reservation() {
             // Every frame that the table owns is of the block (A1), which is whole again.
             self.left = self.left.saturating_sub(LINE);
-            return self.give(block, Order::HUGE);
+            self.give(block, Order::HUGE);
+            return true;
         }
         let mut lines = self.lines(table, ENTRIES);
         while let Some((line, union)) = lines.next() {
-            lines.used(line.iter().filter(|word| word.get() != 0).count());
             if union.may_own() {
+                if self.left == 0 {
+                    self.interrupt(table, &lines);
+                    return false;
+                }
                 self.frames(line);
             }
+            lines.used(line.iter().filter(|word| word.get() != 0).count());
         }
         self.left = self.left.saturating_sub(lines.looked(ENTRIES));
+        true
+    }
+
+    /// A step ends inside a table of level 1, before the line that was shown last: those before it are empty now.
+    #[cold]
+    fn interrupt(&self, table: &Table<M>, lines: &Lines<'_>) {
+        let done = lines.looked(ENTRIES) - LINE;
+        let words = self.lines(table, done).rest;
+        words.flatten().for_each(|word| word.set(0));
+        table.info().set_table(Word::new(lines.count));
     }
 
     /// Gives back what a line of leaves owns.
     fn frames(&mut self, line: &Words) {
+        let before = self.refund;
         for entry in line.iter().map(|word| Entry::from_raw(word.get())) {
             if !entry.is_owned() {
                 continue;
@@ -197,6 +215,7 @@ impl<M: Memory, P: Pool> Step<'_, M, P> {
             }
             self.refund += 1;
         }
+        self.left = self.left.saturating_sub((self.refund - before) * GIVEN);
     }
 }
 

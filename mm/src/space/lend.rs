@@ -4,7 +4,7 @@
 //! that had the pages nothing changes but who gives the frames back.
 
 use super::entry::{ENTRIES, Entry, Hold};
-use super::load::{Load, Short};
+use super::load::{COPY, LEAVES, Load, Short};
 use super::memory::{Frames, Memory, Pool, Shortage};
 use super::object::Object;
 use super::record::{Record, Records, Terms};
@@ -27,7 +27,7 @@ impl<M: Memory> Lent<M> {
     /// Lets go of both.
     pub(super) fn release<P: Pool>(self, records: &Records<M>, pool: &mut P) {
         records.subtract(pool, self.record, 1);
-        self.object.release(pool);
+        self.object.let_go(pool);
     }
 
     pub(super) const fn record(&self) -> usize {
@@ -194,6 +194,9 @@ impl<M: Memory> Space<M> {
                 }
                 Err(short) => return (Err(short), stale),
             }
+            if load.cost >= LEAVES {
+                return (Err(Short::Full), stale);
+            }
             let page = PageId::new(leaves.page.number() + index - leaves.from);
             let old = leaves.table.get(index);
             let new = match old.hindrance() {
@@ -204,7 +207,8 @@ impl<M: Memory> Space<M> {
             match noted {
                 Ok(new) => {
                     leaves.table.set(index, new);
-                    load.push(new, 2);
+                    let copied = new.is_present() && !(old.is_present() && old.frame() == new.frame());
+                    load.push(new, if copied { COPY } else { 2 });
                     stale |= old.is_present() && old.frame() != new.frame();
                 }
                 Err(short) => return (Err(short), stale),

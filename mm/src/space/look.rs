@@ -6,6 +6,7 @@ use super::pending::Halt;
 use super::walk::{Act, Leaves, Stop, Visit};
 use super::{Cx, Kind, Progress, Protection, Space};
 use crate::virt::{PageId, PageRange, PageSize, USER_PAGES};
+use percpu::sync::atomic::Ordering;
 
 /// Consecutive pages of one kind, with one protection and made by one mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,11 @@ struct Look<'s, M> {
     start: PageId,
     end: PageId,
     present: usize,
+}
+
+/// Looks for the first page that is not free.
+struct Seek {
+    found: Option<PageId>,
 }
 
 impl<M: Memory> Space<M> {
@@ -80,7 +86,7 @@ impl<M: Memory> Space<M> {
             // Page 0 stays free, so that null is never mapped.
             let at = PageId::new((random() as usize % last + 1) * span);
             if let Some(range) = PageRange::new(at, pages)
-                && self.region(cx, at).is_none_or(|region| region.range.start() >= range.end())
+                && self.occupied(cx, range).is_none()
             {
                 return Some(range);
             }
@@ -88,16 +94,27 @@ impl<M: Memory> Space<M> {
         self.first_fit(cx, pages, span)
     }
 
+    /// The first page of a range that is not free.
+    fn occupied<P: Pool>(&self, cx: &mut Cx<'_, P>, range: PageRange) -> Option<PageId> {
+        let mut seek = Seek { found: None };
+        let mut at = range.start();
+        while let Some(rest) = PageRange::new(at, range.end().number() - at.number()) {
+            cx.steps = super::STEP;
+            match self.walk(cx, rest, &mut seek) {
+                Ok(Progress::More(next)) if seek.found.is_none() => at = next,
+                _ => break,
+            }
+        }
+        seek.found
+    }
+
     fn first_fit<P: Pool>(&self, cx: &mut Cx<'_, P>, pages: usize, span: usize) -> Option<PageRange> {
         let mut at = span;
         loop {
             let range = PageRange::new(PageId::new(at), pages)?;
-            match self.region(cx, range.start()) {
-                Some(region) if region.range.start() < range.end() => {
-                    at = region.range.end().number().next_multiple_of(span);
-                }
-                _ => return Some(range),
-            }
+            let Some(page) = self.occupied(cx, range) else { return Some(range) };
+            let end = self.region(cx, page).map_or(page.number() + 1, |region| region.range.end().number());
+            at = end.next_multiple_of(span);
         }
     }
 }
@@ -122,6 +139,38 @@ impl<M: Memory> Look<'_, M> {
         }
         self.end = PageId::new(page.number() + pages);
         self.present += if entry.is_present() { pages } else { 0 };
+        Ok(())
+    }
+}
+
+impl Seek {
+    fn see(&mut self, page: PageId, entry: Entry) -> Result<(), Stop> {
+        if entry.is_empty() {
+            return Ok(());
+        }
+        self.found = Some(page);
+        Err(Halt::Pause(page))
+    }
+}
+
+impl<M: Memory, P: Pool> Visit<M, P> for Seek {
+    const CREATES: bool = false;
+
+    fn block(&mut self, _: &mut Cx<'_, P>, page: PageId, _: Level, old: Entry) -> Result<Act, Stop> {
+        self.see(page, old).map(|()| Act::Keep)
+    }
+
+    fn part(&mut self, page: PageId, _: usize, old: Entry) -> Result<Act, Stop> {
+        self.see(page, old).map(|()| Act::Keep)
+    }
+
+    fn leaves(&mut self, _: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop> {
+        let from = leaves.page.number();
+        let entries = leaves.entries().iter().enumerate();
+        for (index, place) in entries {
+            // ORDER: Relaxed: entries of this table change under the unit's lock, which we have.
+            self.see(PageId::new(from + index), Entry::from_raw(place.load(Ordering::Relaxed)))?;
+        }
         Ok(())
     }
 }

@@ -106,6 +106,16 @@ pub trait Pool {
     /// Turns a block of 2 MiB into 512 frames that go back one by one.
     fn split(&mut self, block: FrameId);
 
+    /// As [`Pool::split`], but the frames whose bit in `keep` is 0 go back at once: frame i is bit i % 64 of word i / 64.
+    fn split_keeping(&mut self, block: FrameId, keep: &[u64; Order::HUGE.frames() / 64]) {
+        self.split(block);
+        for index in 0..Order::HUGE.frames() {
+            if keep.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 0) {
+                self.give(FrameId::new(block.number() + index), Order::FRAME);
+            }
+        }
+    }
+
     /// Turns 512 frames back into the block that they were; `false` if that is not possible now.
     fn merge(&mut self, block: FrameId) -> bool;
 
@@ -129,6 +139,12 @@ pub trait Pool {
 
     /// An object that the payer paid for is gone, and will not ask for it again.
     fn forget(&mut self, _payer: Payer) {}
+
+    /// Offers an object that nobody refers to any more and that has many frames, by its own frame: `true` if it is among
+    /// [`Orphans`](super::Orphans) now, `false` if it shall go at once.
+    fn orphan(&mut self, _frame: FrameId) -> bool {
+        false
+    }
 }
 
 /// A pool as what quota comes from.

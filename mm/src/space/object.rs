@@ -6,6 +6,7 @@
 //! leads to every page that shows the frame.
 //!
 //! * O1: the object lives as long as its count of references: one for each handle and each attachment.
+//! * O3: `populated` is the number of pages for which there are frames, once the last reference is gone; before that it may lag behind.
 
 use super::Progress;
 use super::info::Use;
@@ -24,6 +25,19 @@ const FAN: usize = 512;
 const HEAD: usize = 8;
 /// Directory words in the object's own frame.
 const SLOTS: usize = FAN - HEAD;
+/// Bits of a block's number for each level of directory frames.
+const SHIFT: u32 = FAN.ilog2();
+/// Levels of directory frames that an object has at most: enough for a user half.
+const MAX_DEPTH: usize = 3;
+const _: () = assert!(SLOTS << (SHIFT as usize * MAX_DEPTH) >= crate::virt::USER_PAGES);
+/// Blocks that go back in one step, about: up to 160 instructions each.
+const AT_ONCE: usize = 96;
+/// What a block that goes back counts in a step, where a word that is looked at counts one.
+const GIVEN: usize = 16;
+/// So few go back where the last reference goes: a core may have tens of objects to end in a row.
+const FEW: usize = 8;
+/// Words that are looked at together.
+const LINE: usize = 8;
 
 /// The object's own frame.
 ///
@@ -31,7 +45,7 @@ const SLOTS: usize = FAN - HEAD;
 /// |---|---|---|---|
 /// | `refs` | any core | any core | AcqRel |
 /// | `first`, and the links of records | who holds `locked` | the same | by the lock |
-/// | `populated` | who puts a frame in | statistics | Relaxed |
+/// | `populated` | who puts a frame in | statistics, and who ends the object | Relaxed |
 /// | `purse` | who puts a frame in | – | its own |
 /// | `slots`, and directory frames | who puts something in, once | any core | Release / Acquire |
 /// | the rest | nobody after start | any core | – |
@@ -375,13 +389,28 @@ impl<M: Memory> Object<M> {
         own.then(|| first + frame.number() - head.number())
     }
 
-    /// Gives the reference up; with the last one the object goes, and its frames with it.
+    /// Gives the reference up; with the last one the object goes, and its frames with it: all at once.
     pub fn release<P: Pool>(self, pool: &mut P) {
         if let Some(orphan) = self.unref() {
-            let mut at = 0;
-            while let Progress::More(next) = orphan.destroy(pool, at) {
-                at = next;
-            }
+            orphan.end(pool);
+        }
+    }
+
+    /// As [`Object::release`], but an object that takes more than a step is offered to the pool, which may end it step by step
+    /// ([`Orphans`](super::Orphans)).
+    pub fn let_go<P: Pool>(self, pool: &mut P) {
+        let Some(orphan) = self.unref() else { return };
+        let few = orphan.header().depth == 0 && orphan.populated() <= orphan.granule().pages() * FEW;
+        if few || !pool.orphan(orphan.frame) {
+            orphan.end(pool);
+        }
+    }
+
+    fn end<P: Pool>(&self, pool: &mut P) {
+        let mut at = 0;
+        // SAFETY: nobody else has the object, and nobody will: its last reference is gone.
+        while let Progress::More(next) = unsafe { self.destroy(pool, at) } {
+            at = next;
         }
     }
 
@@ -392,14 +421,24 @@ impl<M: Memory> Object<M> {
         (before == 1).then_some(self)
     }
 
-    /// Gives some frames back, from directory word `at` on; the last step takes the object's own.
-    pub(super) fn destroy<P: Pool>(&self, pool: &mut P, at: usize) -> Progress<usize> {
+    /// Gives back about [`AT_ONCE`] frames, of the blocks from `at` on; it is called with 0, and then with what it says, until it is
+    /// [`Progress::Done`]. The last step takes the object's own frame.
+    ///
+    /// # Safety
+    /// 1. No reference to the object is left.
+    /// 2. Steps follow each other, and nothing follows the last.
+    pub(super) unsafe fn destroy<P: Pool>(&self, pool: &mut P, mut at: usize) -> Progress<usize> {
         let header = self.header();
-        // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
-        let word = header.slots[at].load(Ordering::Acquire);
-        self.drop_node(pool, word, u32::from(header.depth), order(header.granule));
-        if at + 1 < SLOTS {
-            return Progress::More(at + 1);
+        let end = header.pages / header.granule.pages();
+        let mut left = AT_ONCE * GIVEN;
+        while at < end && !(header.depth == 0 && self.populated() == 0) {
+            if left == 0 {
+                return Progress::More(at);
+            }
+            let next = self.destroy_some(pool, at, &mut left);
+            // With the last block every directory frame goes that is still there.
+            self.drop_directories(pool, at, if next < end { next } else { usize::MAX });
+            at = next;
         }
         // All that was paid for is gone, but for this frame.
         let payer = header.purse.payer();
@@ -409,22 +448,93 @@ impl<M: Memory> Object<M> {
         Progress::Done(())
     }
 
-    fn drop_node<P: Pool>(&self, pool: &mut P, word: u64, level: u32, order: Order) {
-        if word == 0 {
-            return;
+    /// Gives back the blocks of one directory frame from `at` on, as far as the step goes; returns the block behind them, or the one behind
+    /// the hole that `at` is in.
+    fn destroy_some<P: Pool>(&self, pool: &mut P, at: usize, left: &mut usize) -> usize {
+        let header = self.header();
+        let mut words: &[AtomicU64] = &header.slots;
+        for level in (1..=u32::from(header.depth)).rev() {
+            let index = at >> (SHIFT * level);
+            let Some(below) = self.directory(words, index) else {
+                // ORDER: Relaxed: nobody else has the object.
+                let is_hole = |word: &&AtomicU64| word.load(Ordering::Relaxed) == 0;
+                let holes = words.iter().skip(within(words, index)).take_while(is_hole).count();
+                *left = left.saturating_sub(holes);
+                return (index + holes) << (SHIFT * level);
+            };
+            words = below;
         }
-        let frame = FrameId::new(word as usize);
-        if level == 0 {
-            return pool.give(frame, order);
+        let mut next = at;
+        let rest = words.get(within(words, at)..).unwrap_or_default();
+        let mut populated = self.populated();
+        for line in rest.chunks(LINE) {
+            if *left == 0 || populated == 0 && header.depth == 0 {
+                break;
+            }
+            next += line.len();
+            let given = self.destroy_line(pool, line);
+            populated -= given * header.granule.pages();
+            *left = left.saturating_sub(line.len() + GIVEN * given);
         }
-        // SAFETY: O1: as in `place`.
-        let words: &[AtomicU64; FAN] = unsafe { self.memory.at(frame).cast().as_ref() };
-        for word in words {
-            // ORDER: Acquire; as in `destroy`.
-            self.drop_node(pool, word.load(Ordering::Acquire), level - 1, order);
-        }
-        pool.give(frame, Order::FRAME);
+        // ORDER: Relaxed: nobody else has the object.
+        header.populated.store(populated, Ordering::Relaxed);
+        next
     }
+
+    /// Gives back the blocks of some words; returns how many.
+    #[inline(always)]
+    fn destroy_line<P: Pool>(&self, pool: &mut P, line: &[AtomicU64]) -> usize {
+        // ORDER: Acquire pairs with Release in `publish`; nobody else has the object.
+        let any = line.iter().fold(0, |any, word| any | word.load(Ordering::Acquire));
+        if any == 0 {
+            return 0;
+        }
+        let order = order(self.header().granule);
+        // ORDER: Relaxed: read above.
+        let blocks = line.iter().map(|word| word.load(Ordering::Relaxed)).filter(|&block| block != 0);
+        blocks.map(|block| pool.give(FrameId::new(block as usize), order)).count()
+    }
+
+    /// Gives back the directory frames that hold block `at` but not block `next`.
+    fn drop_directories<P: Pool>(&self, pool: &mut P, at: usize, next: usize) {
+        let depth = u32::from(self.header().depth);
+        let mut frames = [None; MAX_DEPTH];
+        let mut words: &[AtomicU64] = &self.header().slots;
+        // From the top: a frame must be there to lead to the one below.
+        for level in (1..=depth).rev() {
+            let index = at >> (SHIFT * level);
+            let Some(below) = self.directory(words, index) else { break };
+            if at >> (SHIFT * level) != next >> (SHIFT * level) {
+                let word = words.get(within(words, index));
+                // ORDER: Relaxed: as in `destroy_some`, which has read it.
+                let frame = word.map(|word| FrameId::new(word.load(Ordering::Relaxed) as usize));
+                if let Some(place) = frames.get_mut(level as usize - 1) {
+                    *place = frame;
+                }
+            }
+            words = below;
+        }
+        frames.into_iter().flatten().for_each(|frame| pool.give(frame, Order::FRAME));
+    }
+
+    /// The directory frame that a word leads to, if there is one.
+    fn directory(&self, words: &[AtomicU64], index: usize) -> Option<&[AtomicU64]> {
+        // ORDER: Acquire pairs with Release in `publish`: the directory frame is zeroed.
+        match words.get(within(words, index))?.load(Ordering::Acquire) {
+            0 => None,
+            node => {
+                // SAFETY: O1: a directory frame of this object stays as long as the object; it is nothing but atomic words.
+                let frame: &[AtomicU64; FAN] =
+                    unsafe { self.memory.at(FrameId::new(node as usize)).cast().as_ref() };
+                Some(frame)
+            }
+        }
+    }
+}
+
+/// Where the entry with this number of its level stands in a directory frame; the object's own holds all of its level.
+const fn within(words: &[AtomicU64], index: usize) -> usize {
+    if words.len() == FAN { index % FAN } else { index }
 }
 
 /// A pool without a frame: for looking at a directory without making one.

@@ -8,7 +8,7 @@
 //! finds no place any more is given up as if it had been unmapped; so is what the bank that it left cannot pay for any more (A8). Between
 //! spaces of one payer that cannot be.
 
-use super::load::Load;
+use super::load::{LEAVES, Load};
 use super::memory::{Frames, Memory, Pool, Shortage};
 use super::{Backing, Cx, Mapping, Progress, Protection, Space, SpaceError};
 use crate::virt::{PageId, PageRange, PageSize};
@@ -114,7 +114,8 @@ impl<M: Memory> Pass<'_, M> {
         let claimed = steps.step(space, |cx| space.map(cx, range, &claim));
         self.course =
             Course { phase: if claimed.is_ok() { Phase::Forward } else { Phase::Over }, ..Course::START };
-        claimed.map(|()| 1)
+        // Some 30 instructions for a leaf.
+        claimed.map(|()| range.len().min(PageSize::Huge.pages()) / 2 + 1)
     }
 
     /// The places of the page that comes next.
@@ -213,7 +214,11 @@ impl<M: Memory> Pass<'_, M> {
         }
         let last = self.course.done - 1;
         let before = |range: PageRange| (range.start().number() + last) % TABLE;
-        let count = last.min(before(range)).min(before(place)) + 1;
+        let count = match last.min(before(range)).min(before(place)) + 1 {
+            // It may be one that has moved as it is.
+            TABLE => TABLE,
+            count => count.min(LEAVES),
+        };
         self.course.done -= count;
         let (page, target) = self.next();
         let mut load = Load::new();

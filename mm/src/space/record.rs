@@ -57,8 +57,8 @@ const PER_FRAME: usize = FRAME_BYTES / size_of::<Record>();
 const FRAMES: usize = RECORDS / PER_FRAME;
 const _: () = assert!(PER_FRAME == 64 && FRAMES * PER_FRAME == RECORDS);
 
-/// What a record that is taken out of its object's list counts in a step, in entries.
-const DETACHED: usize = 64;
+/// What a record that is taken out of its object's list counts in a step, in entries: the object may go with it, and a few frames.
+const DETACHED: usize = 256;
 
 /// Marks a record that is claimed and not yet filled.
 const CLAIMED: u64 = 1 << 63;
@@ -399,7 +399,7 @@ impl<M: Memory> Records<M> {
             // SAFETY: O1: the record's own reference, which it gives up here.
             let object = unsafe { Object::from_frame(frame, self.memory) };
             object.with_list(|first| record.unlink(first));
-            object.release(pool);
+            object.let_go(pool);
         }
         // ORDER: Release pairs with Acquire in `claim`.
         record.pages.store(0, Ordering::Release);

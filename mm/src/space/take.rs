@@ -4,7 +4,7 @@
 //! What moves leaves claims behind that keep its record, so that it can be put back without memory.
 
 use super::entry::{ENTRIES, Entry, span};
-use super::load::{BLOCK, Load, Run, Short, TABLE};
+use super::load::{BLOCK, LEAVES, Load, Run, Short, TABLE};
 use super::memory::{Memory, Pool};
 use super::pass::Passing;
 use super::table::Locked;
@@ -12,9 +12,6 @@ use super::walk::{Found, Leaves, index};
 use super::{Cx, Space, SpaceError};
 use crate::virt::{PageId, PageSize};
 use percpu::sync::atomic::Ordering;
-
-/// Most leaves of a load, so that a step stays short.
-const LEAVES: usize = 256;
 
 impl<M: Memory> Space<M> {
     /// Takes some of `pages` pages from `page` on that are to appear at `target`. At least one, or nothing has changed; the error is that of
@@ -83,7 +80,7 @@ impl<M: Memory> Space<M> {
     ) -> Result<(), Short> {
         let first = index(load.first, 2);
         for at in first..(first + blocks).min(ENTRIES) {
-            if load.cost >= ENTRIES {
+            if load.cost >= LEAVES {
                 return Ok(());
             }
             let page = PageId::new(load.first.number() + (at - first) * ENTRIES);

@@ -20,6 +20,11 @@ impl<'s, M: Memory> Unmap<'s, M> {
     }
 }
 
+/// What a leaf counts in a step that is of no run of equals: some 30 instructions.
+const LEAF: usize = 8;
+/// What a page counts beside that whose frame goes back by itself: up to 150 instructions, so a step has about a hundred.
+const OWNED: usize = 32;
+
 /// What is taken out of one table of level 1.
 struct Taken {
     /// The record of the entries that are counted at present.
@@ -129,19 +134,24 @@ impl<M: Memory> Space<M> {
         block: FrameId,
         freed: &[u64; ENTRIES / 64],
     ) {
-        cx.pool.split(block);
-        let mut given = 0;
+        let mut keep = *freed;
         for index in 0..ENTRIES {
-            let frame = in_block(block, index);
             let entry = leaves.table.get(index);
-            if freed[index / 64] >> (index % 64) & 1 != 0 {
-                cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
-            } else if !(entry.is_owned() && entry.frame() == frame) {
-                cx.pool.give(frame, Order::FRAME);
-                given += 1;
+            if entry.is_owned() && entry.frame() == in_block(block, index) {
+                keep[index / 64] |= 1 << (index % 64);
             }
         }
-        self.refund(cx.pool, given);
+        cx.pool.split_keeping(block, &keep);
+        for (word, bits) in freed.iter().enumerate() {
+            let mut bits = *bits;
+            while bits != 0 {
+                let frame = in_block(block, word * 64 + bits.trailing_zeros() as usize);
+                cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+                bits &= bits - 1;
+            }
+        }
+        let kept: usize = keep.iter().map(|word| word.count_ones() as usize).sum();
+        self.refund(cx.pool, ENTRIES - kept);
         leaves.word = leaves.word.without_reservation();
     }
 
@@ -193,6 +203,10 @@ impl<M: Memory> Space<M> {
                 taken.record = old.record();
                 continue;
             }
+            if reservation.is_none() {
+                let Some(steps) = cx.steps.checked_sub(LEAF) else { return Err(index) };
+                cx.steps = steps;
+            }
             if old.is_owned() && !self.disown(cx, old, (leaves.from + index, reservation), taken) {
                 return Err(index);
             }
@@ -205,7 +219,7 @@ impl<M: Memory> Space<M> {
         Ok(())
     }
 
-    /// An owned page goes. `false` if there is no room to note that.
+    /// An owned page goes. `false` if there is no room to note that, or the step is full.
     #[inline(always)]
     fn disown<P: Pool>(
         &self,
@@ -220,15 +234,19 @@ impl<M: Memory> Space<M> {
         }
         if reservation.is_some() {
             taken.freed[index / 64] |= 1 << (index % 64);
-        } else {
-            cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
+            return true;
         }
+        let Some(steps) = cx.steps.checked_sub(OWNED) else { return false };
+        cx.steps = steps;
+        cx.pending.stale(self.memory.info(frame), frame, Order::FRAME);
         true
     }
 }
 
 impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
     const CREATES: bool = false;
+    // Some ten instructions.
+    const COST: usize = 2;
 
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {
         if old.is_empty() {
@@ -260,6 +278,8 @@ impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
         if let Some(block) = leaves.word.reservation()
             && taken.count != 0
         {
+            // One with all its pages is a step: it is not left in the middle.
+            cx.steps = 0;
             if leaves.word.count() == 0 {
                 cx.pending.stale(self.space.memory.info(block), block, Order::HUGE);
                 leaves.word = leaves.word.without_reservation();

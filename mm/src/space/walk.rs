@@ -11,7 +11,7 @@ use super::{Cx, Progress, Space, SpaceError};
 use crate::frames::Policy;
 use crate::id::{FrameId, Order};
 use crate::virt::{PageId, PageRange};
-use percpu::sync::atomic::AtomicU64;
+use percpu::sync::atomic::{AtomicU64, Ordering};
 
 /// What a visitor wants done with an entry above level 1.
 pub(super) enum Act {
@@ -27,6 +27,8 @@ pub(super) enum Act {
 pub(super) trait Visit<M: Memory, P: Pool> {
     /// Whether tables are made where there is nothing.
     const CREATES: bool;
+    /// What a leaf in use counts in a step, beside being looked at. The last table of a step is not left in the middle for that.
+    const COST: usize = 0;
 
     /// An entry of level 2 or 3 that is no table, the range covering all of it.
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop>;
@@ -39,6 +41,11 @@ pub(super) trait Visit<M: Memory, P: Pool> {
     /// Entries of one table of level 1.
     fn leaves(&mut self, cx: &mut Cx<'_, P>, leaves: &mut Leaves<M>) -> Result<(), Stop>;
 }
+
+/// What an entry of level 2 counts in a step that leads to no table: some nine instructions.
+const KEPT: usize = 2;
+/// What a block that is changed counts in a step beside that: some 130 instructions.
+const BLOCK: usize = 32;
 
 /// Why a visitor goes no further.
 pub(super) type Stop = Halt<SpaceError>;
@@ -92,16 +99,18 @@ const fn after(page: PageId, level: Level) -> usize {
     (page.number() | (span(level) - 1)) + 1
 }
 
-/// What a hole counts in a step: a directory's empty entries cost an eighth of one that something is done with, or less.
+/// What a hole counts in a step: one for each empty entry of level 3, which costs some four instructions.
 pub(super) fn hole_cost(page: PageId, next: PageId) -> usize {
-    ((next.number() - page.number()) / span(3)).clamp(1, ENTRIES / 8)
+    ((next.number() - page.number()) / span(3)).clamp(1, ENTRIES)
 }
 
 /// The first page after `page` with something in the directory that it belongs to, or the one after the directory. In it `page`'s entry is
 /// empty; most are, and each costs a lock if it is asked for by itself.
 fn past_hole<M: Memory>(directory: &Table<M>, page: PageId) -> PageId {
     let first = index(page, 3);
-    let empty = (first + 1..ENTRIES).take_while(|&index| directory.get(index).is_empty()).count();
+    // ORDER: Relaxed: the directory is locked.
+    let is_empty = |word: &&AtomicU64| Entry::from_raw(word.load(Ordering::Relaxed)).is_empty();
+    let empty = directory.entries().iter().skip(first + 1).take_while(is_empty).count();
     PageId::new(after(page, 3) + empty * span(3))
 }
 
@@ -380,7 +389,10 @@ impl<M: Memory> Space<M> {
             Ok(Act::Split) => {
                 return self.split_giant(cx, directory, page, old).map(Some).map_err(Halt::Error);
             }
-            Ok(Act::Set(new)) => directory.set(index(page, 3), old, new),
+            Ok(Act::Set(new)) => {
+                directory.set(index(page, 3), old, new);
+                cx.steps = cx.steps.saturating_sub(BLOCK);
+            }
             Ok(Act::Keep) => {}
             Err(stop) => {
                 self.leave_directory(cx, directory, page);
@@ -420,7 +432,10 @@ impl<M: Memory> Space<M> {
         };
         match act {
             Act::Split => return self.split(cx, unit, at, old).map(Some).map_err(Halt::Error),
-            Act::Set(new) => unit.set(at, old, new),
+            Act::Set(new) => {
+                unit.set(at, old, new);
+                cx.steps = cx.steps.saturating_sub(BLOCK);
+            }
             Act::Keep => {}
         }
         Ok(None)
@@ -441,7 +456,7 @@ impl<M: Memory> Space<M> {
             let mut entry = unit.table.get(at);
             if !entry.is_table() {
                 let Some(table) = self.visit_block(cx, unit, entry, (page, next), visitor)? else {
-                    self.step(cx, 1, next)?;
+                    self.step(cx, KEPT, next)?;
                     page = next;
                     continue;
                 };
@@ -455,7 +470,7 @@ impl<M: Memory> Space<M> {
             let result = visitor.leaves(cx, &mut leaves);
             self.close_leaves(cx, unit, (at, entry), &leaves, word);
             result?;
-            self.step(cx, count, next)?;
+            self.step(cx, count + count.min(word.count()) * V::COST, next)?;
             page = next;
         }
         Ok(())

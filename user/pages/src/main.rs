@@ -1,7 +1,7 @@
 //! Passes pages between processes and resolves faults of others, for the kernel's tests.
 //!
-//! `kind=pass`: pages moved, shared and copied, and what is refused. `kind=fault`: page faults and exceptions as messages. `only=` a check,
-//! `seed=`. Other kinds are the other process of a check. The exit code is 0, or the number of the check that failed, from 1; the log says
+//! `kind=pass`: pages moved, shared and copied, and what is refused. `kind=fault`: page faults and exceptions as messages. `kind=many`: much
+//! at once. `only=` a check, `seed=`. Other kinds are the other process of a check. The exit code is 0, or the number of the check that failed, from 1; the log says
 //! which, and why.
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@ extern crate alloc;
 mod arch;
 mod client;
 mod fault;
+mod many;
 mod pass;
 mod scene;
 
@@ -55,9 +56,10 @@ fn main(start: &Start) -> u64 {
     match start.word("kind") {
         Some("pass") => run(start, pass::CHECKS),
         Some("fault") => run(start, fault::CHECKS),
+        Some("many") => run(start, many::CHECKS),
         Some("client") => client::run(start),
         _ => {
-            say!("pages: kind= pass or fault");
+            say!("pages: kind= pass, fault or many");
             USAGE
         }
     }

@@ -6,6 +6,9 @@ mod manual;
 mod rules;
 mod source;
 
+#[cfg(test)]
+mod workflow_tests;
+
 use crate::cli::CheckArgs;
 use crate::error::{Class, Error, Result};
 use crate::process;

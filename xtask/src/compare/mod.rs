@@ -140,7 +140,7 @@ impl Base {
         match self {
             Self::Runs(side) => side.about.clone(),
             Self::Committed(path, file) => SideFile {
-                runs: vec![path.display().to_string()],
+                runs: vec![path.strip_prefix(workspace::root()).unwrap_or(path).display().to_string()],
                 commits: file.commit.iter().cloned().collect(),
                 boots: 0,
             },

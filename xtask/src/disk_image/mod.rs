@@ -2,18 +2,20 @@
 //!
 //! One partition of an MBR disk is the EFI system partition and holds everything ([`layout`]); the gap before it takes Limine's second stage
 //! for BIOS. An MBR and not a GPT, because current versions of Limine no longer install themselves into a GPT without a partition of their own.
-//! Limine's binaries come from the distribution or from a folder; nothing is downloaded.
+//! Limine's binaries come from a folder that is named, else from the distribution, else from a pinned download ([`pinned`]).
 
 mod layout;
+mod pinned;
 
 use crate::cli::ImageArgs;
 use crate::error::{Class, Error, Result};
 use crate::image::{self, Flavour};
 use crate::programs::{self, Program};
-use crate::setup::{self, Need};
+use crate::setup::{self, Need, packages};
 use crate::{process, ui, workspace};
 use abi::boot::Params;
 use layout::File;
+use pinned::{LIMINE, Network};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,22 +26,28 @@ const PLACES: &[&str] = &["/usr/share/limine", "/usr/local/share/limine", "/opt/
 const UEFI: &str = "BOOTX64.EFI";
 /// What Limine's second stage looks for on BIOS.
 const BIOS: &str = "limine-bios.sys";
+/// What no image can be without.
+const NEEDED: [&str; 2] = [UEFI, BIOS];
 /// Limine's program that writes the boot sector, and its source, which comes with the binaries.
 const TOOL: &str = "limine";
 const TOOL_SOURCE: &str = "limine.c";
+/// The ways to a Limine that need no download by us.
 const NEXT: &str = "install the package `limine`, or name a folder with --limine: a clone of a -binary branch of Limine has everything";
 
 /// The subcommand.
 ///
 /// # Errors
-/// [`Class::Missing`]: Limine's binaries; or whatever stops the build.
+/// [`Class::Missing`]: Limine's binaries, and they could not be downloaded; or whatever stops the build.
 pub fn execute(args: &ImageArgs) -> Result<()> {
     let line = args.words.join(" ");
     if let Err(bad) = Params::parse(&line) {
         return Err(Error::new(Class::Usage, format!("the kernel does not know the word `{}`", bad.0))
             .next("see the table in abi/src/boot.rs"));
     }
-    let limine = limine(args.limine.as_deref())?;
+    let limine = limine(args.limine.as_deref(), PLACES, || {
+        pinned::folder(&LIMINE, &workspace::output("limine")?, network(args))
+    })?;
+    ui::line(&format!("image: Limine is that of {}", limine.display()));
     setup::ensure(&[Need::GuestTarget])?;
     let kernel = image::build(Flavour::Plain)?.kernel;
     let bytes = layout::build(&files(&kernel, &programs::build()?, &limine, &line)?)?;
@@ -47,29 +55,57 @@ pub fn execute(args: &ImageArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => workspace::output("disk")?.join("nearfield.img"),
     };
+    let size = bytes.len() >> 20;
     fs::write(&path, bytes).map_err(|error| Error::io(&error, "write", &path))?;
-    let bios = install_for_bios(&limine, &path)?;
-    let how = if bios {
+    let firmware = if install_for_bios(&limine, &path)? {
         "BIOS and UEFI"
     } else {
-        "UEFI only: there is neither the program nor the source of `limine`"
+        "UEFI only: for BIOS the program `limine` or its source is missing"
     };
-    ui::line(&format!("image: {} boots from {how}", path.display()));
-    ui::line(&format!("image: write it to a disk with `dd if={} of=/dev/DISK bs=4M`", path.display()));
+    let kernel = match line.as_str() {
+        "" => "the kernel will only idle; words after `--` make it do more, as `-- mode=test`".to_owned(),
+        line => format!("the kernel's command line is `{line}`"),
+    };
+    let path = path.display();
+    ui::line(&format!("image: {path} ({size} MiB) boots from {firmware}"));
+    ui::line(&format!("image: {kernel}"));
+    ui::line(&format!(
+        "image: `dd if={path} of=/dev/DISK bs=4M conv=fsync` writes it over all that is on a disk"
+    ));
     Ok(())
 }
 
-/// The folder of Limine's binaries.
-fn limine(named: Option<&Path>) -> Result<PathBuf> {
-    let whole = |folder: &Path| [UEFI, BIOS].iter().all(|name| folder.join(name).is_file());
-    let folder = match named {
-        Some(folder) => whole(folder).then(|| folder.to_owned()),
-        None => PLACES.iter().map(PathBuf::from).find(|folder| whole(folder)),
+fn network(args: &ImageArgs) -> Network {
+    if args.offline {
+        Network::Refused("--offline")
+    } else if packages::refused() {
+        Network::Refused(packages::INSTALL_VARIABLE)
+    } else {
+        Network::Allowed
+    }
+}
+
+/// The folder of Limine's binaries: the one that is named and no other; else one of `places`; else what `download` gives.
+fn limine(
+    named: Option<&Path>,
+    places: &[&str],
+    download: impl FnOnce() -> Result<PathBuf>,
+) -> Result<PathBuf> {
+    let whole = |folder: &PathBuf| NEEDED.iter().all(|name| folder.join(name).is_file());
+    let Some(folder) = named else {
+        if let Some(folder) = places.iter().map(PathBuf::from).find(whole) {
+            return Ok(folder);
+        }
+        ui::line(&format!("image: no Limine is installed in {}", places.join(" or ")));
+        return download();
     };
-    folder.ok_or_else(|| {
-        let place = named.map_or_else(|| PLACES.join(" or "), |folder| folder.display().to_string());
-        Error::new(Class::Missing, format!("there is no {UEFI} and {BIOS} in {place}")).next(NEXT)
-    })
+    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !folder.join(name).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(folder.to_owned());
+    }
+    Err(Error::new(Class::Missing, format!("there is no {} in {}", missing.join(" and no "), folder.display())).next(
+        "name a clone of a -binary branch of Limine, which has all, or leave --limine out to take the distribution's or a download",
+    ))
 }
 
 fn files(kernel: &Path, programs: &[Program], limine: &Path, line: &str) -> Result<Vec<File>> {
@@ -85,10 +121,11 @@ fn files(kernel: &Path, programs: &[Program], limine: &Path, line: &str) -> Resu
     Ok(files)
 }
 
-/// `limine.conf` (Limine's CONFIG.md): one entry, started at once, its messages on the serial port too.
+/// `limine.conf` (Limine's CONFIG.md): one entry, started at once, its messages on the serial port too, at the kernel's speed: on BIOS
+/// Limine's own is 9600 baud. `kernel_path` is understood by Limine 8, which does not know `path`, and since.
 fn configuration(programs: &[Program], line: &str) -> String {
     let mut text = String::from(
-        "timeout: 0\nserial: yes\n\n/Nearfield\n    protocol: limine\n    path: boot():/boot/kernel\n",
+        "timeout: 0\nserial: yes\nserial_baudrate: 115200\n\n/Nearfield\n    protocol: limine\n    kernel_path: boot():/boot/kernel\n",
     );
     text.push_str(&format!("    cmdline: {line}\n"));
     for program in programs {
@@ -126,12 +163,14 @@ fn compile(source: &Path) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BIOS, TOOL, UEFI, configuration, files, install_for_bios, layout, limine};
+    use super::{
+        BIOS, LIMINE, Network, TOOL, UEFI, configuration, files, install_for_bios, layout, limine, pinned,
+    };
     use crate::error::Class;
     use crate::programs::Program;
     use crate::results::testing::TempDir;
     use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     fn programs() -> Vec<Program> {
         ["user/bench", "user/a-program-with-a-long-name"]
@@ -170,16 +209,45 @@ mod tests {
         assert_eq!(layout::read(&image, "EFI/BOOT/BOOTX64.EFI").unwrap(), UEFI.as_bytes());
     }
 
+    /// A folder below `dir` with what an image needs of Limine.
+    fn stand_in(dir: &Path, name: &str) -> PathBuf {
+        let folder = dir.join(name);
+        fs::create_dir(&folder).unwrap();
+        for name in [UEFI, BIOS] {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        folder
+    }
+
     #[test]
     fn without_limine_there_is_no_image() {
         let dir = TempDir::new("no-limine");
-        let error = limine(Some(dir.path())).unwrap_err();
-        assert_eq!(error.class(), Class::Missing);
-        assert!(error.to_string().contains("--limine"));
-        for name in [UEFI, BIOS] {
-            fs::write(dir.path().join(name), "").unwrap();
+        let refuse = || pinned::folder(&LIMINE, dir.path(), Network::Refused("--offline"));
+        for (named, says) in [
+            (None, "--offline forbids"),
+            (Some(dir.path()), "there is no BOOTX64.EFI and no limine-bios.sys in"),
+        ] {
+            let error = limine(named, &["/nonexistent"], refuse).unwrap_err();
+            assert_eq!(error.class(), Class::Missing);
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(error.to_string().contains("--limine"), "{error}");
         }
-        assert_eq!(limine(Some(dir.path())).unwrap(), dir.path());
+    }
+
+    #[test]
+    fn limine_is_that_named_else_of_the_distribution_else_downloaded() {
+        let dir = TempDir::new("limine");
+        let [named, installed, pinned] =
+            ["named", "installed", "pinned"].map(|name| stand_in(dir.path(), name));
+        let places = ["/nonexistent", installed.to_str().unwrap()];
+        let found = |named, places: &[&str]| limine(named, places, || Ok(pinned.clone())).unwrap();
+        assert_eq!(found(Some(&named), &places), named);
+        assert_eq!(found(None, &places), installed);
+        assert_eq!(found(None, &places[..1]), pinned);
+        fs::remove_file(named.join(BIOS)).unwrap();
+        fs::remove_file(installed.join(UEFI)).unwrap();
+        assert!(limine(Some(&named), &places, || Ok(pinned.clone())).is_err());
+        assert_eq!(found(None, &places), pinned);
     }
 
     /// A script in the place of Limine's program: it is given the image, and its failure is ours.

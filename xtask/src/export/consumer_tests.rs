@@ -1,6 +1,7 @@
-//! Each format is read back by what it is made for: a schema, a parser, or the structure of the tool that reads it.
+//! Each format is read back as what it is made for reads it: by its schema, a parser, or the fields and types that its reader asks for.
+//! Readers that are programs of others: `reader_tests.rs`. Bencher, github-action-benchmark and JMH Visualizer are in no registry.
 
-use super::{Format, hgrm, render};
+use super::{Format, hgrm, lacking, render};
 use crate::report;
 use crate::results::disk::FileSystem;
 use crate::results::reader::Run;
@@ -9,13 +10,10 @@ use crate::results::testing::{self, TempDir};
 use crate::results::writer::{Finished, RunWriter};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::path::Path;
-use std::process::Command;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Two boots of three cases: one that should be small, one that should be great, one that failed and says why at length.
-fn run(dir: &TempDir, complete: bool) -> Run {
+pub(super) fn run(dir: &TempDir, complete: bool) -> Run {
     let mut file = testing::run_file("r");
     file.repeats = 2;
     let mut writer = RunWriter::create(FileSystem, dir.path(), file, testing::env_file()).unwrap();
@@ -149,6 +147,60 @@ fn jmh_has_the_structure_of_jmh() {
     assert_eq!(metric.raw_data_histogram[0][0][0], (0.001, 3));
 }
 
+/// JMH Visualizer (`parse.js`, `parseBenchmarkBundles`) makes `method key=value …` of an entry and takes that apart again at spaces and `=`; two
+/// entries of one such name are two runs to it. What stands before the last dot is the class. github-action-benchmark makes one point of
+/// `benchmark` and `params`, and the last of equal ones wins.
+///
+/// Planted: no parameter `boot`; a parameter with a space.
+#[test]
+fn what_reads_jmh_can_tell_entries_apart() {
+    let dir = TempDir::new("export-jmh-names");
+    let entries: Vec<JmhEntry> =
+        serde_json::from_str(&render(&run(&dir, true), Format::Jmh).unwrap()).unwrap();
+    let mut names = BTreeSet::new();
+    for entry in &entries {
+        let (class, method) = entry.benchmark.rsplit_once('.').unwrap();
+        assert!(!class.is_empty() && !method.is_empty() && !entry.benchmark.contains(' '));
+        for (key, value) in &entry.params {
+            assert!(!key.contains([' ', '=']) && !value.contains([' ', '=']), "{key}={value}");
+        }
+        assert!(names.insert((&entry.benchmark, &entry.params)), "twice: {}", entry.benchmark);
+    }
+}
+
+/// `BenchmarkResult` of github-action-benchmark's `extract.ts`, with its types.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GhaEntry {
+    name: String,
+    value: f64,
+    range: Option<String>,
+    unit: String,
+    extra: Option<String>,
+}
+
+/// It finds an entry of an earlier commit by its name, and refuses a file without entries.
+///
+/// Planted: `value` is a string; two entries of one name.
+#[test]
+fn github_action_benchmark_finds_the_types_it_asks_for() {
+    let dir = TempDir::new("export-gha-types");
+    let run = run(&dir, true);
+    for format in [Format::Gha, Format::GhaBigger] {
+        let text = render(&run, format).unwrap();
+        let entries: Vec<GhaEntry> = serde_json::from_str(&text).unwrap();
+        assert!(
+            lacking(&text, format).is_none() && lacking(&super::pretty(&[(); 0]).unwrap(), format).is_some()
+        );
+        let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert!(!entries.is_empty() && names.len() == entries.len(), "{names:?}");
+        for entry in &entries {
+            assert!(entry.value.is_finite() && entry.value >= 0.0 && !entry.unit.is_empty());
+            assert!(entry.range.as_deref() != Some("") && entry.extra.is_some());
+        }
+    }
+}
+
 #[test]
 fn github_action_benchmark_finds_its_fields_and_no_direction_is_mixed() {
     let dir = TempDir::new("export-gha");
@@ -205,67 +257,4 @@ fn distributions_end_at_the_maximum_and_count_everything() {
     let last = points.last().unwrap();
     assert_eq!((last[0], last[1], last[2]), (0.5, 1.0, 1500.0));
     assert!(points.iter().any(|point| point.len() == 4 && point[1] == 0.5 && point[0] == 0.25));
-}
-
-/// Runs a Python program if that has the modules it needs; `NEARFIELD_PYTHON` names another interpreter.
-fn python(modules: &str, program: &str, path: &Path) -> Option<String> {
-    let python = std::env::var_os("NEARFIELD_PYTHON").unwrap_or_else(|| "python3".into());
-    let probe = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        // Past the output that libtest keeps of passed tests: `cargo xtask test` counts these lines.
-        let _ = writeln!(
-            io::stderr(),
-            "skipped: an export read by its reference reader: no python3 with {modules}"
-        );
-        return None;
-    }
-    let output = Command::new(&python).arg("-c").arg(program).arg(path).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap())
-}
-
-/// Planted: a quote in a label is not escaped; a family is named without its unit.
-#[test]
-fn the_reference_parser_of_openmetrics_reads_every_sample() {
-    let dir = TempDir::new("export-openmetrics");
-    let path = dir.path().join("run.txt");
-    std::fs::write(&path, render(&run(&dir, true), Format::OpenMetrics).unwrap()).unwrap();
-    let program = "
-import sys
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
-for family in parse(open(sys.argv[1]).read()):
-    for sample in family.samples:
-        labels = sample.labels
-        print(family.type, family.unit, sample.name, labels.get('case'), labels.get('quantile'), labels.get('repeat'), sample.value)
-";
-    let Some(said) = python("prometheus_client.openmetrics.parser", program, &path) else { return };
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines.contains(&"summary ticks nearfield_case_ticks a.b/x=1 0.5 1 0.27"), "{said}");
-    assert!(lines.contains(&"summary ticks nearfield_case_ticks_count a.b/x=1 None 0 1500"), "{said}");
-    assert!(
-        lines.iter().any(|line| line.contains("nearfield_case_ratio a.rate/x=1,y=\"quoted\\\" 1.0 0 0.0005")),
-        "{said}"
-    );
-    assert_eq!(lines.iter().filter(|line| line.contains("nearfield_case_ok b ")).count(), 2);
-}
-
-/// The interval log, and with `hdrh` the distribution that it makes of it beside ours.
-#[test]
-fn the_reference_reader_opens_histogram_logs() {
-    let dir = TempDir::new("export-hlog");
-    let run = run(&dir, true);
-    let program = "
-import sys
-from hdrh.histogram import HdrHistogram
-from hdrh.log import HistogramLogReader
-reader = HistogramLogReader(sys.argv[1], HdrHistogram(1, 2 ** 40, 3))
-while True:
-    one = reader.get_next_interval_histogram()
-    if one is None:
-        break
-    print(one.get_total_count(), one.get_value_at_percentile(50), one.get_value_at_percentile(99), one.get_max_value())
-";
-    let log = run.dir.join("hist/a.b~x=1.hlog");
-    let Some(said) = python("hdrh.log", program, &log) else { return };
-    assert_eq!(said, "1500 250 495 500\n1500 250 495 500\n");
 }

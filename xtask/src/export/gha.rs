@@ -46,8 +46,11 @@ fn range(spread: Spread, unit: &str) -> String {
 fn extra(run: &Run, series: &Series<'_>) -> String {
     let samples: u64 = series.rows.iter().map(|row| row.n).sum();
     let commit = run.env.git.describe.as_deref().unwrap_or("no commit");
-    let mut text =
-        format!("lane {}, median of {samples} samples, {} boots, {commit}", run.run.lane, series.rows.len());
+    let boots = match series.rows.len() {
+        1 => "1 boot".to_owned(),
+        several => format!("{several} boots"),
+    };
+    let mut text = format!("lane {}, median of {samples} samples, {boots}, {commit}", run.run.lane);
     if let Some(p99) = series.spread(|row| row.p99) {
         text.push_str(&format!(
             ", p99 {} {}",

@@ -11,7 +11,7 @@ use crate::results::{units, writer};
 use hdrhistogram::Histogram;
 
 /// Lines for each halving of what is left, the reference's default.
-const TICKS: u32 = 5;
+const TICKS: f64 = 5.0;
 
 /// Name and content of each file.
 pub(super) fn files(run: &Run) -> Result<Vec<(String, String)>> {
@@ -36,10 +36,8 @@ fn distribution(histogram: &Histogram<u64>, row: &CaseRow) -> String {
     let scale = float(units::scale(unit));
     let mut text =
         format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
-    let mut total = 0;
-    for step in histogram.iter_quantiles(TICKS) {
-        total += step.count_since_last_iteration();
-        let (value, share) = (float(step.value_iterated_to()) / scale, step.quantile_iterated_to());
+    for Point { value, share, total } in points(histogram) {
+        let value = float(value) / scale;
         text.push_str(&format!("{value:>12.3} {share:>2.12} {total:>10}"));
         if share < 1.0 {
             text.push_str(&format!(" {:>14.2}", 1.0 / (1.0 - share)));
@@ -51,4 +49,36 @@ fn distribution(histogram: &Histogram<u64>, row: &CaseRow) -> String {
     let max = float(histogram.max()) / scale;
     text.push_str(&format!("#[Max     = {max:>12.3}, Total count    = {:>12}]\n", histogram.len()));
     text
+}
+
+/// One line: the value of a bucket, the share that had to be reached, the samples up to there.
+struct Point {
+    value: u64,
+    share: f64,
+    total: u64,
+}
+
+/// The points of the reference's `PercentileIterator`: five for each halving of what is left, and the end. Counted in hundredths as there: the
+/// crate counts from 0 to 1, where 0.3 comes out a little above three tenths of the samples, and so takes a bucket too many.
+fn points(histogram: &Histogram<u64>) -> Vec<Point> {
+    let all = histogram.len();
+    let (mut points, mut level, mut total) = (Vec::new(), 0.0, 0);
+    for step in histogram.iter_recorded() {
+        total += step.count_at_value();
+        let reached = 100.0 * float(total) / float(all);
+        while level <= reached {
+            points.push(Point { value: step.value_iterated_to(), share: level / 100.0, total });
+            if total == all {
+                break;
+            }
+            let halvings = (100.0 / (100.0 - level)).log2().floor() + 1.0;
+            level += 100.0 / (TICKS * halvings.exp2());
+        }
+    }
+    points.extend(histogram.iter_recorded().last().map(|step| Point {
+        value: step.value_iterated_to(),
+        share: 1.0,
+        total: all,
+    }));
+    points
 }

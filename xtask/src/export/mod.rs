@@ -14,6 +14,8 @@ mod series;
 
 #[cfg(test)]
 mod consumer_tests;
+#[cfg(test)]
+mod reader_tests;
 
 use crate::cli::ExportArgs;
 use crate::error::{Class, Error, Result};
@@ -90,6 +92,9 @@ pub fn execute(args: &ExportArgs) -> Result<()> {
         return Ok(());
     }
     let text = render(&run, args.to)?;
+    if let Some(what) = lacking(&text, args.to) {
+        eprintln!("warning: {what}");
+    }
     match &args.output {
         None => ui::line(text.trim_end_matches('\n')),
         Some(path) => {
@@ -98,6 +103,19 @@ pub fn execute(args: &ExportArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why the reader of a format will not take this export: github-action-benchmark fails on a file without entries.
+fn lacking(text: &str, format: Format) -> Option<&'static str> {
+    match format {
+        Format::Gha if text.trim() == "[]" => {
+            Some("no good row of this run should be small: the export is empty, which its reader refuses")
+        }
+        Format::GhaBigger if text.trim() == "[]" => {
+            Some("no good row of this run should be great: the export is empty, which its reader refuses")
+        }
+        _ => None,
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

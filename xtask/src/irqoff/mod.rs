@@ -47,7 +47,7 @@ pub const DRIVERS: &[Driver] = &[
     Driver { name: "matrix", line: "mode=test lane=icount filter=user.matrix", mebibytes: 1024 },
     Driver {
         name: "programs",
-        line: "mode=test lane=icount filter=user.hostile,user.sync,user.talk,user.signals,user.arbiter,user.pages,user.faults,cap.calls,interrupt.drivers,quota.",
+        line: "mode=test lane=icount filter=user.hostile,user.sync,user.talk,user.signals,user.arbiter,user.pages,user.many,user.faults,cap.calls,interrupt.drivers,quota.",
         mebibytes: 1024,
     },
     Driver { name: FUZZ, line: "mode=test lane=icount filter=user.fuzz,user.kills", mebibytes: 1024 },

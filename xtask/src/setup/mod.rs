@@ -4,6 +4,7 @@
 
 pub mod apt;
 pub mod packages;
+pub mod readers;
 
 use crate::cli::SetupArgs;
 use crate::error::{Class, Error, Result};
@@ -79,7 +80,8 @@ pub fn execute(args: &SetupArgs) -> Result<()> {
     if args.newest || env::var("CI").is_ok_and(|value| value == "true") {
         upgrade()?;
     }
-    report_missing()
+    report_missing()?;
+    if args.readers { readers::ensure() } else { Ok(()) }
 }
 
 /// Installs those of `needs` that are missing.

@@ -1,4 +1,4 @@
-//! Package managers: which one there is, and how it installs QEMU.
+//! Package managers: which one there is, and how it installs QEMU or, on Debian and what descends from it, another package.
 
 use crate::error::{Class, Error, Result};
 use crate::process;
@@ -73,6 +73,20 @@ pub fn install_qemu() -> Result<()> {
     if manager.program != "apt-get" {
         return install();
     }
+    with_lists(has_lists(), install, || execute("apt-get", &["update"], Privilege::Root))
+}
+
+/// Installs a package of Debian's.
+///
+/// # Errors
+/// [`Class::Missing`]: there is no apt, or it failed.
+pub fn install_debian(package: &str) -> Result<()> {
+    if !in_path("apt-get") {
+        return Err(Error::new(Class::Missing, format!("{package} is missing, and there is no apt-get"))
+            .next("install by hand what your system has in its place"));
+    }
+    let arguments = ["install", "--yes", "--no-install-recommends", package];
+    let install = || execute("apt-get", &arguments, Privilege::Root);
     with_lists(has_lists(), install, || execute("apt-get", &["update"], Privilege::Root))
 }
 
@@ -183,7 +197,7 @@ fn execute(program: &str, arguments: &[&str], privilege: Privilege) -> Result<()
         return Ok(());
     }
     Err(Error::new(Class::Missing, format!("`{program} {}` failed ({status})", arguments.join(" ")))
-        .next("read its message above, or install QEMU for x86-64 by hand"))
+        .next("read its message above, or install what is missing by hand"))
 }
 
 /// `program`, through sudo if root is needed and we are not.
@@ -197,7 +211,7 @@ fn privileged(program: &str, privilege: Privilege) -> Result<Command> {
         sudo
     } else {
         return Err(Error::new(Class::Missing, format!("`{program}` needs root, and there is no sudo"))
-            .next("run `cargo xtask setup` as root once, or install QEMU by hand"));
+            .next("run `cargo xtask setup` as root once, or install what is missing by hand"));
     };
     command.env("DEBIAN_FRONTEND", "noninteractive");
     Ok(command)
