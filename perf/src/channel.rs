@@ -8,7 +8,7 @@
 //! follow those of the kernel's own table, see [`Record::shifted`].
 //!
 //! One page, because the kernel sees frames one by one: messages longer than the ring go through it piece by piece. A writer that finds no
-//! room raises `full` and sleeps on `tail`; a writer that is done raises `closed`.
+//! room, or wants all to be read, raises `full` and sleeps on `tail`; a writer that is done raises `closed`.
 
 use crate::record::{MAX_PAYLOAD, Record, Sink};
 use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -60,7 +60,7 @@ impl Channel {
         Self { head: line(), tail: line(), full: line(), closed: line(), data }
     }
 
-    /// Whether the writer waits for room.
+    /// Whether the writer waits for its messages to be read.
     #[must_use]
     pub fn full(&self) -> bool {
         // ORDER: Acquire pairs with Release in `Sender::wait_for_room`: all that it wrote before is seen.
@@ -153,6 +153,18 @@ impl<'c, W: FnMut(&AtomicU32, u32)> Sender<'c, W> {
         self.channel.full.0.store(0, Ordering::Relaxed);
     }
 
+    /// Waits until everything has been read.
+    pub fn flush(&mut self) {
+        loop {
+            // ORDER: Acquire pairs with Release in `pull`: the bytes before it have been read.
+            let tail = self.channel.tail.0.load(Ordering::Acquire);
+            if tail == self.head {
+                return;
+            }
+            self.wait_for_room(tail);
+        }
+    }
+
     /// Says that nothing more comes.
     pub fn close(self) {
         // ORDER: Release pairs with Acquire in `Channel::closed`.
@@ -166,6 +178,10 @@ impl<W: FnMut(&AtomicU32, u32)> Sink for Sender<'_, W> {
         // What does not fit a frame could not be sent on either; every record that the runner makes does.
         if let Ok(bytes) = postcard::to_slice(record, &mut message) {
             let _ = self.send_bytes(bytes);
+        }
+        // Should the case hang or take the machine with it, what ended before it is safe, and the blame falls on the right one.
+        if matches!(record, Record::CaseStart(_)) {
+            self.flush();
         }
     }
 }

@@ -90,3 +90,21 @@ fn indices_of_cases_are_shifted_and_nothing_else_is() {
     let done = Record::Done(Done { run: 1, failed: 0, skipped: 0 });
     assert_eq!((suite.shifted(9), done.shifted(9)), (suite, done));
 }
+
+/// What ended before a case that hangs is known, and so is which case that is. Planted: no flush.
+#[test]
+fn a_case_begins_when_all_before_it_has_been_read() {
+    let channel = Channel::new();
+    let mut receiver = Receiver::new(&channel);
+    let taken = std::cell::Cell::new(0);
+    let mut sender = Sender::new(&channel, |_, _| {
+        assert!(channel.full());
+        // One at a time: the writer has to ask again.
+        taken.set(taken.get() + u32::from(receiver.take().unwrap().is_some()));
+    });
+    sender.send(&metric(0, "a"));
+    assert_eq!(taken.get(), 0);
+    sender.send(&Record::CaseStart(CaseStart { index: 1, key: "sys.null" }));
+    assert_eq!(taken.get(), 2);
+    assert!(!channel.full());
+}

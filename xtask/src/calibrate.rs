@@ -1,6 +1,7 @@
 //! `cargo xtask calibrate`: how much boots of one build differ on this host, which no comparison here can see through.
 //!
-//! It measures, or takes runs of one build that are there, and writes `results/noise/`; `compare` raises its smallest differences by it.
+//! It measures, or takes runs of one build that are there, and writes `results/noise/`; `compare` raises its smallest differences by it,
+//! and says so. What is known of other cases stays: a calibration with a filter adds to it.
 
 use crate::cli::{BenchArgs, CalibrateArgs};
 use crate::compare::schema::{Measure, Noise, NoiseFile, VERSION};
@@ -10,7 +11,7 @@ use crate::error::{Class, Error, Result};
 use crate::results::reader;
 use crate::{bench, ui, workspace};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Boots measured unless told otherwise.
 const BOOTS: u32 = 16;
@@ -27,13 +28,19 @@ pub fn execute(args: &CalibrateArgs) -> Result<()> {
         None => vec![measure(&args.bench)?],
     };
     let side = Side::read(&runs)?;
-    let file = noise(&side)?;
+    let fresh = noise(&side)?;
     let path = path(&side.identity);
+    summary(&fresh).iter().for_each(|line| ui::line(line));
+    let file = match known(&side.identity) {
+        Ok(Known::Here(_, old)) => merged(*old, fresh),
+        // A file of another host, of another format or damaged is replaced.
+        Ok(Known::Elsewhere(_) | Known::Nowhere) | Err(_) => fresh,
+    };
     let folder = path.parent().unwrap_or(workspace::root());
     std::fs::create_dir_all(folder).map_err(|error| Error::io(&error, "create", folder))?;
     compare::write(&path, &file)?;
-    summary(&file).iter().for_each(|line| ui::line(line));
-    ui::line(&format!("calibrate: wrote {}", path.display()));
+    ui::line(&format!("calibrate: the noise of {} cases is in {}", file.cases.len(), path.display()));
+    ui::line("calibrate: comparisons of runs of this host, machine, profile and number of samples use it");
     Ok(())
 }
 
@@ -43,24 +50,56 @@ fn measure(args: &BenchArgs) -> Result<PathBuf> {
     bench::measured(&args)?.ok_or_else(nothing)
 }
 
-/// Where the noise of a machine is kept.
+/// Where the noise of a machine is kept: samples fewer or more give medians that differ more or less.
 fn path(identity: &Identity) -> PathBuf {
     let folder = workspace::root().join("results/noise").join(&identity.lane);
-    folder.join(format!("{}.{}.json", identity.machine, identity.profile))
+    let samples = identity.samples.map_or_else(String::new, |samples| format!(".{samples}"));
+    folder.join(format!("{}.{}{samples}.json", identity.machine, identity.profile))
 }
 
-/// What is known of a machine's noise: nothing, if it was calibrated as another host.
+/// What is known of a machine's noise.
+pub(crate) enum Known {
+    /// Nothing.
+    Nowhere,
+    /// That of another host, in this file: nothing.
+    Elsewhere(PathBuf),
+    /// This.
+    Here(PathBuf, Box<NoiseFile>),
+}
+
+impl Known {
+    /// The noise, if it is that of this host.
+    pub(crate) fn here(&self) -> Option<(&Path, &NoiseFile)> {
+        match self {
+            Self::Here(path, file) => Some((path, file)),
+            Self::Elsewhere(_) | Self::Nowhere => None,
+        }
+    }
+}
+
+/// Looks for what is known of a machine's noise.
 ///
 /// # Errors
 /// The file is there and cannot be read.
-pub(crate) fn known(identity: &Identity) -> Result<Option<(PathBuf, NoiseFile)>> {
+pub(crate) fn known(identity: &Identity) -> Result<Known> {
     let path = path(identity);
     if !path.exists() {
-        return Ok(None);
+        return Ok(Known::Nowhere);
     }
     let again = "calibrate again: `cargo xtask calibrate`";
     let file: NoiseFile = reader::json(&path).map_err(|error| error.next(again))?;
-    Ok((file.schema == VERSION && file.host == identity.host).then_some((path, file)))
+    let here = file.schema == VERSION && file.host == identity.host;
+    Ok(if here { Known::Here(path, Box::new(file)) } else { Known::Elsewhere(path) })
+}
+
+/// What was known with what is: a case measured again is as it was measured last.
+fn merged(old: NoiseFile, fresh: NoiseFile) -> NoiseFile {
+    let mut all = NoiseFile { cases: old.cases, runs: old.runs, commits: old.commits, ..fresh };
+    all.cases.extend(fresh.cases);
+    for (into, from) in [(&mut all.runs, fresh.runs), (&mut all.commits, fresh.commits)] {
+        into.extend(from.into_iter().filter(|name| !into.contains(name)).collect::<Vec<String>>());
+    }
+    all
 }
 
 /// The noise between the boots of one build.
@@ -120,7 +159,7 @@ fn summary(file: &NoiseFile) -> Vec<String> {
         return vec!["calibrate: no case has a median".to_owned()];
     };
     let mut lines = vec![format!(
-        "medians of boots differ by {:.2} % in the median of {} cases; most in:",
+        "calibrate: medians of boots differ by {:.2} % (σ) in the middle one of {} cases; most in:",
         100.0 * middle,
         sigmas.len()
     )];

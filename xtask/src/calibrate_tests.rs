@@ -1,11 +1,12 @@
 //! The noise of boots whose noise is known.
 
-use super::{noise, of, summary};
+use super::{merged, noise, of, path, summary};
 use crate::compare::schema::Measure;
 use crate::compare::side::{Series, Side};
 use crate::compare::stats::tests::normal;
 use crate::compare::testing::{row, run, side};
 use perf::prng::Prng;
+use std::collections::BTreeMap;
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "made to be a figure")]
 fn boots(count: u32, sigma: f64, drift: f64) -> Side {
@@ -42,4 +43,36 @@ fn only_many_boots_of_one_build_are_noise() {
     let two = side(vec![run("r", "tcg", 8, Vec::new()), other]);
     assert!(noise(&two).unwrap_err().to_string().contains("different builds"));
     assert!(noise(&side(vec![run("r", "icount", 8, Vec::new())])).unwrap_err().to_string().contains("exact"));
+}
+
+/// Planted: the file is written anew, so that calibrating one case forgets all others.
+#[test]
+fn a_calibration_of_some_cases_keeps_what_is_known_of_others() {
+    let known = |id: &str, sigma: f64| {
+        let file = noise(&boots(8, sigma, 0.0)).unwrap();
+        let of = file.cases["a"].clone();
+        (
+            of[&Measure::P50].sigma,
+            crate::compare::schema::NoiseFile { cases: BTreeMap::from([(id.to_owned(), of)]), ..file },
+        )
+    };
+    let ((first, mut old), (_, again), (second, new)) =
+        (known("a", 0.02), known("b", 0.01), known("b", 0.05));
+    old.cases.extend(again.cases);
+    old.runs = vec!["q".to_owned(), "r".to_owned()];
+    let all = merged(old, new);
+    let sigma = |id: &str| all.cases[id][&Measure::P50].sigma;
+    assert_eq!((sigma("a"), sigma("b")), (first, second));
+    assert_eq!((all.runs, all.commits.len()), (vec!["q".to_owned(), "r".to_owned()], 1));
+}
+
+/// Planted: one file for all numbers of samples.
+#[test]
+fn other_numbers_of_samples_have_a_noise_of_their_own() {
+    let mut identity = boots(8, 0.02, 0.0).identity;
+    let profile = path(&identity);
+    identity.samples = Some(50);
+    let fifty = path(&identity);
+    assert!(profile.ends_with(format!("tcg/{}.quick.json", identity.machine)), "{profile:?}");
+    assert!(fifty.ends_with(format!("tcg/{}.quick.50.json", identity.machine)), "{fifty:?}");
 }

@@ -219,8 +219,8 @@ const REPORT_HELP: &str = "Examples:
   cargo xtask report --base baseline --history
   cargo xtask report --update-readme
 
-Runs of different lanes are never shown together. The file needs no network, and stays below 2 MiB: where curves of all boots
-would be larger, it shows those of the boot in the middle.";
+Runs of different lanes are never shown together. The file needs no network, and stays below 2 MiB:
+where curves of all boots would be larger, it shows those of the boot in the middle.";
 
 /// Flags of `trace`.
 #[derive(Debug, Args)]
@@ -242,7 +242,7 @@ pub struct TraceArgs {
 fn trace_help() -> String {
     let kinds: Vec<&str> = TraceEvents::WORDS.iter().map(|&(word, _)| word).collect();
     format!(
-        "Each core keeps its newest 2048 events in memory and sends them at the end of the run; a filter that leaves one case \
+        "Each core keeps its newest 2048 events in memory and sends them at the end of the run;\na filter that leaves one case \
          shows that case.\nKinds of events: {}; or all.\n\nExamples:\n  cargo xtask bench --trace interrupt,fault mailbox.rtt\n  \
          cargo xtask trace\n  cargo xtask trace results/runs/tcg/<machine>/<run> -o wakes.json",
         kinds.join(", ")
@@ -317,15 +317,15 @@ const IRQOFF_HELP: &str = "Examples:
   cargo xtask irqoff process_,unmap --drive matrix
   cargo xtask irqoff --gate -o irqoff.json
 
-One emulated core, whose instructions are counted. A stretch begins where the core stops taking interrupts
-(entry of a system call, interrupt or exception; CLI) and ends where it could take the next (back in a
-program; STI). Looking for what is pending with interrupts off does not end it. A repeated string
-instruction counts once for each repetition. A stretch belongs to the call that began it, whatever the
-kernel does before it returns; others to the entry that they began with. Calls that nobody makes, or not
-with much to do, are not measured.
+One emulated core, whose instructions are counted. A stretch begins where the core stops taking
+interrupts (entry of a system call, interrupt or exception; CLI) and ends where it could take the
+next (back in a program; STI). Looking for what is pending with interrupts off does not end it. A
+repeated string instruction counts once for each repetition. A stretch belongs to the call that
+began it, whatever the kernel does before it returns; others to the entry that they began with.
+Calls that nobody makes, or not with much to do, are not measured.
 
-Drivers: matrix, programs, rows; fuzz, for which there are no limits: what gives a memory object's frames
-back comes behind any call there.
+Drivers: matrix, programs, rows; fuzz, for which there are no limits: what gives a memory object's
+frames back comes behind any call there.
 
 Exit codes:
     0  measured; with --gate: nothing is longer than allowed
@@ -396,7 +396,9 @@ pub struct CompareOutput {
 /// Flags of `calibrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask calibrate --lane tcg --boots 16\n  \
-                        cargo xtask calibrate --from results/runs/tcg/<machine>/<run>\n\nThe noise is kept in results/noise.")]
+                        cargo xtask calibrate --from results/runs/tcg/<machine>/<run>\n\nThe noise is kept in results/noise, \
+                        for each machine, profile and number of samples;\n`compare`, `ab` and `report --base` use it, and say so. \
+                        With a filter, what is known of\nother cases stays.")]
 pub struct CalibrateArgs {
     /// Runs of one build that are there, joined by commas, instead of measuring
     #[arg(long, value_name = "RUNS")]
@@ -417,6 +419,9 @@ pub struct AbArgs {
     /// Boots of each revision
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub boots: u32,
+    /// Keep the checkouts and their builds, for more boots later
+    #[arg(long)]
+    pub keep: bool,
     /// What to show.
     #[command(flatten)]
     pub output: CompareOutput,
@@ -429,10 +434,12 @@ const AB_HELP: &str = "Examples:
   cargo xtask ab main HEAD -- ipc.rt --lane tcg --smp 1 --nodes 1 --mem 1G
   cargo xtask ab HEAD~1 HEAD --boots 12 --gate -- --lane native slab
 
-Boots go A B B A. Each is a run in results/ab; interrupted, the same command goes on from there.
-The checkouts are worktrees in target/nearfield/ab: remove them with `git worktree remove`.
+Boots go A B B A. Each is a run in results/ab; interrupted, the same command goes on from there, and
+with a larger --boots it adds to what is there. The same revision twice shows how often the verdicts
+are false alarms here. Checkouts are git worktrees in target/nearfield/ab, removed at the end.
 
-Exit codes are those of `cargo xtask compare`; 2 if a revision or a flag is not known, 12 if a revision does not build.";
+Exit codes are those of `cargo xtask compare`; 2 if a revision or a flag is not known, 12 if a
+revision does not build.";
 
 /// Flags of `history`.
 #[derive(Debug, Args)]
@@ -460,9 +467,11 @@ const HISTORY_HELP: &str = "Examples:
   cargo xtask history ipc.rt --plot history.svg
   cargo xtask history --runs results/ab/<revisions>/a --json
 
-A series is the medians of the boots of one case (lane, machine, host, profile, version) in the order of their runs. Change
-points are found by E-divisive (Matteson and James 2014), with a seeded permutation test at 1 %; shown are those of at least
-3 %, in exact lanes all.
+A series is the medians of the boots of one case (lane, machine, host, profile, version) in the
+order of their runs. Change points are those of E-divisive (Matteson and James 2014) that pass a
+permutation test of boots and Student's test of runs, both at 1 %. A change shows once two runs
+have it; results/README.md says how many more it may need. Changes below 3 % are not shown; in
+exact lanes all are.
 
 Exit codes:
     0  done, whatever was found
@@ -474,16 +483,18 @@ const COMPARE_HELP: &str = "Examples:
   cargo xtask bench --lane icount --boots 2 && cargo xtask compare baseline --gate
   cargo xtask compare baseline RUN --bless
 
-A boot gives one figure. A case regressed if the medians (or 99th percentiles, throughputs) of boots differ
-significantly (Mann and Whitney, exact; 5 % false discoveries over all tests), by at least 3 % (p99: 10 %; more where
-this machine's own noise is larger), and by two ticks of the timed window. Fewer than four boots on each side can show
-nothing. In the lane icount figures are exact: boots must agree, 0.5 % or 5 instructions are let pass.
+A boot gives one figure. A case regressed if the medians (or 99th percentiles, throughputs) of
+boots differ significantly (Mann and Whitney, exact; 5 % false discoveries over all tests), by at
+least 3 % (p99: 10 %; more where this machine's own noise is larger), and by two ticks of the timed
+window. Fewer than four boots on each side can show nothing. In the lane icount figures are exact:
+boots must agree, and 0.5 % or 5 instructions are let pass.
 
 Verdicts: REGRESSED, MISSING (also: failed, refused), noisy, inconclusive, improved, unchanged.
 
 Exit codes:
     0  compared; with --gate: nothing regressed or is missing
-   17  not comparable (lane, machine, profile, host, partial run); with --gate: too few boots for any verdict
+   17  not comparable (lane, machine, profile, host, partial run); with --gate: too few boots
+       for any verdict
    18  with --gate: a case regressed, is missing or failed, or boots differ that must agree";
 
 /// Flags of `import`.
@@ -620,6 +631,19 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// What is broken by hand is not broken again.
+    #[test]
+    fn help_fits_the_width_in_which_it_is_shown() {
+        let cli = Cli::command();
+        let long: Vec<String> = std::iter::once(&cli)
+            .chain(cli.get_subcommands())
+            .filter_map(clap::Command::get_after_help)
+            .flat_map(|help| help.to_string().lines().map(ToOwned::to_owned).collect::<Vec<String>>())
+            .filter(|line| line.chars().count() > 100)
+            .collect();
+        assert!(long.is_empty(), "{long:#?}");
     }
 
     #[test]

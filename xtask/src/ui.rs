@@ -10,6 +10,17 @@ pub fn line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
+/// Prints one line to standard error: what is said beside the answer, which a program may read.
+pub fn aside(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A time in whole seconds, as short as it can be: `1m1s`.
+#[must_use]
+pub fn duration(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string().replace(' ', "")
+}
+
 /// One activity that takes a while.
 #[derive(Debug)]
 pub struct Progress {
@@ -39,6 +50,22 @@ impl Progress {
     pub fn note(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
+        }
+    }
+
+    /// Replaces the live text; elsewhere than on a terminal it is a line of its own, beside what the command answers.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None => aside(text),
+        }
+    }
+
+    /// As [`aside`], above the live line.
+    pub fn aside(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| aside(text)),
+            None => aside(text),
         }
     }
 

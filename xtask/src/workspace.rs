@@ -15,6 +15,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// A path as it is named in the top folder.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
 /// The folder of build output.
 #[must_use]
 pub fn target() -> PathBuf {

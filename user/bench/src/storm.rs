@@ -14,6 +14,9 @@ use super::{Lab, Meter};
 
 /// The least number of windows.
 const LEAST_WINDOWS: u64 = 100;
+/// Windows where figures are exact: what a median needs. More say nothing more, and between address spaces each takes an emulator a tenth
+/// of a second, as it forgets all translations with every change of space.
+const EXACT_WINDOWS: u64 = 20;
 
 /// The threads. They end when this goes.
 pub(super) struct Storm {
@@ -83,12 +86,14 @@ impl Storm {
         }
         let plan = meter.plan();
         let window = Start::get().timebase().ticks(self.window).count().max(1);
-        let fit = match lab.lane {
-            // Exact: more windows say nothing more, and with many cores each takes the emulator long.
-            Lane::Icount => LEAST_WINDOWS,
-            _ => plan.budget.map_or(u64::MAX, |budget| budget.count() / window),
+        let windows = match lab.lane {
+            Lane::Icount => EXACT_WINDOWS,
+            _ => {
+                let fit = plan.budget.map_or(u64::MAX, |budget| budget.count() / window);
+                fit.min(u64::from(plan.samples)).max(LEAST_WINDOWS)
+            }
         };
-        for _ in 0..fit.min(u64::from(plan.samples)).max(LEAST_WINDOWS) {
+        for _ in 0..windows {
             let before = self.turns().unwrap_or(0);
             let from = Tsc.start();
             self.rest()?;

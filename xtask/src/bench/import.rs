@@ -77,7 +77,7 @@ fn write(
         lane: about.lane,
         repeats: capture.repeats(),
         trace: String::new(),
-        limits: suite::limits(Profile::Full),
+        limits: suite::limits(Profile::Full, about.lane),
     };
     let writer = RunWriter::create(disk, out, run, environment)?;
     let dir = writer.dir().to_owned();

@@ -91,7 +91,7 @@ mod tests {
             lane: Lane::Tcg,
             repeats: 1,
             trace: String::new(),
-            limits: suite::limits(Profile::Quick),
+            limits: suite::limits(Profile::Quick, Lane::Tcg),
         };
         let class = |done, end| print(&plan, &mut Empty { done, end }).map_err(|error| error.class());
         assert_eq!(class(true, End::Exit(Exit::Success)), Err(Class::NothingMatched));

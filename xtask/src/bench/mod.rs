@@ -174,7 +174,7 @@ fn plan(args: &BenchArgs, lane: Lane) -> Plan {
         repeats: args.boots.unwrap_or(1),
         trace: args.trace.clone().filter(|_| !args.list).unwrap_or_default(),
         // A count of the caller's own may make a case as long as the longest profile does.
-        limits: suite::limits(if samples.is_some() { Profile::Full } else { args.profile }),
+        limits: suite::limits(if samples.is_some() { Profile::Full } else { args.profile }, lane),
     }
 }
 

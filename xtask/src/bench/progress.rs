@@ -1,7 +1,7 @@
 //! Live progress: which case runs, how many there are, how long it may still take.
 
 use crate::results::schema::{CaseRow, CaseStatus};
-use crate::ui;
+use crate::ui::{self, duration};
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
@@ -107,10 +107,6 @@ fn remark(row: &CaseRow) -> String {
 /// Time for `left` cases if they take as long as the `done` ones did on average; nothing is said before the third.
 fn remaining(elapsed: Duration, done: u32, left: u32) -> Option<Duration> {
     (done >= 3).then(|| elapsed * left / done)
-}
-
-fn duration(time: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string().replace(' ', "")
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn plan(repeats: u32) -> Plan {
         lane: Lane::Tcg,
         repeats,
         trace: String::new(),
-        limits: limits(Profile::Quick),
+        limits: limits(Profile::Quick, Lane::Tcg),
     }
 }
 
@@ -154,9 +154,15 @@ fn a_panic_fails_its_row_and_the_suite_goes_on() {
 }
 
 #[test]
+fn counted_instructions_may_take_longer() {
+    let silence = |lane| limits(Profile::Quick, lane).silence;
+    assert!(silence(Lane::Icount) > 3 * silence(Lane::Tcg));
+}
+
+#[test]
 fn a_silent_last_case_needs_no_further_start() {
     let dir = TempDir::new("silent");
-    let silence = limits(Profile::Quick).silence;
+    let silence = limits(Profile::Quick, Lane::Tcg).silence;
     let mut target = Scripted::new(vec![cut(0, HEAD + 2 * EACH + 1, "", End::Silent(silence))]);
     let outcome = run(&dir, FileSystem, plan(1), &mut target).unwrap();
     assert_eq!(outcome.first_failure, Some(Class::Timeout));

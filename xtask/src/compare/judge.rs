@@ -185,6 +185,11 @@ fn threshold(measure: Measure, noise: Option<&Noise>, base: usize, new: usize) -
     least.max(NOISE_ERRORS * error).max(noise.drift)
 }
 
+/// Whether noise has raised the bound of a finding.
+pub(super) fn raised(case: &Finding) -> bool {
+    case.test.is_some_and(|test| test.threshold.ln() > case.measure.interest().ln_1p() + 1e-9)
+}
+
 /// The difference per operation that two ticks of the timed window amount to, in recorded units; 0 where no clock is involved.
 fn resolution(old: &Series, new: &Series, hz: Option<u64>) -> f64 {
     let tick = match (old.unit(), hz) {

@@ -18,7 +18,7 @@ use crate::results::reader::{self, Run};
 use crate::{bench, calibrate, ui, workspace};
 pub(crate) use judge::{logarithms, middle, show as shown};
 pub(crate) use render::summary;
-use schema::{BaselineCase, BaselineFile, CompareFile, Finding, NoiseFile, SideFile, VERSION, Verdict};
+use schema::{BaselineCase, BaselineFile, CompareFile, Finding, SideFile, VERSION, Verdict};
 use side::{Identity, Side};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -173,18 +173,16 @@ fn dirs(names: &str) -> Vec<PathBuf> {
 fn compare(base: &Base, new: &Side) -> Result<CompareFile> {
     base.identity().admit(&new.identity)?;
     let mut remarks = Vec::new();
-    let (mut noise, mut alpha) = (None, None);
+    let (mut noise, mut alpha) = (None::<PathBuf>, None);
     let (mut cases, added) = match base {
         Base::Runs(side) if !side::exact(&new.identity.lane) => {
             alpha = Some(judge::ALPHA);
-            noise = calibrate::known(&new.identity)?;
-            if noise.is_none() {
-                remarks.push(
-                    "this machine's own noise is not known; measure it with `cargo xtask calibrate`"
-                        .to_owned(),
-                );
-            }
-            judge::judge(side, new, noise.as_ref().map(|(_, file): &(PathBuf, NoiseFile)| file))
+            let known = calibrate::known(&new.identity)?;
+            let judged = judge::judge(side, new, known.here().map(|(_, file)| file));
+            remarks.push(noise_remark(&known, &new.identity, &judged.0));
+            remarks.extend(turns_remark(side, new));
+            noise = known.here().map(|(path, _)| path.to_owned());
+            judged
         }
         base => {
             remarks.extend(exact_remarks(base, new));
@@ -209,12 +207,54 @@ fn compare(base: &Base, new: &Side) -> Result<CompareFile> {
         base: base.about(),
         new: new.about.clone(),
         alpha,
-        noise: noise.map(|(path, _)| path.display().to_string()),
+        noise: noise.map(|path| path.display().to_string()),
         counts,
         cases,
         added,
         remarks,
     })
+}
+
+/// That the host may have changed between the sides, which no test of boots can see.
+fn turns_remark(base: &Side, new: &Side) -> Option<String> {
+    // Times sort as text.
+    let times = |side: &Side| {
+        let started = || side.runs.iter().map(|run| run.run.started.clone());
+        started().min().zip(started().max())
+    };
+    let ((base_first, base_last), (new_first, new_last)) = times(base).zip(times(new))?;
+    (base_last < new_first || new_last < base_first).then(|| {
+        "one side was measured after the other, so what the host did meanwhile counts as well; `cargo xtask ab` measures in turn"
+            .to_owned()
+    })
+}
+
+/// What this machine's own noise did to the verdicts, or how it would come to be known.
+fn noise_remark(known: &calibrate::Known, identity: &Identity, cases: &[Finding]) -> String {
+    let measure =
+        format!("measure it: `cargo xtask calibrate --lane {}`, with the flags of these runs", identity.lane);
+    match known {
+        calibrate::Known::Nowhere => format!("this machine's own noise is not known; {measure}"),
+        calibrate::Known::Elsewhere(path) => {
+            format!("the noise in {} is that of another host; {measure}", workspace::shown(path))
+        }
+        calibrate::Known::Here(path, file) => {
+            let tested = cases.iter().filter(|case| case.test.is_some());
+            let (known, unknown): (Vec<&Finding>, Vec<&Finding>) = tested.partition(|case| {
+                file.cases.get(&case.id).is_some_and(|known| known.contains_key(&case.measure))
+            });
+            let raised = known.iter().filter(|case| judge::raised(case)).count();
+            let rest = match unknown.len() {
+                0 => String::new(),
+                count => format!("; of {count} figures it is not known"),
+            };
+            format!(
+                "this machine's own noise ({}) raises the bound of {raised} of {} figures{rest}",
+                workspace::shown(path),
+                known.len()
+            )
+        }
+    }
 }
 
 fn exact_remarks(base: &Base, new: &Side) -> Vec<String> {

@@ -182,7 +182,7 @@ pub struct BaselineCase {
     pub p50: u64,
 }
 
-/// `results/noise/<lane>/<machine>.<profile>.json`: how much boots of one build differ on this host.
+/// `results/noise/<lane>/<machine>.<profile>[.<samples>].json`: how much boots of one build differ on this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -197,9 +197,9 @@ pub struct NoiseFile {
     pub profile: String,
     /// CPU of the host: on another the file says nothing.
     pub host: String,
-    /// Names of the runs of the one build.
+    /// Names of the runs; each case was measured with one build.
     pub runs: Vec<String>,
-    /// Commits measured; one, unless the trees were without git.
+    /// Commits measured, where trees had git.
     pub commits: Vec<String>,
     /// Noise by key of the case and figure.
     pub cases: BTreeMap<String, BTreeMap<Measure, Noise>>,

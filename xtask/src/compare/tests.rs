@@ -1,11 +1,13 @@
 //! The subcommand from directory to exit code.
 
-use super::schema::{BaselineFile, Verdict};
+use super::schema::{BaselineFile, Finding, Measure, Noise, NoiseFile, Verdict};
 use super::side::Side;
 use super::testing::{row, run, side};
 use super::{Base, compare, gate, pretty, render};
+use crate::calibrate::Known;
 use crate::error::Class;
 use crate::results::schema::{CaseRow, CaseStatus, RunStatus};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn medians(id: &str, p50: u64) -> Vec<CaseRow> {
@@ -116,4 +118,55 @@ fn what_is_shown_says_what_was_found() {
     assert!(markdown.contains("| `b\\|c` |") && markdown.starts_with("**1 regressed, 1 improved**"));
     let json = pretty(&found).unwrap();
     assert_eq!(serde_json::from_str::<super::CompareFile>(&json).unwrap().cases.len(), 2);
+}
+
+/// Planted: nothing is said where noise is known.
+#[test]
+fn what_the_machine_s_own_noise_did_is_said() {
+    let new = of(100_000);
+    let mut cases = super::runs(of(100_000), &new).unwrap().cases;
+    let says = |known: &Known, cases: &[Finding]| super::noise_remark(known, &new.identity, cases);
+    assert!(
+        says(&Known::Nowhere, &cases).contains("not known; measure it: `cargo xtask calibrate --lane tcg`")
+    );
+    assert!(says(&Known::Elsewhere("x.json".into()), &cases).contains("x.json is that of another host"));
+    let file = NoiseFile {
+        schema: super::VERSION,
+        lane: "tcg".to_owned(),
+        machine: String::new(),
+        profile: String::new(),
+        host: String::new(),
+        runs: Vec::new(),
+        commits: Vec::new(),
+        cases: BTreeMap::from([(
+            "a".to_owned(),
+            BTreeMap::from([(Measure::P50, Noise { boots: 8, sigma: 0.1, drift: 0.0 })]),
+        )]),
+    };
+    let here = Known::Here("x.json".into(), Box::new(file));
+    assert!(
+        says(&here, &cases).ends_with("(x.json) raises the bound of 0 of 1 figures"),
+        "{}",
+        says(&here, &cases)
+    );
+    cases[0].test.as_mut().unwrap().threshold = 1.09;
+    let other = Finding { id: "b".to_owned(), ..cases[0].clone() };
+    cases.push(other);
+    let text = says(&here, &cases);
+    assert!(text.ends_with("raises the bound of 1 of 1 figures; of 1 figures it is not known"), "{text}");
+}
+
+#[test]
+fn sides_that_were_not_measured_in_turn_are_told() {
+    let at = |starts: &[&str]| {
+        let runs = starts.iter().map(|start| {
+            let mut run = run(start, "tcg", 1, Vec::new());
+            run.run.started = (*start).to_owned();
+            run
+        });
+        side(runs.collect())
+    };
+    let told = |base: &[&str], new: &[&str]| super::turns_remark(&at(base), &at(new)).is_some();
+    assert!(told(&["1", "2"], &["3", "4"]) && told(&["3", "4"], &["1", "2"]));
+    assert!(!told(&["1", "4"], &["2", "3"]) && !told(&["1", "3"], &["2", "4"]));
 }

@@ -22,6 +22,8 @@ use std::path::Path;
 
 /// Version of the format.
 const VERSION: u32 = 1;
+/// Runs below which hardly any change is found where figures have noise.
+const FEW: usize = 6;
 /// The smallest change that is shown where figures have noise.
 const INTEREST: f64 = 0.03;
 
@@ -165,7 +167,17 @@ pub fn execute(args: &HistoryArgs) -> Result<()> {
     let shown = file.series.iter().filter(|series| args.all || !series.changes.is_empty());
     shown.flat_map(SeriesFile::sentences).for_each(|line| ui::line(&line));
     ui::line(&format!("{} of {} series changed", changed.len(), file.series.len()));
+    if let Some(note) = too_few(&file.series) {
+        ui::line(&note);
+    }
     Ok(())
+}
+
+/// What to know of series that are too short for a change to be found in them.
+fn too_few(series: &[SeriesFile]) -> Option<String> {
+    let runs = |one: &SeriesFile| one.points.chunk_by(|a, b| a.run == b.run).count();
+    let short = series.iter().filter(|one| !exact(&one.lane) && runs(one) < FEW).count();
+    (short > 0).then(|| format!("note: {short} series have fewer than {FEW} runs, in which hardly any change can be told from chance"))
 }
 
 /// The series of the complete runs below `root`, of the cases that `filter` selects.
@@ -220,13 +232,16 @@ fn series(runs: Vec<Run>, filter: &str) -> Result<Vec<SeriesFile>> {
 /// The changes of a series: between runs only, as a build does not change within one.
 fn changes(series: &SeriesFile) -> Vec<ChangeFile> {
     let points = &series.points;
-    let between = |at: usize| points[at - 1].run != points[at].run;
-    let figures: Vec<u64> = points.iter().map(|point| point.p50).collect();
+    let figures = |points: &[Point]| points.iter().map(|point| point.p50).collect::<Vec<u64>>();
     let found: Vec<(usize, Option<f64>)> = if exact(&series.lane) {
-        (1..figures.len()).filter(|&at| figures[at] != figures[at - 1]).map(|at| (at, None)).collect()
+        let differ = |&at: &usize| points[at].p50 != points[at - 1].p50;
+        (1..points.len()).filter(differ).map(|at| (at, None)).collect()
     } else {
-        let found = points::changes(&compare::logarithms(&figures), &between);
-        found.into_iter().map(|Change { at, p }| (at, Some(p))).collect()
+        let runs: Vec<&[Point]> = points.chunk_by(|a, b| a.run == b.run).collect();
+        let values: Vec<Vec<f64>> = runs.iter().map(|run| compare::logarithms(&figures(run))).collect();
+        let first = |run: usize| runs[..run].iter().map(|run| run.len()).sum();
+        let found = points::changes(&values);
+        found.into_iter().map(|Change { run, p }| (first(run), Some(p))).collect()
     };
     let bounds: Vec<usize> =
         std::iter::once(0).chain(found.iter().map(|&(at, _)| at)).chain([points.len()]).collect();
@@ -256,7 +271,7 @@ fn middle(points: &[Point]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{plot, series};
+    use super::{plot, series, too_few};
     use crate::compare::testing::{row, run};
     use crate::results::reader::Run;
     use crate::results::schema::CaseRow;
@@ -304,6 +319,8 @@ mod tests {
         let found = series(mixed, "a.b").unwrap();
         assert_eq!(found.iter().map(|one| one.points.len()).collect::<Vec<_>>(), [6, 6]);
         assert!(found.iter().all(|one| one.changes.is_empty()));
+        assert!(too_few(&found).unwrap().starts_with("note: 1 series"));
+        assert_eq!(too_few(&series(runs("tcg", &[1; 6]), "a.b").unwrap()), None);
     }
 
     #[test]

@@ -107,8 +107,8 @@ impl Charts {
         holder(id, "scaling")
     }
 
-    /// A matrix. Its number is for [`Charts::difference`].
-    pub(super) fn matrix(&mut self, title: &str, grid: &Grid) -> (usize, String) {
+    /// A matrix, in colours from the first to the second of `span`. Its number is for [`Charts::difference`].
+    pub(super) fn matrix(&mut self, title: &str, grid: &Grid, span: Option<(u64, u64)>) -> (usize, String) {
         let scale = float(units::scale(&grid.unit));
         let cell = |cell: &Option<u64>| cell.map_or(Value::Null, |cell| json!(round(float(cell) / scale)));
         let id = self.add(json!({
@@ -124,6 +124,7 @@ impl Charts {
             "rowCaches": grid.rows.iter().map(|line| line.cache).collect::<Vec<_>>(),
             "colCaches": grid.cols.iter().map(|line| line.cache).collect::<Vec<_>>(),
             "cells": grid.cells.iter().map(cell).collect::<Vec<_>>(),
+            "span": span.map(|(low, high)| [low, high].map(|end| round(float(end) / scale))),
         }));
         (id, holder(id, "matrix"))
     }

@@ -1,8 +1,7 @@
 //! The commands that reproduce what a page shows, ready to be copied.
 
 use crate::report::html::escape;
-use crate::report::page::Page;
-use crate::results::reader::Run;
+use crate::report::page::{Page, Shown};
 use crate::results::schema::{Qemu, Target};
 use crate::workspace;
 use abi::boot::Lane;
@@ -20,7 +19,7 @@ pub(super) fn block(about: &str, command: &str) -> String {
 /// The commands that measure `filter` again as each side did; one where they are the same.
 pub(super) fn measure(page: &Page, filter: &str) -> String {
     let commands: Vec<(String, &str)> =
-        page.sides.iter().map(|side| (bench(side.last(), filter), side.label.as_str())).collect();
+        page.sides.iter().map(|side| (bench(side, filter), side.label.as_str())).collect();
     let mut text = String::new();
     let mut written: Vec<&str> = Vec::new();
     for (command, _) in &commands {
@@ -37,17 +36,23 @@ pub(super) fn measure(page: &Page, filter: &str) -> String {
     text
 }
 
-/// The command that makes a run like this one, from its commit.
-pub(super) fn whole(run: &Run) -> String {
-    let bench = bench(run, &run.run.filter);
-    match &run.env.git.commit {
+/// The command that measures a side again, from its commit; what is said before it is `about`, and what a commit does not hold.
+pub(super) fn whole(about: &str, side: &Shown) -> String {
+    let git = &side.last().env.git;
+    let bench = bench(side, &side.last().run.filter);
+    let command = match &git.commit {
         Some(commit) => format!("git switch --detach {} && {bench}", commit.get(..12).unwrap_or(commit)),
         None => bench,
+    };
+    if git.dirty == Some(true) {
+        return block(&format!("{about} (its tree had changes that were not committed)"), &command);
     }
+    block(about, &command)
 }
 
-/// `cargo xtask bench` with the machine, effort and number of boots of a run.
-pub(super) fn bench(run: &Run, filter: &str) -> String {
+/// `cargo xtask bench` with the machine and effort of a side's runs, and as many boots as they have together.
+pub(super) fn bench(side: &Shown, filter: &str) -> String {
+    let run = side.last();
     let mut words = vec!["cargo".to_owned(), "xtask".to_owned(), "bench".to_owned()];
     if !filter.is_empty() {
         words.push(quoted(filter));
@@ -64,8 +69,8 @@ pub(super) fn bench(run: &Run, filter: &str) -> String {
         words.push(format!("--profile {}", quoted(&file.profile)));
     }
     words.extend(file.samples.map(|samples| format!("--samples {samples}")));
-    if file.repeats > 1 {
-        words.push(format!("--boots {}", file.repeats));
+    if side.boots() > 1 {
+        words.push(format!("--boots {}", side.boots()));
     }
     words.join(" ")
 }
@@ -110,7 +115,7 @@ pub(super) fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bench, block, quoted, whole};
+    use super::{Shown, bench, block, quoted, whole};
     use crate::cli::{Cli, Command};
     use crate::compare::testing;
     use clap::Parser;
@@ -127,10 +132,11 @@ mod tests {
     #[test]
     fn the_command_asks_for_the_same_machine() {
         let mut run = testing::run("r", "icount", 3, Vec::new());
-        run.run.samples = Some(100);
+        (run.run.samples, run.env.git.dirty) = (Some(100), Some(false));
         let qemu = run.env.qemu.as_mut().unwrap();
         qemu.command.extend(["-m", "4096M"].map(ToOwned::to_owned));
-        let command = bench(&run, "a.b/");
+        let mut side = Shown { label: String::new(), runs: vec![run] };
+        let command = bench(&side, "a.b/");
         assert_eq!(
             command,
             "cargo xtask bench a.b/ --lane icount --smp 8 --nodes 2 --mem 4G --samples 100 --boots 3"
@@ -141,9 +147,14 @@ mod tests {
             panic!("another subcommand")
         };
         assert_eq!((args.boots, args.samples), (Some(3), Some(100)));
-        assert!(
-            whole(&run).starts_with("git switch --detach 000000000000 && cargo xtask bench --lane icount")
-        );
+        let says = "<code tabindex=\"0\">git switch --detach 000000000000 &amp;&amp; cargo xtask bench --lane icount";
+        let text = whole("This run", &side);
+        assert!(text.contains(says) && !text.contains("not committed"), "{text}");
+        // Runs of one boot each, as `ab` makes them, are measured again as one run of as many boots.
+        side.runs.push(side.runs[0].clone());
+        side.runs[1].env.git.dirty = Some(true);
+        assert!(bench(&side, "").ends_with(" --boots 6"), "{}", bench(&side, ""));
+        assert!(whole("This run", &side).contains("This run (its tree had changes that were not committed)"));
     }
 
     #[test]
@@ -151,6 +162,7 @@ mod tests {
         let mut run = testing::run("r", "tcg", 1, Vec::new());
         run.env.qemu.as_mut().unwrap().command.extend(["-m", "4096M"].map(ToOwned::to_owned));
         run.env.target.as_mut().unwrap().cores[0].node = 1;
-        assert_eq!(bench(&run, ""), "cargo xtask bench --lane tcg --topology FILE.toml");
+        let side = Shown { label: String::new(), runs: vec![run] };
+        assert_eq!(bench(&side, ""), "cargo xtask bench --lane tcg --topology FILE.toml");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn section(page: &Page, series: &[SeriesFile], charts: &mut Charts) -
     });
     let mut text = format!(
         "<section id=\"history\"><h2>History</h2>\n<p>{} of {} series of the cases shown have a change point. A dot is the median of \
-         one boot, a line the level between changes.</p>\n",
+         one boot, a line the level between changes, a dashed one a change.</p>\n",
         changed.len(),
         series.len()
     );
@@ -53,7 +53,9 @@ pub(super) fn section(page: &Page, series: &[SeriesFile], charts: &mut Charts) -
     names.dedup();
     let words =
         if names.is_empty() { String::new() } else { format!(" {}", command::quoted(&names.join(","))) };
-    text.push_str(&command::block("Reproduce the history", &format!("cargo xtask history{words}")));
+    let root = page.history_root.as_deref();
+    let runs = root.map_or_else(String::new, |root| format!(" --runs {}", command::path(root)));
+    text.push_str(&command::block("Reproduce the history", &format!("cargo xtask history{words}{runs}")));
     text.push_str(&format!(
         "<p class=\"soft\">Machine {}.</p></section>\n",
         escape(&page.newest().last().run.machine)
@@ -81,14 +83,12 @@ fn changes(changed: &[&SeriesFile]) -> String {
         ("unit", Left),
         ("p", Right),
         ("since run", Left),
-        ("commit", Left),
         ("profile", Left),
     ];
     let mut lines = Vec::new();
     for series in changed {
         for change in series.changes.iter().rev() {
             let point = usize::try_from(change.at).ok().and_then(|at| series.points.get(at));
-            let commit = point.and_then(|point| point.commit.as_deref());
             lines.push(vec![
                 series.id.clone(),
                 percent(size(change)),
@@ -97,7 +97,6 @@ fn changes(changed: &[&SeriesFile]) -> String {
                 units::label(&series.unit).to_owned(),
                 change.p.map_or_else(|| "exact".to_owned(), |p| format!("{p:.4}")),
                 point.map_or_else(dash, |point| point.run.clone()),
-                commit.map_or_else(dash, |commit| commit.get(..12).unwrap_or(commit).to_owned()),
                 series.profile.clone(),
             ]);
         }

@@ -96,10 +96,16 @@ impl Cell {
     fn html(&self) -> String {
         match self {
             Self::Text(text) => escape(text),
-            Self::Link(text, section) => format!("<a href=\"#{}\">{}</a>", escape(section), escape(text)),
+            Self::Link(text, section) => format!("<a href=\"#{}\">{}</a>", escape(section), broken(text)),
             Self::Markup(markup) => markup.clone(),
         }
     }
+}
+
+/// Text that may go on in a new line after each comma and slash: the key of a case.
+fn broken(text: &str) -> String {
+    // What replaces a character in `escape` has neither.
+    escape(text).replace(',', ",<wbr>").replace('/', "/<wbr>")
 }
 
 /// A table whose first column heads its lines. Cells are text and get escaped.
@@ -126,10 +132,10 @@ pub(super) fn table_of(caption: &str, head: &[(Cell, Align)], lines: &[Vec<Cell>
     for line in lines {
         text.push_str("<tr>");
         for (column, (cell, &(_, align))) in line.iter().zip(head).enumerate() {
-            let cell = cell.html();
-            match column {
-                0 => text.push_str(&format!("<th scope=\"row\">{cell}</th>")),
-                _ => text.push_str(&format!("<td{}>{cell}</td>", class(align))),
+            match (column, cell) {
+                (0, Cell::Text(key)) => text.push_str(&format!("<th scope=\"row\">{}</th>", broken(key))),
+                (0, cell) => text.push_str(&format!("<th scope=\"row\">{}</th>", cell.html())),
+                _ => text.push_str(&format!("<td{}>{}</td>", class(align), cell.html())),
             }
         }
         text.push_str("</tr>\n");
@@ -155,6 +161,10 @@ mod tests {
         let text =
             table("c", &[("h", Align::Left), ("n", Align::Right)], &[vec!["<b>".to_owned(), "1".to_owned()]]);
         assert!(text.contains("<th scope=\"row\">&lt;b&gt;</th><td class=\"num\">1</td>"));
+        assert!(
+            table("c", &[("h", Align::Left)], &[vec!["a.b/x=<,y".to_owned()]])
+                .contains("a.b/<wbr>x=&lt;,<wbr>y")
+        );
         let link = Cell::Link("<b>".to_owned(), "\"x".to_owned());
         let text = table_of("c", &[("h".to_owned().into(), Align::Left)], &[vec![link]]);
         assert!(text.contains("<a href=\"#&quot;x\">&lt;b&gt;</a>"), "{text}");

@@ -197,12 +197,13 @@ fn matrix(
 ) -> String {
     let (mut drawn, mut tables) = (String::new(), String::new());
     let mut first: Option<(usize, Option<usize>, &Grid)> = None;
+    let span = span(sides);
     for (side, grid) in sides.iter().enumerate() {
         let Some(grid) = grid else { continue };
         let label = &page.sides[side].label;
         let of = if page.alone() { String::new() } else { format!(", {label}") };
         let title = format!("{} — {}{of}", case.label(), grid.name);
-        let chart = (detail != Detail::Tables).then(|| charts.matrix(&title, grid));
+        let chart = (detail != Detail::Tables).then(|| charts.matrix(&title, grid, span));
         let number = chart.as_ref().map(|&(number, _)| number);
         drawn.push_str(&chart.map(|(_, holder)| holder).unwrap_or_default());
         let compact = grid.compact();
@@ -248,6 +249,12 @@ fn matrix(
     )
 }
 
+/// The least and the greatest cell of all sides: a colour means the same in all of them.
+fn span(sides: &[Option<Grid>]) -> Option<(u64, u64)> {
+    let cells = || sides.iter().flatten().flat_map(|grid| &grid.cells).flatten().copied();
+    cells().min().zip(cells().max())
+}
+
 /// The relative change of every cell.
 fn changes(caption: &str, before: &Grid, after: &Grid) -> String {
     let (before, after) = (before.compact(), after.compact());
@@ -261,7 +268,7 @@ fn changes(caption: &str, before: &Grid, after: &Grid) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Grid, Places, changes};
+    use super::{Grid, Places, changes, span};
     use crate::results::schema::MatrixRef;
 
     fn reference() -> MatrixRef {
@@ -308,6 +315,18 @@ mod tests {
         let after = grid(&[&["", "0", "2"], &["1", "150", "7"]]);
         let text = changes("c", &before, &after);
         assert!(text.contains("+50.0 %") && text.contains("<td class=\"num\">–</td>"), "{text}");
+    }
+
+    /// Planted: each side in colours of its own.
+    #[test]
+    fn sides_share_their_colours() {
+        let sides = [
+            Some(grid(&[&["", "0", "2"], &["1", "100", ""]])),
+            None,
+            Some(grid(&[&["", "0"], &["1", "70"]])),
+        ];
+        assert_eq!(span(&sides), Some((70, 100)));
+        assert_eq!(span(&[None]), None);
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn page(args: &ReportArgs, sides: Vec<Vec<Run>>) -> Result<Page> {
     (page.found, page.compared) = (found, words);
     if let Some(root) = &args.history {
         page.history = Some(series(&page, root.as_deref())?);
+        page.history_root.clone_from(root);
     }
     Ok(page)
 }

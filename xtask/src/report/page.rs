@@ -5,6 +5,7 @@ use crate::error::{Class, Error, Result};
 use crate::history::SeriesFile;
 use crate::results::reader::Run;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// Runs that are shown as one: each boot of each of them is a dot, all of them share a colour.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub(super) struct Page {
     pub(super) compared: Option<(String, String)>,
     /// The series of the cases shown, if asked for.
     pub(super) history: Option<Vec<SeriesFile>>,
+    /// Where the runs of the series are, if not where runs usually are.
+    pub(super) history_root: Option<PathBuf>,
     /// The command that writes this page.
     pub(super) command: String,
 }
@@ -86,7 +89,7 @@ impl Page {
             let what = format!("different lanes are never shown together: {}", lanes.join(", "));
             return Err(Error::new(Class::Unusable, what).next("write a report of each lane"));
         }
-        Ok(Self { sides, found: None, compared: None, history: None, command })
+        Ok(Self { sides, found: None, compared: None, history: None, history_root: None, command })
     }
 
     /// Whether there is one side only.

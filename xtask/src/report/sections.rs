@@ -170,7 +170,7 @@ fn alone(side: &Shown) -> String {
     }
     text.push_str(&format!("<li><strong>{}</strong> expected</li></ul>\n", counts.expected));
     text.push_str(&environment::list(&facts));
-    text.push_str(&command::block("This run", &command::whole(run)));
+    text.push_str(&command::whole(if side.runs.len() > 1 { "These runs" } else { "This run" }, side));
     text
 }
 
@@ -203,7 +203,7 @@ fn sides(page: &Page) -> String {
                 file.started.clone(),
             ]);
         }
-        commands.push_str(&command::block(&format!("Measure {}", side.label), &command::whole(side.last())));
+        commands.push_str(&command::whole(&format!("Measure {}", side.label), side));
     }
     let labels: Vec<&str> = page.sides.iter().map(|side| side.label.as_str()).collect();
     format!(

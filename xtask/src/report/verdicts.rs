@@ -31,7 +31,7 @@ pub(super) fn section(page: &Page, benches: &[Bench<'_>], detail: Detail) -> Str
         about("new", &found.new)
     ));
     for remark in &found.remarks {
-        text.push_str(&format!("<p class=\"note\">{}</p>\n", escape(remark)));
+        text.push_str(&format!("<p class=\"note\">{}</p>\n", coded(remark)));
     }
     if !found.added.is_empty() {
         let added = escape(&found.added.join(" "));
@@ -61,6 +61,14 @@ pub(super) fn section(page: &Page, benches: &[Bench<'_>], detail: Detail) -> Str
     ));
     text.push_str("</section>\n");
     text
+}
+
+/// A remark, its commands as code.
+fn coded(remark: &str) -> String {
+    let parts = remark.split('`').enumerate();
+    parts
+        .map(|(at, part)| if at % 2 == 1 { format!("<code>{}</code>", escape(part)) } else { escape(part) })
+        .collect()
 }
 
 fn tiles(found: &CompareFile) -> String {

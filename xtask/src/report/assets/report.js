@@ -25,7 +25,13 @@
     return size >= 100 ? value.toFixed(1) : value.toFixed(2);
   };
   const number = plain;
-  const tick = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  // Short enough for the room beside an axis.
+  const tick = (value) => {
+    const [size, letter] = Math.abs(value) >= 1e9 ? [1e9, " G"] : Math.abs(value) >= 1e6 ? [1e6, " M"] : [1, ""];
+    return (value / size).toLocaleString("en", { maximumSignificantDigits: 4 }) + letter;
+  };
+  // The key of a case breaks between its parts.
+  const parts = (title) => title.split(/(?<=[,/])/).flatMap((part) => [part, node("wbr")]);
   // Round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten, fewer when there are many.
   const rungs = (low, high) => {
     const powers = [];
@@ -95,7 +101,7 @@
     const all = (state) => () => set(series.map((_, index) => index), state);
     const bar = node("div", { class: "bar" }, ...(options.log === undefined ? [scale] : []), ...(series.length > 2 ? [
       node("button", { type: "button", onclick: all(true) }, "all"), node("button", { type: "button", onclick: all(false) }, "none")] : []));
-    if (small) box.append(node("h4", {}, title), host, read);
+    if (small) box.append(node("h4", {}, ...parts(title)), host, read);
     else box.append(node("h3", {}, title), ...(bar.childElementCount ? [bar] : []), node("div", { class: "keys", role: "group", "aria-label": "Series" }, ...buttons), host, read);
     let plot = null;
 
@@ -189,7 +195,7 @@
     const low = Math.min(...dots), high = Math.max(...dots), room = Math.max(high - low, high * 0.02) * 0.12;
     const host = node("div", { class: "plot" });
     const read = node("div", { class: "read", "aria-live": "polite" });
-    box.append(node("h4", {}, `${chart.title} [${chart.unit}]`), host, read);
+    box.append(node("h4", {}, ...parts(`${chart.title} [${chart.unit}]`)), host, read);
     const oneDay = new Set(chart.runs.map((run) => run.slice(0, 8))).size === 1;
     let plot = null;
     const show = (at) => {
@@ -275,9 +281,9 @@
   const heatMap = (box, matrix) => {
     const { rows, cols, cells, unit, signed } = matrix;
     const known = cells.filter((value) => value !== null);
-    // Changes lie around 0, and below 1 % they are nothing to colour.
-    const reach = signed ? Math.max(1, most(known.map(Math.abs))) : 0;
-    const low = signed ? -reach : least(known), high = signed ? reach : most(known);
+    // Changes lie around 0, and below 3 % they are nothing to colour. Sides share their colours: they are there to be compared.
+    const reach = signed ? Math.max(3, most(known.map(Math.abs))) : 0;
+    const [low, high] = signed ? [-reach, reach] : matrix.span || [least(known), most(known)];
     const logarithmic = !signed && low > 0 && high / low > 20;
     const share = (value) => high === low ? 0.5 : logarithmic ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
     const shade = signed ? diverging : cividis;
@@ -286,7 +292,7 @@
     const read = node("div", { class: "read", "aria-live": "polite" });
     const range = known.length ? `${number(low)} to ${number(high)} ${unit}${logarithmic ? ", logarithmic colours" : ""}` : "no cell was measured";
     canvas.setAttribute("aria-label", `${matrix.title}: ${range}. Arrow keys read single cells; the table below has all of them.`);
-    box.append(node("h3", {}, `${matrix.title} [${unit}]`), node("div", { class: "heatwrap" }, canvas), read);
+    box.append(node("h4", {}, ...parts(`${matrix.title} [${unit}]`)), node("div", { class: "heatwrap" }, canvas), read);
     let at = null, geometry = null;
 
     const draw = () => {
