@@ -85,7 +85,7 @@ fn blocks(start: &Start) -> Outcome {
     let (own, at) = (start.process(), area(start));
     done!(map(own, at, BLOCKS * APART));
     for index in 0..BLOCKS * APART {
-        if index / APART % 2 == 0 || index % APART == 99 {
+        if (index / APART).is_multiple_of(2) || index % APART == 99 {
             write(page(at, index), index);
         }
     }
@@ -195,7 +195,7 @@ fn capabilities(start: &Start) -> Outcome {
     for number in 0..COUNT {
         let handle = done!(derive(abi::cap::Handle(from)));
         handles.push(handle);
-        if number % 7 == 0 {
+        if number.is_multiple_of(7) {
             from = handle;
         }
     }
@@ -222,11 +222,13 @@ fn crowd(wait: impl Fn() -> Result<(), Error> + Copy + Send + 'static) -> Result
     WAITING.store(0, Ordering::Relaxed);
     let spawn = |_| {
         Builder::default().stack(4).spawn(move || {
+            // ORDER: Relaxed: as above.
             WAITING.fetch_add(1, Ordering::Relaxed);
             wait()
         })
     };
     let crowd = (0..CROWD).map(spawn).collect::<Result<Vec<_>, _>>()?;
+    // ORDER: Relaxed: as above.
     while WAITING.load(Ordering::Relaxed) < CROWD as u64 {
         thread::yield_now();
     }
