@@ -155,7 +155,10 @@ fn passed_on(start: &Start) -> Outcome {
             let at = page(at, piece * APART + 7);
             done!(pass((own, at), PIECE, (other, page(at, 3)), how));
             let index = PIECE - 1;
-            ensure!(done!(client.read(page(at, 3 + index))) == piece * PIECE + index, "{how:?}: piece {piece}");
+            ensure!(
+                done!(client.read(page(at, 3 + index))) == piece * PIECE + index,
+                "{how:?}: piece {piece}"
+            );
         }
         done!(unmap(other, at, whole() + 3));
         done!(unmap(own, at, whole()));
