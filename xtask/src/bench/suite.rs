@@ -64,8 +64,8 @@ impl Plan {
 
 /// Limits of a profile: what a start may take in all, and how long one case may be silent.
 pub(super) fn limits(profile: Profile, lane: Lane) -> Limits {
-    // Where the clock counts instructions, the quarter of a second of a case is 250 million of them, and some rows wait for seconds. One
-    // thread of the host executes those of all cores: `sched.steal` is silent for a minute and a half with nothing else to do.
+    // Where the clock counts instructions, the quarter of a second of a case is 250 million of them, and some rows wait for a second. One
+    // thread of the host executes those of all cores, 25 to 40 million in a second, a quarter of that on a host that compiles meanwhile.
     let slow = if lane == Lane::Icount { 5 } else { 1 };
     let minutes = |count: u64| Duration::from_secs(60 * count * slow);
     match profile {
