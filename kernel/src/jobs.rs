@@ -2,12 +2,12 @@
 //! memory objects that nobody refers to any more, on the core where the last reference went.
 //!
 //! A step runs before a core picks a thread, so it goes before normal threads and waits at most one step for messages and timeouts. Real-time
-//! threads and deadlines do not wait: while one can run, no step does.
+//! threads and deadlines do not wait: while one can run, no step does, but for the objects that one of a priority as high has let go.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use abi::task::{ExitStatus, ProcessState};
+use abi::task::{ExitStatus, ProcessState, SchedSpec};
 use cap::Drained;
 use mm::FrameId;
 use mm::space::{Orphans, Progress};
@@ -19,7 +19,7 @@ use crate::dispatch::SCHED;
 use crate::object::Ref;
 use crate::process::Process;
 use crate::spaces::{Physical, Tap};
-use crate::{handler, harness, spaces, spread, trace, wait};
+use crate::{dispatch, handler, harness, spaces, spread, trace, wait};
 
 /// The next process in a core's list.
 pub(crate) type Link = Option<NonNull<Process>>;
@@ -27,6 +27,8 @@ pub(crate) type Link = Option<NonNull<Process>>;
 core_local! {
     static JOBS: Jobs = const { Jobs { first: Cell::new(None), stage: Cell::new(Stage::Forget) } };
     static ORPHANS: Orphans<Physical> = const { Orphans::new(Physical) };
+    /// The highest priority of a thread that ran when one of them was added: up to that, nobody goes before their end.
+    static OWED: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Processes that this core takes down, the first of them being worked on.
@@ -45,6 +47,10 @@ enum Stage {
     /// Capabilities may be left.
     Drain,
 }
+
+/// Priorities of real-time threads: the lowest, and the highest that is below a deadline's.
+const LOWEST: u32 = SchedSpec::REAL_TIME_LOWEST as u32;
+const HIGHEST: u32 = u8::MAX as u32;
 
 /// Slots that one step looks at: some 300 instructions for each with a derived capability.
 const SLOTS_PER_STEP: usize = 48;
@@ -81,7 +87,17 @@ pub(crate) fn begin(irq: &IrqOff, process: Ref<Process>) {
 pub(crate) unsafe fn end_object(irq: &IrqOff, frame: FrameId) {
     // SAFETY: obligation 1.
     unsafe { ORPHANS.owned(irq).add(frame) };
+    let owed = OWED.owned(irq);
+    let priority = dispatch::running(irq).map_or(0, |thread| thread.context().task.priority());
+    if priority <= HIGHEST {
+        owed.set(owed.get().max(priority));
+    }
     HEAD.owned(irq).raise(pending::WORK);
+}
+
+/// Gives back some of the frames of such an object; `false` if there is none.
+pub(crate) fn end_some(irq: &IrqOff) -> bool {
+    ORPHANS.owned(irq).step(&mut Tap::new(irq))
 }
 
 /// Whether this core has something to take down.
@@ -91,11 +107,18 @@ pub(crate) fn has_work(irq: &IrqOff) -> bool {
 
 /// Does a bounded step, unless somebody urgent can run; `false` if it did nothing.
 pub(crate) fn step(irq: &mut IrqOff) -> bool {
-    if !has_work(irq) || SCHED.owned(irq).has_urgent() {
+    if !has_work(irq) {
         return false;
     }
-    if ORPHANS.owned(irq).step(&mut Tap::new(irq)) {
+    let owed = OWED.owned(irq);
+    if !SCHED.owned(irq).has_above(owed.get().max(LOWEST - 1)) && end_some(irq) {
         return true;
+    }
+    if ORPHANS.owned(irq).is_empty() {
+        owed.set(0);
+    }
+    if SCHED.owned(irq).has_urgent() {
+        return false;
     }
     let jobs = JOBS.owned(irq);
     let Some(first) = jobs.first.get() else { return false };

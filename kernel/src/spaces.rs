@@ -107,6 +107,23 @@ impl<'a> Tap<'a> {
     pub(crate) fn new(irq: &'a IrqOff) -> Self {
         Self { irq }
     }
+
+    #[inline(always)]
+    fn get(&self, order: Order, policy: Policy) -> Option<FrameId> {
+        memory::with(self.irq, |frames, cache| frames.get_from(cache, order, Request::policy(policy))).ok()
+    }
+
+    /// Tries again as long as this core has something to give back that nobody refers to any more: while somebody more urgent runs here, nobody
+    /// does that before (`jobs`).
+    #[cold]
+    fn reclaim<R>(&self, again: impl Fn(&Self) -> Option<R>) -> Option<R> {
+        while jobs::end_some(self.irq) {
+            if let got @ Some(_) = again(self) {
+                return got;
+            }
+        }
+        None
+    }
 }
 
 /// # Safety
@@ -119,9 +136,10 @@ unsafe fn give_table(table: NonNull<Retired>, held: &mut Held<'_, 0>) {
 impl Pool for Tap<'_> {
     #[inline(always)]
     fn take(&mut self, order: Order, policy: Policy) -> Result<FrameId, Shortage> {
-        let request = Request::policy(policy);
-        let got = memory::with(self.irq, |frames, cache| frames.get_from(cache, order, request));
-        got.map_err(|_| Shortage::Memory)
+        match self.get(order, policy) {
+            Some(frame) => Ok(frame),
+            None => self.reclaim(|tap| tap.get(order, policy)).ok_or(Shortage::Memory),
+        }
     }
 
     #[inline(always)]
@@ -155,13 +173,15 @@ impl Pool for Tap<'_> {
     fn draw(&mut self, payer: Payer, least: usize, most: usize) -> Option<usize> {
         // SAFETY: the process that has a space keeps its bank (V4), an object its own.
         let draw = || unsafe { bank::draw_frames(payer, least, most) };
-        draw().or_else(|| {
-            // The current process may have the last ones in its purse.
-            let thread =
-                dispatch::running(self.irq).filter(|thread| thread.space().purse().payer() == payer)?;
-            thread.space().purse().try_trim(&mut Frames(&mut Tap::new(self.irq)));
-            draw()
-        })
+        draw()
+            .or_else(|| {
+                // The current process may have the last ones in its purse.
+                let thread =
+                    dispatch::running(self.irq).filter(|thread| thread.space().purse().payer() == payer)?;
+                thread.space().purse().try_trim(&mut Frames(&mut Tap::new(self.irq)));
+                draw()
+            })
+            .or_else(|| self.reclaim(|_| draw()))
     }
 
     fn pay_back(&mut self, payer: Payer, amount: usize) {

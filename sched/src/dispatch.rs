@@ -156,6 +156,12 @@ impl<E: Entity> Core<E> {
             || self.queue.top().is_some_and(|top| u64::from(top) >= SchedSpec::REAL_TIME_LOWEST)
     }
 
+    /// As [`Self::has_urgent`], of threads with a deadline or of a priority above this one, as [`Task::priority`](crate::Task::priority) tells it.
+    #[inline]
+    pub fn has_above(&self, priority: u32) -> bool {
+        self.deadlines_len.get() > 0 || self.queue.top().is_some_and(|top| u32::from(top) > priority)
+    }
+
     /// Parts per million of the core's time that deadlines have been promised, rounded up.
     pub fn promised(&self) -> u64 {
         self.promises.parts_per_million()

@@ -20,7 +20,7 @@ use crate::process::Process;
 use crate::spaces::{self, Physical, Space, Tap};
 
 /// What one call may cost, in leaves of page tables that are taken and put: some 60 instructions each. The last load may exceed it.
-const BUDGET: usize = 128;
+const BUDGET: usize = 160;
 
 /// The word that says how pages are passed, and how far that has come.
 ///

@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 /// Records that the entries of a load can name.
 const RUNS: usize = 4;
 /// Most leaves of a load, so that a step stays short.
-pub(super) const LEAVES: usize = 96;
+pub(super) const LEAVES: usize = 128;
 /// What a page costs, in leaves, whose content is copied.
 pub(super) const COPY: usize = 20;
 /// What entries of level 2 cost, in leaves: one that goes as it is; one with 512 words behind it.

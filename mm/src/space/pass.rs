@@ -85,8 +85,8 @@ impl<M: Memory> Pass<'_, M> {
     pub fn run<S: Steps<M>>(&mut self, steps: &mut S, budget: usize) -> Result<(), SpaceError> {
         let mut left = budget;
         while left > 0 && self.course.phase != Phase::Over {
-            if self.course.phase == Phase::Clear && self.from.1.len() > budget && left < budget {
-                // A step of unmapping costs as much as all this.
+            if self.course.phase == Phase::Clear && self.from.1.len() > 4 * budget && left < budget {
+                // A step of unmapping costs as much as all this, if there are many claims: each takes some three instructions.
                 break;
             }
             let cost = match self.course.phase {
@@ -114,8 +114,9 @@ impl<M: Memory> Pass<'_, M> {
         let claimed = steps.step(space, |cx| space.map(cx, range, &claim));
         self.course =
             Course { phase: if claimed.is_ok() { Phase::Forward } else { Phase::Over }, ..Course::START };
-        // Some 30 instructions for a leaf.
-        claimed.map(|()| range.len().min(PageSize::Huge.pages()) / 2 + 1)
+        // Some 30 instructions for an entry, of which most are of level 2 if there are many.
+        let entries = range.len() % PageSize::Huge.pages() + range.len() / PageSize::Huge.pages();
+        claimed.map(|()| entries / 4 + 1)
     }
 
     /// The places of the page that comes next.

@@ -4,7 +4,7 @@
 use abi::cap::Rights;
 use abi::error::Error;
 use abi::quota::Passing;
-use abi::task::Protection;
+use abi::task::{Protection, SchedSpec};
 use alloc::vec::Vec;
 use perf::clock::Nanos;
 use rt::handle::{Endpoint, Owned, Process, Region, Typed};
@@ -24,6 +24,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("blocks", blocks),
     ("region", region),
     ("thin", thin),
+    ("urgent", urgent),
     ("passed-on", passed_on),
     ("process", process),
     ("capabilities", capabilities),
@@ -142,6 +143,36 @@ fn thin(start: &Start) -> Outcome {
     }
     drop(regions);
     Ok(())
+}
+
+/// A real-time thread lets go of more memory than the machine has, and never waits for anybody.
+///
+/// Planted: nobody gives frames back while an urgent thread can run.
+fn urgent(start: &Start) -> Outcome {
+    const PAGES: u64 = 4096;
+    const TIMES: u64 = 80;
+    let start = *start;
+    let spec = SchedSpec {
+        class: SchedSpec::REAL_TIME,
+        priority: SchedSpec::REAL_TIME_LOWEST,
+        budget: 0,
+        period: 0,
+        deadline: 0,
+    };
+    let work = move || (0..TIMES).all(|_| used_once(&start, PAGES).is_ok());
+    let thread = done!(Builder::default().schedule(spec).spawn(work));
+    ensure!(done!(thread.join()), "memory ran out");
+    Ok(())
+}
+
+/// Makes a region, writes to each page, and lets it go.
+fn used_once(start: &Start, pages: u64) -> Result<(), Error> {
+    let at = area(start);
+    let region = Region::create(pages)?;
+    show(start, *region, at, pages)?;
+    (0..pages).for_each(|index| write(page(at, index), index));
+    drop(region);
+    unmap(start.process(), at, pages)
 }
 
 /// Pages of this process alone go to another, in each way, and come back.

@@ -11,7 +11,7 @@ pub const LIMIT: u64 = 20_000;
 const KNOWN: &[(&str, u64)] = &[
     ("cap_delete", 36_000),
     ("futex_wake", 36_000),
-    ("pages_pass", 33_000),
+    ("pages_pass", 39_000),
     ("process_create", 33_000),
     ("region_map", 29_500),
     ("unmap", 29_500),
