@@ -146,8 +146,7 @@ fn thin(start: &Start) -> Outcome {
 }
 
 /// A real-time thread lets go of more memory than the machine has, and never waits for anybody.
-///
-/// Planted: nobody gives frames back while an urgent thread can run.
+/// There were no frames for it as long as nobody gave any back while an urgent thread could run.
 fn urgent(start: &Start) -> Outcome {
     const PAGES: u64 = 4096;
     const TIMES: u64 = 80;

@@ -317,7 +317,6 @@ mod tests {
         assert!(text.contains("+50.0 %") && text.contains("<td class=\"num\">–</td>"), "{text}");
     }
 
-    /// Planted: each side in colours of its own.
     #[test]
     fn sides_share_their_colours() {
         let sides = [
