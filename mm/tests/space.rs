@@ -206,6 +206,26 @@ fn places_are_free_aligned_and_random() {
     bed.close(space);
 }
 
+/// Whatever is in the way, at its beginning or its end, small or large; what only touches a place is not.
+///
+/// Planted: what is in the way is not noticed; a place reaches one page further.
+#[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
+fn a_place_has_nothing_in_it() {
+    let bed = Bed::new();
+    let space = bed.space();
+    // Random ones are always page 1, so that the first that will do is looked for.
+    let place = |pages| bed.with(&space, |cx| space.place(cx, pages, PageSize::Small, || 0));
+    for (first, pages, expected) in
+        [(9, 1, 1), (8, 1, 9), (1, 1, 2), (1, 5000, 5001), (4, 2 << 18, 4 + (2 << 18))]
+    {
+        bed.map(&space, range(first, pages), &Mapping::anonymous());
+        assert_eq!(place(8), Some(range(expected, 8)), "{pages} pages from {first} on");
+        bed.unmap(&space, range(first, pages)).unwrap();
+    }
+    bed.close(space);
+}
+
 /// Everything that can be seen of a space.
 fn snapshot(bed: &Bed, space: &Space<Arena>) -> (Vec<Region>, Usage, usize) {
     (bed.regions(space), common::check(space).unwrap(), bed.watch.used())

@@ -152,11 +152,10 @@ impl<E: Entity> Core<E> {
     /// Whether a thread that must not wait could run: one with a deadline, or a real-time one.
     #[inline]
     pub fn has_urgent(&self) -> bool {
-        self.deadlines_len.get() > 0
-            || self.queue.top().is_some_and(|top| u64::from(top) >= SchedSpec::REAL_TIME_LOWEST)
+        self.has_above(SchedSpec::REAL_TIME_LOWEST as u32 - 1)
     }
 
-    /// As [`Self::has_urgent`], of threads with a deadline or of a priority above this one, as [`Task::priority`](crate::Task::priority) tells it.
+    /// Whether a thread could run that has a deadline or a priority above this one, as [`Task::priority`](crate::Task::priority) tells it.
     #[inline]
     pub fn has_above(&self, priority: u32) -> bool {
         self.deadlines_len.get() > 0 || self.queue.top().is_some_and(|top| u32::from(top) > priority)

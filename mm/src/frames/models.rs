@@ -8,14 +8,15 @@
 //! `Index::unmark` without its second look (`the_upper_level_keeps_up`), `Word::collect` that stores 0 instead of clearing what it
 //! read (`a_free_meets_a_collection_of_its_word`), `Span::reserve` that stores instead of exchanging
 //! (`two_cores_want_the_last_pooled_chunk`), `Span::split_huge` that publishes `Pooled` before it writes the words
-//! (`a_split_meets_another_core_that_looks_for_frames`) or that compares without claiming (`two_splits_of_one_block_race`),
+//! (`a_split_meets_another_core_that_looks_for_frames`), that compares without claiming (`two_splits_of_one_block_race`) or that puts a
+//! chunk with free frames on no list (`a_split_that_gives_back_meets_another_core_that_looks_for_frames`),
 //! `Frames::merge` that stores its state without a reservation (`a_merge_meets_another_core_that_looks_for_frames`).
 
 use super::index::Index;
 use super::span::Span;
 use super::{Config, CoreCache, Frames, Plan};
 use crate::error::FrameError;
-use crate::id::{CHUNK_FRAMES, CHUNK_ORDER, FrameId, Order, PhysRange};
+use crate::id::{CHUNK_FRAMES, CHUNK_ORDER, FrameId, Order, PhysRange, WORDS};
 use loom::thread;
 use percpu::sync::atomic::AtomicU64;
 use percpu::{CoreId, NodeId};
@@ -203,10 +204,9 @@ fn two_frees_of_one_frame_race() {
     });
 }
 
-/// The memory of a split block is published whole: another core that finds a frame of it, freed meanwhile, finds no other.
-#[test]
-fn a_split_meets_another_core_that_looks_for_frames() {
-    model(2, || {
+/// A block is split, and its last frame given back, while another core looks for a frame: it finds that one or none.
+fn a_split_meets_another_core(split: fn(&Frames<'static>, &mut CoreCache<'static>, FrameId, FrameId)) {
+    model(2, move || {
         let frames = machine(1);
         let mut mine = cache(0);
         let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
@@ -217,9 +217,8 @@ fn a_split_meets_another_core_that_looks_for_frames() {
             other.drain(&mut cache);
             got
         });
-        assert_eq!(frames.split(&mut mine, block), Ok(()));
         let last = FrameId::new(block.number() + CHUNK_FRAMES - 1);
-        assert_eq!(frames.put(&mut mine, last, order(0)), Ok(()));
+        split(&frames, &mut mine, block, last);
         let got = thread.join().expect("no panic");
         assert!(got.is_err() || got == Ok(last), "{got:?} is not free");
         frames.drain(&mut mine);
@@ -227,28 +226,22 @@ fn a_split_meets_another_core_that_looks_for_frames() {
     });
 }
 
+/// The memory of a split block is published whole: another core that finds a frame of it, freed meanwhile, finds no other.
+#[test]
+fn a_split_meets_another_core_that_looks_for_frames() {
+    a_split_meets_another_core(|frames, mine, block, last| {
+        assert_eq!(frames.split(mine, block), Ok(()));
+        assert_eq!(frames.put(mine, last, order(0)), Ok(()));
+    });
+}
+
 /// What a split gives back is found by another core, and nothing else.
 #[test]
 fn a_split_that_gives_back_meets_another_core_that_looks_for_frames() {
-    model(2, || {
-        let frames = machine(1);
-        let mut mine = cache(0);
-        let block = frames.get(&mut mine, CHUNK_ORDER).expect("free");
-        let other = Arc::clone(&frames);
-        let thread = thread::spawn(move || {
-            let mut cache = cache(1);
-            let got = other.get(&mut cache, order(0));
-            other.drain(&mut cache);
-            got
-        });
-        let mut keep = [u64::MAX; crate::id::WORDS];
-        keep[crate::id::WORDS - 1] = u64::MAX >> 1;
-        let last = FrameId::new(block.number() + CHUNK_FRAMES - 1);
-        assert_eq!(frames.split_keeping(&mut mine, block, &keep), Ok(()));
-        let got = thread.join().expect("no panic");
-        assert!(got.is_err() || got == Ok(last), "{got:?} is not free");
-        frames.drain(&mut mine);
-        check(&frames, usize::from(got.is_err()));
+    a_split_meets_another_core(|frames, mine, block, _| {
+        let mut keep = [u64::MAX; WORDS];
+        keep[WORDS - 1] = u64::MAX >> 1;
+        assert_eq!(frames.split_keeping(mine, block, &keep), Ok(()));
     });
 }
 

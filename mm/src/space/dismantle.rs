@@ -21,8 +21,7 @@ use core::slice::ChunksExact;
 
 /// Entries of a cache line, which are looked at together; also what a block counts in a step.
 const LINE: usize = 8;
-/// What a frame that goes back counts in a step: some 100 instructions, where an entry that is only looked at has
-/// up to five.
+/// What a frame that goes back counts in a step: some 100 instructions, where an entry that is only looked at has up to five.
 const GIVEN: usize = 20;
 
 /// One step at work.
@@ -36,9 +35,9 @@ struct Step<'s, M, P> {
 }
 
 impl<M: Memory> Space<M> {
-    /// Takes everything out: frames, tables and records go back, objects are detached. A step of about half [`STEP`] entries, or as much as giving a hundred frames back costs. It needs no
-    /// memory of those before: it is called until it says [`Progress::Done`]. Then the space is empty and can be closed; until then it is
-    /// good for nothing else.
+    /// Takes everything out: frames, tables and records go back, objects are detached. A step of about half [`STEP`] entries, or as much as
+    /// giving a hundred frames back costs. It needs no memory of those before: it is called until it says [`Progress::Done`]. Then the space is
+    /// empty and can be closed; until then it is good for nothing else.
     ///
     /// # Safety
     /// 1. Nobody else uses the space from the first step on (A6); steps and [`Space::close`] follow each other.

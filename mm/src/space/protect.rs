@@ -59,7 +59,7 @@ impl<M: Memory> Space<M> {
 
 impl<M: Memory, P: Pool> Visit<M, P> for Protect {
     const CREATES: bool = false;
-    // Some ten instructions.
+    // Some 16 instructions.
     const COST: usize = 4;
 
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {

@@ -248,7 +248,7 @@ impl<M: Memory> Space<M> {
 
 impl<M: Memory, P: Pool> Visit<M, P> for Unmap<'_, M> {
     const CREATES: bool = false;
-    // Some ten instructions.
+    // Some ten instructions in a run of equals; others count more (`LEAF`, `OWNED`).
     const COST: usize = 2;
 
     fn block(&mut self, cx: &mut Cx<'_, P>, page: PageId, level: Level, old: Entry) -> Result<Act, Stop> {

@@ -1,8 +1,8 @@
 //! Passes pages between processes and resolves faults of others, for the kernel's tests.
 //!
 //! `kind=pass`: pages moved, shared and copied, and what is refused. `kind=fault`: page faults and exceptions as messages. `kind=many`: much
-//! at once. `only=` a check, `seed=`. Other kinds are the other process of a check. The exit code is 0, or the number of the check that failed, from 1; the log says
-//! which, and why.
+//! at once. `only=` a check, `seed=`. Other kinds are the other process of a check. The exit code is 0, or the number of the check that
+//! failed, from 1; the log says which, and why.
 #![no_std]
 #![no_main]
 

@@ -145,8 +145,9 @@ fn thin(start: &Start) -> Outcome {
     Ok(())
 }
 
-/// A real-time thread lets go of more memory than the machine has, and never waits for anybody.
-/// There were no frames for it as long as nobody gave any back while an urgent thread could run.
+/// A real-time thread lets go of 1.25 GiB, more than most machines of the tests have, and never waits for anybody.
+///
+/// Planted: nobody gives frames back while an urgent thread can run.
 fn urgent(start: &Start) -> Outcome {
     const PAGES: u64 = 4096;
     const TIMES: u64 = 80;
